@@ -1,0 +1,416 @@
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { parseEnv } from "node:util";
+import { parseDocument } from "yaml";
+import { z } from "zod";
+
+import { type Duration, isDuration } from "./domain/duration.ts";
+import { RotationFailure } from "./domain/failure.ts";
+import { type Policy, inventoryNames, parseDeadRule, policyDefaults } from "./domain/policy.ts";
+import { type ProviderName, type Slot, parseSlot, secretName, slotName } from "./domain/slot.ts";
+import { Redacted } from "./redacted.ts";
+
+/** Environment variables by name, as `process.env` gives them. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+// ---- the inventory, keyturn.yaml -------------------------------------------------------------------------------
+
+const duration = z
+  .string()
+  .refine(isDuration, "a length of time with its unit, such as 30s, 15m, 24h or 90d")
+  .transform((text) => text as Duration);
+const deadRule = z.string().transform((text, context) => {
+  const rule = parseDeadRule(text);
+  if (rule !== undefined) return rule;
+  context.addIssue({ code: "custom", message: 'refusals and the time they span, such as "5 over 30s"' });
+  return z.NEVER;
+});
+const byProvider = <Value extends z.ZodType>(value: Value) =>
+  z.strictObject({ openai: value.optional(), anthropic: value.optional(), google: value.optional() });
+const oneOrByProvider = <Value extends z.ZodType>(value: Value) => z.union([value, byProvider(value)]);
+const ceiling = z.enum(["revoke", "ask"]);
+
+const policySchema = z.strictObject({
+  every: duration.optional(),
+  keyLife: duration.optional(),
+  settleBudget: oneOrByProvider(duration).optional(),
+  propagationWait: duration.optional(),
+  propagationBudget: duration.optional(),
+  goodAnswers: z.int().min(1).max(100).optional(),
+  probePath: z.enum(["native", "compat"]).optional(),
+  cacheInvalidationWait: duration.optional(),
+  quietPeriod: duration.optional(),
+  usageLag: oneOrByProvider(duration).optional(),
+  graceCeiling: z
+    .strictObject({ after: duration.optional(), ifUnknown: ceiling.optional(), ifUsed: ceiling.optional() })
+    .optional(),
+  soak: duration.optional(),
+  personDeadline: duration.optional(),
+  revokeAlertAfter: duration.optional(),
+  dead: z
+    .union([
+      deadRule,
+      z.strictObject({
+        openai: deadRule.optional(),
+        anthropic: deadRule.optional(),
+        google: deadRule.optional(),
+        "google-standard": deadRule.optional(),
+      }),
+    ])
+    .optional(),
+  aliases: z.enum(["auto", "always", "never"]).optional(),
+  approval: z.enum(["never", "before-revoke", "before-install"]).optional(),
+  emergency: z
+    .strictObject({
+      strategy: z.enum(["swap-first", "cut-first"]).optional(),
+      installWithin: duration.optional(),
+      revokeWithin: duration.optional(),
+      atDeadline: z.enum(["revoke", "hold"]).optional(),
+    })
+    .optional(),
+});
+type PolicyInput = z.output<typeof policySchema>;
+
+const name = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/, "lower-case letters, digits and hyphens, at most 32");
+const slotSchema = z
+  .strictObject({
+    openai: z.strictObject({ project: z.string().min(1), serviceAccount: z.string().min(1) }).optional(),
+    google: z.strictObject({ project: z.string().min(1), serviceAccount: z.string().min(1) }).optional(),
+    anthropic: z.strictObject({ workspace: z.string().min(1) }).optional(),
+    probeModel: z.string().min(1).optional(),
+    policy: policySchema.optional(),
+  })
+  .describe("slot");
+const publicKeySchema = z.strictObject({
+  kty: z.literal("EC"),
+  crv: z.literal("P-256"),
+  x: z.string().min(1),
+  y: z.string().min(1),
+});
+const inventorySchema = z.strictObject({
+  installation: name,
+  account: z.string().min(1).optional(),
+  defaultEnvironment: name.optional(),
+  environments: z.record(name, z.strictObject({ gateway: z.string().min(1), account: z.string().min(1).optional() })),
+  slots: z.record(z.string(), slotSchema),
+  sealing: z.array(z.strictObject({ kid: z.string().min(1), publicKey: publicKeySchema })).min(1),
+  policy: policySchema.optional(),
+});
+
+/** The part of a slot that only its provider knows how to read. */
+export type ProviderSettings =
+  | { provider: "openai"; project: string; serviceAccount: string }
+  | { provider: "gemini"; project: string; serviceAccount: string }
+  | { provider: "anthropic"; workspace: string };
+
+/** One slot of the inventory with everything that is settled about it. */
+export interface InventorySlot {
+  name: string;
+  slot: Slot;
+  account: string;
+  gateway: string;
+  settings: ProviderSettings;
+  probeModel: string;
+  policy: Policy;
+}
+
+export interface SealingPublicKey {
+  kid: string;
+  publicKey: z.output<typeof publicKeySchema>;
+}
+
+export interface Inventory {
+  /** The file it was read from. */
+  path: string;
+  installation: string;
+  defaultEnvironment?: string;
+  environments: Record<string, { gateway: string; account: string }>;
+  slots: Record<string, InventorySlot>;
+  /** The first one seals. */
+  sealing: SealingPublicKey[];
+}
+
+/** Cheap models of each provider, asked for one word by a probe. Vendors' model pages, 2026-11. */
+const probeModels: Record<ProviderName, string> = {
+  openai: "gpt-5-mini",
+  gemini: "gemini-2.5-flash",
+  anthropic: "claude-haiku-4-5",
+};
+
+/** Reads the environment with `.dev.vars` of the working directory under it: a variable that is set wins over the file. */
+export function readEnvironment(env: Environment = process.env, directory = process.cwd()): Environment {
+  const text = readOptional(resolve(directory, ".dev.vars"));
+  return text === undefined ? env : { ...parseEnv(text), ...withoutEmpty(env) };
+}
+
+/**
+ * Reads and checks the inventory: the file `KEYTURN_CONFIG` names, else `keyturn.yaml` here. Fails with `InvalidInput`
+ * whose message names the field and what is allowed.
+ */
+export function loadInventory(env: Environment): Inventory {
+  const path = resolve(env["KEYTURN_CONFIG"] ?? "keyturn.yaml");
+  const text = readOptional(path);
+  if (text === undefined) {
+    throw invalid(
+      `no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`,
+    );
+  }
+  return parseInventory(text, path, env);
+}
+
+/** Checks an inventory's text. `path` is for messages; `${NAME}` in a value is taken from `env`. */
+export function parseInventory(text: string, path: string, env: Environment): Inventory {
+  const document = parseDocument(text);
+  const broken = document.errors[0];
+  if (broken !== undefined) {
+    throw invalid(`${path} is not YAML: ${broken.message.split("\n")[0]?.replace(/:$/, "") ?? "unreadable"}`);
+  }
+  const parsed = inventorySchema.safeParse(fillIn(document.toJS(), env, path));
+  if (!parsed.success) throw invalid(`${path}: ${describeIssues(parsed.error, knownFields)}`);
+  const { installation, account, defaultEnvironment, environments, slots, sealing, policy } = parsed.data;
+
+  const accountOf = (environment: string): string => {
+    const found = environments[environment]?.account ?? account;
+    if (found !== undefined) return found;
+    throw invalid(`${path}: no account for environment ${environment}: set account: \${CLOUDFLARE_ACCOUNT_ID}`);
+  };
+  const inventory: Inventory = {
+    path,
+    installation,
+    ...(defaultEnvironment === undefined ? {} : { defaultEnvironment }),
+    environments: Object.fromEntries(
+      Object.entries(environments).map(([key, { gateway }]) => [key, { gateway, account: accountOf(key) }]),
+    ),
+    slots: {},
+    sealing,
+  };
+  if (defaultEnvironment !== undefined && environments[defaultEnvironment] === undefined) {
+    throw invalid(`${path}: defaultEnvironment ${defaultEnvironment} is none of ${list(Object.keys(environments))}`);
+  }
+
+  const targets = new Map<string, string>();
+  for (const [key, entry] of Object.entries(slots)) {
+    const slot = parseSlot(key);
+    if (slot === undefined) {
+      throw invalid(
+        `${path}: slots: "${key}" is not a slot: write environment/provider or environment/provider:alias, the provider one of openai, gemini, anthropic`,
+      );
+    }
+    const environment = inventory.environments[slot.environment];
+    if (environment === undefined) {
+      throw invalid(
+        `${path}: slots: ${key}: environment ${slot.environment} is none of ${list(Object.keys(environments))}`,
+      );
+    }
+    const named = slotName(slot);
+    const target = `${environment.account} ${secretName(environment.gateway, slot.provider, slot.alias)}`;
+    const twin = targets.get(target);
+    if (twin !== undefined) throw invalid(`${path}: slots ${twin} and ${named} are one physical secret: keep one of them`);
+    targets.set(target, named);
+    inventory.slots[named] = {
+      name: named,
+      slot,
+      ...environment,
+      settings: readSettings(slot.provider, entry, `${path}: slots: ${key}`),
+      probeModel: entry.probeModel ?? probeModels[slot.provider],
+      policy: resolvePolicy(slot.provider, policy ?? {}, entry.policy ?? {}),
+    };
+  }
+  return inventory;
+}
+
+/** The slot of the inventory with this name. Fails with `InvalidInput` that lists the slots there are. */
+export function slotOf(inventory: Inventory, name: string): InventorySlot {
+  const slot = parseSlot(name);
+  const found = slot === undefined ? undefined : inventory.slots[slotName(slot)];
+  if (found !== undefined) return found;
+  const known = Object.keys(inventory.slots);
+  const nearest = nearestName(name, known);
+  throw invalid(
+    `no slot ${name} in ${inventory.path}${nearest === undefined ? "" : `: did you mean ${nearest}?`} (slots: ${list(known)})`,
+  );
+}
+
+function readSettings(provider: ProviderName, entry: z.output<typeof slotSchema>, where: string): ProviderSettings {
+  const word = inventoryNames[provider];
+  const others = (["openai", "google", "anthropic"] as const).filter((key) => key !== word && entry[key] !== undefined);
+  if (others[0] !== undefined) throw invalid(`${where}: has ${others[0]}: for a slot of ${provider}, give only ${word}`);
+  if (provider === "openai" && entry.openai !== undefined) return { provider, ...entry.openai };
+  if (provider === "gemini" && entry.google !== undefined) return { provider, ...entry.google };
+  if (provider === "anthropic" && entry.anthropic !== undefined) return { provider, ...entry.anthropic };
+  throw invalid(`${where}: ${word} is missing: it says where this slot's keys are made (see keyturn.example.yaml)`);
+}
+
+/** The defaults, with the inventory's policy over them, with the slot's over that. */
+function resolvePolicy(provider: ProviderName, ...layers: PolicyInput[]): Policy {
+  const word = inventoryNames[provider];
+  const merged = mergeLayers(policyDefaults, ...layers) as typeof policyDefaults;
+  const pick = (value: unknown): unknown =>
+    typeof value === "object" && value !== null && word in value ? (value as Record<string, unknown>)[word] : value;
+  const dead: unknown = pick(merged.dead);
+  return {
+    ...merged,
+    settleBudget: pick(merged.settleBudget),
+    usageLag: pick(merged.usageLag),
+    dead: typeof dead === "string" ? parseDeadRule(dead) : dead,
+  } as unknown as Policy;
+}
+
+function mergeLayers(...layers: unknown[]): unknown {
+  return layers.reduce((below, above) => {
+    if (above === undefined) return below;
+    if (!isPlain(below) || !isPlain(above)) return above;
+    const merged: Record<string, unknown> = { ...below };
+    for (const [key, value] of Object.entries(above)) merged[key] = mergeLayers(merged[key], value);
+    return merged;
+  });
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function fillIn(value: unknown, env: Environment, path: string): unknown {
+  if (typeof value === "string") {
+    return value.replaceAll(/\$\{(\w+)\}/g, (_, variable: string) => {
+      const found = env[variable];
+      if (found !== undefined && found !== "") return found;
+      throw invalid(`${path} takes \${${variable}} from the environment, and it is not set`);
+    });
+  }
+  if (Array.isArray(value)) return value.map((item) => fillIn(item, env, path));
+  if (!isPlain(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, fillIn(item, env, path)]));
+}
+
+const knownFields = [
+  ...Object.keys(inventorySchema.shape),
+  ...Object.keys(slotSchema.shape),
+  ...Object.keys(policySchema.shape),
+  ...["gateway", "account", "project", "serviceAccount", "workspace", "kid", "publicKey", "after", "ifUnknown"],
+  ...["ifUsed", "installWithin", "revokeWithin", "atDeadline", "strategy"],
+];
+
+// ---- messages about input --------------------------------------------------------------------------------------
+
+/** The problems a schema found, in one line, each with its field; an unknown field with the nearest known name. */
+export function describeIssues(error: z.ZodError, known: string[]): string {
+  return error.issues
+    .slice(0, 3)
+    .map((issue) => {
+      const field = issue.path.map(String).join(".");
+      if (issue.code === "unrecognized_keys") {
+        const [unknown = ""] = issue.keys;
+        const nearest = nearestName(unknown, known);
+        const path = field === "" ? unknown : `${field}.${unknown}`;
+        return `unknown field ${path}${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
+      }
+      const said = issue.message.replace(/^Invalid (?:input|option): /, "");
+      return `${field === "" ? "the whole" : field}: ${said}`;
+    })
+    .join("; ");
+}
+
+/** The known name that is at most three edits away, if there is one. */
+export function nearestName(name: string, known: string[]): string | undefined {
+  const ranked = known
+    .map((candidate) => ({ candidate, edits: editDistance(name.toLowerCase(), candidate.toLowerCase()) }))
+    .toSorted((a, b) => a.edits - b.edits);
+  const best = ranked[0];
+  return best !== undefined && best.edits <= Math.max(1, Math.min(3, Math.floor(name.length / 2)))
+    ? best.candidate
+    : undefined;
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const change = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
+      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, change));
+    }
+    row = next;
+  }
+  return row[b.length] ?? 0;
+}
+
+// ---- the environment -------------------------------------------------------------------------------------------
+
+/** Where the outside services are: what each vendor's SDK takes as its base address. Vendors' SDKs, 2026-11. */
+const baseUrls = {
+  cloudflareApi: ["CLOUDFLARE_API_BASE_URL", "https://api.cloudflare.com/client/v4"],
+  cloudflareGateway: ["CLOUDFLARE_GATEWAY_BASE_URL", "https://gateway.ai.cloudflare.com/v1"],
+  openai: ["OPENAI_BASE_URL", "https://api.openai.com/v1"],
+  anthropic: ["ANTHROPIC_BASE_URL", "https://api.anthropic.com"],
+  googleApiKeys: ["GOOGLE_APIKEYS_BASE_URL", "https://apikeys.googleapis.com"],
+  googleMonitoring: ["GOOGLE_MONITORING_BASE_URL", "https://monitoring.googleapis.com"],
+  gemini: ["GEMINI_BASE_URL", "https://generativelanguage.googleapis.com"],
+} as const satisfies Record<string, [string, string]>;
+
+/** Credentials and addresses, from the environment. What only one provider needs is missing until it is asked for. */
+export interface Credentials {
+  cloudflareToken: Redacted;
+  /** For the gateway's data plane; the API token where it has no token of its own. */
+  gatewayToken: Redacted;
+  openaiAdminKey?: Redacted;
+  anthropicAdminKey?: Redacted;
+  googleAccessToken?: Redacted;
+  baseUrls: Record<keyof typeof baseUrls, string>;
+}
+
+/** Reads credentials and base addresses. Fails with `InvalidInput` when the Cloudflare token is missing or an address is not one. */
+export function readCredentials(env: Environment): Credentials {
+  const secret = (variable: string): Redacted | undefined => {
+    const value = env[variable]?.trim();
+    return value === undefined || value === "" ? undefined : new Redacted(value);
+  };
+  const cloudflareToken = secret("CLOUDFLARE_API_TOKEN") ?? secret("CF_API_TOKEN");
+  if (cloudflareToken === undefined) {
+    throw invalid(
+      "CLOUDFLARE_API_TOKEN is not set: put a token with Secrets Store Write and AI Gateway Write into the environment or .dev.vars",
+    );
+  }
+  const openaiAdminKey = secret("OPENAI_ADMIN_KEY");
+  const anthropicAdminKey = secret("ANTHROPIC_ADMIN_KEY");
+  const googleAccessToken = secret("GOOGLE_OAUTH_ACCESS_TOKEN");
+  return {
+    cloudflareToken,
+    gatewayToken: secret("CLOUDFLARE_GATEWAY_TOKEN") ?? cloudflareToken,
+    ...(openaiAdminKey === undefined ? {} : { openaiAdminKey }),
+    ...(anthropicAdminKey === undefined ? {} : { anthropicAdminKey }),
+    ...(googleAccessToken === undefined ? {} : { googleAccessToken }),
+    baseUrls: Object.fromEntries(
+      Object.entries(baseUrls).map(([key, [variable, standard]]) => [key, readUrl(env, variable, standard)]),
+    ) as Credentials["baseUrls"],
+  };
+}
+
+function readUrl(env: Environment, variable: string, standard: string): string {
+  const text = env[variable]?.trim() || standard;
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text)) {
+    throw invalid(`${variable} is not an address: "${text}" should look like ${standard}`);
+  }
+  return text.replace(/\/+$/, "");
+}
+
+function withoutEmpty(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ""));
+}
+
+function readOptional(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw invalid(`cannot read ${path}: ${(error as Error).message}`);
+  }
+}
+
+function list(names: string[]): string {
+  return names.length === 0 ? "none" : names.join(", ");
+}
+
+function invalid(message: string): RotationFailure {
+  return new RotationFailure("InvalidInput", message);
+}
