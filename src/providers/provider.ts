@@ -1,4 +1,5 @@
 import type { Answer } from "../domain/answer.ts";
+import { RotationFailure } from "../domain/failure.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import type { Redacted } from "../redacted.ts";
 
@@ -14,6 +15,8 @@ export interface KeyRecord {
   expiresAt?: Date;
   /** Late, by a lag nobody publishes. */
   lastUsedAt?: Date;
+  /** Whose key it is, where the provider tells: a service account is ours to rotate, a person's key is not. */
+  owner?: { kind: "service account" | "user"; id: string };
 }
 
 /** One usage bucket of one key. Its width is the provider's: read it from the two ends. */
@@ -72,7 +75,14 @@ export interface Provider {
   looksLikeKey(value: Redacted): boolean;
 }
 
-/** A provider that makes keys on request. */
+/** A key was to live longer than the provider's policy allows: ask again with half of it. */
+export class KeyLifeTooLong extends RotationFailure {
+  constructor(message: string) {
+    super("RequestInvalid", message);
+  }
+}
+
+/** A provider that makes keys on request. Both calls fail with `KeyLifeTooLong` where policy caps a key's life. */
 export interface KeyIssuer {
   /** Makes a key under this name, to live that long (milliseconds). One attempt: a lost answer leaves a key that `listKeys` shows. */
   issueKey(order: { name: string; lifeMs: number }): Promise<{ key: KeyRecord; value: Redacted }>;
