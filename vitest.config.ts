@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "forks",
+    // Tests start servers and workers of their own; more at once only make each other late.
+    maxWorkers: 2,
+    // A first run fetches Temporal's binaries, and the first worker of a file bundles the workflows.
+    hookTimeout: 120_000,
+    testTimeout: 30_000,
+    reporters: ["default", "./test/support/closing-line.ts"],
+  },
+});
