@@ -1,4 +1,4 @@
-import { errors, request, type Dispatcher } from "undici";
+import { request, type Dispatcher } from "undici";
 import type { z } from "zod";
 import { RotationFailure } from "./domain/failure.ts";
 import { Redacted } from "./redacted.ts";
@@ -129,6 +129,7 @@ export function createHttp({
     } catch (error) {
       tell(undefined);
       wanted.signal?.throwIfAborted();
+      if (codeOf(error) === "UND_ERR_INVALID_ARG") throw unsendable(wanted);
       throw noAnswer(
         wanted,
         url,
@@ -229,15 +230,23 @@ function noAnswer({ service, method, doing }: Request, url: URL, fault: string):
   );
 }
 
+/** A header that cannot be sent, most often a credential with a line break at its end. Repeating cannot help. */
+function unsendable({ service, doing }: Request): RotationFailure {
+  return new RotationFailure(
+    "RequestInvalid",
+    `the request to ${service} cannot be built ${doing}; look for stray characters in its credential`,
+  );
+}
+
 /** A short word for what went wrong below HTTP. The error's own text is left out: it can quote what was sent. */
 function faultOf(error: unknown): string {
-  if (error instanceof errors.HeadersTimeoutError || error instanceof errors.BodyTimeoutError)
-    return "no answer in time";
-  const code =
-    error instanceof Error && "code" in error && typeof error.code === "string"
-      ? error.code
-      : undefined;
-  return `no whole answer (${code ?? "connection lost"})`;
+  return `no whole answer (${codeOf(error) ?? "connection lost"})`;
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string"
+    ? error.code
+    : undefined;
 }
 
 function urlOf({ baseUrl, route, path = {}, query = {} }: Request): URL {
