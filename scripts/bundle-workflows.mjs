@@ -15,7 +15,7 @@ const stampPath = `${bundlePath}.sha256`;
 function inputs() {
   const compiled = readdirSync(join(root, "dist/src"), { recursive: true })
     .filter((name) => name.endsWith(".js"))
-    .sort()
+    .toSorted((a, b) => (a < b ? -1 : 1))
     .map((name) => join(root, "dist/src", name));
   return [fileURLToPath(import.meta.url), join(root, "package-lock.json"), ...compiled];
 }

@@ -67,7 +67,8 @@ async function launchDevServer(binary: FoundBinary, options: DevServerOptions): 
       await workflowService.describeNamespace({ namespace });
       const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
       const missing = attributes.filter((name) => !(name in customAttributes));
-      if (missing.length > 0) throw new Error(`search attributes ${missing} are not there yet`);
+      if (missing.length > 0)
+        throw new Error(`search attributes ${missing.join(", ")} are not there yet`);
     });
   });
   const ui = uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`;
