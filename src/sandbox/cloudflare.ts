@@ -1,0 +1,206 @@
+/**
+ * Cloudflare's control plane: the envelope, tokens, the account-wide rate limit, and the table of calls.
+ * Shapes: https://developers.cloudflare.com/api; limits: fundamentals/api/reference/limits (2026-04-20).
+ */
+import { aiGatewayRoutes } from "./ai-gateway.ts";
+import type { CloudflareState, Permission, Token } from "./cloudflare-state.ts";
+import { allows } from "./cloudflare-state.ts";
+import type { Clock } from "./clock.ts";
+import type { Reply, Request, Service } from "./exchange.ts";
+import { json } from "./exchange.ts";
+import type { Settings } from "./options.ts";
+import type { Route } from "./routes.ts";
+import { match, route } from "./routes.ts";
+import { secretsStoreRoutes } from "./secrets-store.ts";
+
+export interface CloudflareParts {
+  state: CloudflareState;
+  settings: Settings;
+  clock: Clock;
+  /** Origin of the gateway's data plane. */
+  gatewayOrigin(): string;
+}
+
+/** What a call needs; any listed permission is enough. Empty: any good token. */
+export type Needs = readonly Permission[];
+
+export interface ErrorItem {
+  code: number;
+  message: string;
+  path?: string[];
+}
+
+export const success = (result: unknown, more: Record<string, unknown> = {}, status = 200): Reply =>
+  json(status, { success: true, errors: [], messages: [], result, ...more });
+
+export const failure = (
+  status: number,
+  errors: ErrorItem | ErrorItem[],
+  headers: Record<string, string> = {},
+): Reply =>
+  json(status, { success: false, errors: [errors].flat(), messages: [], result: null }, headers);
+
+/** One page of a list, in the envelope; undefined where page or size are out of range. */
+export function page(query: URLSearchParams, items: unknown[], maxPerPage: number): Reply {
+  const number = Number(query.get("page") ?? 1);
+  const perPage = Number(query.get("per_page") ?? 20);
+  if (!Number.isInteger(perPage) || perPage < 1 || perPage > maxPerPage) {
+    return failure(400, {
+      code: 7001,
+      message: `per_page must be between 1 and ${maxPerPage}`,
+      path: ["query", "per_page"],
+    });
+  }
+  const first = (Math.max(1, number) - 1) * perPage;
+  const shown = items.slice(first, first + perPage);
+  return success(shown, {
+    result_info: {
+      page: Math.max(1, number),
+      per_page: perPage,
+      count: shown.length,
+      total_count: items.length,
+      total_pages: Math.ceil(items.length / perPage),
+    },
+  });
+}
+
+const prefix = "/client/v4";
+
+export function createCloudflare(parts: CloudflareParts): Service {
+  const { state, settings, clock } = parts;
+  const routes: Route<Needs>[] = [
+    route("GET", "/user/tokens/verify", [], ({ request }) => verified(request)),
+    route("GET", "/accounts/:account/tokens/verify", [], ({ request }) => verified(request)),
+    ...secretsStoreRoutes(parts),
+    ...aiGatewayRoutes(parts),
+  ];
+  const limiter = createLimiter(settings, clock);
+
+  function verified(request: Request): Reply {
+    return success(
+      { id: tokenId(tokenOf(request)), status: "active" },
+      { messages: [{ code: 10000, message: "This API Token is valid and active" }] },
+    );
+  }
+
+  function tokenOf(request: Request): Token | undefined {
+    return state.tokens.get(bearer(request.headers["authorization"]) ?? "");
+  }
+
+  function answer(request: Request): Reply | Promise<Reply> {
+    const found = match(routes, prefix, request);
+    const token = tokenOf(request);
+    if (token === undefined) {
+      return failure(401, { code: 10000, message: "Authentication error" });
+    }
+    if (found.kind !== "found") return notRouted(request, found.kind);
+    const { route: target, call } = found;
+    const account = call.params["account"];
+    if (account !== undefined && !/^[0-9a-f]{32}$/.test(account)) {
+      return failure(404, {
+        code: 7003,
+        message: "Could not route to /accounts, perhaps your object identifier is invalid?",
+      });
+    }
+    const mayAccount = account === undefined || account === state.accountId;
+    const may =
+      target.extra.length === 0 || target.extra.some((permission) => allows(token, permission));
+    if (!mayAccount || !may) {
+      return failure(403, { code: 10000, message: "Authentication error" });
+    }
+    return target.handle(call);
+  }
+
+  return {
+    name: "cloudflare",
+    async handle(request) {
+      const limit = limiter();
+      if (limit.blocked) {
+        return failure(
+          429,
+          { code: 971, message: "Please wait and consider throttling your request speed" },
+          limit.headers,
+        );
+      }
+      const reply = await answer(request);
+      Object.assign(reply.headers, limit.headers);
+      return reply;
+    },
+    errorBody: (status) => ({
+      success: false,
+      errors: [{ code: status === 429 ? 971 : 10000 + status, message: `error ${status}` }],
+      messages: [],
+      result: null,
+    }),
+    recorded: () => true,
+  };
+}
+
+const notRouted = (request: Request, why: "no path" | "no method"): Reply =>
+  why === "no path"
+    ? failure(404, {
+        code: 7003,
+        message: `Could not route to ${request.path.split("?")[0]}, perhaps your object identifier is invalid?`,
+      })
+    : failure(405, {
+        code: 7001,
+        message: `Method ${request.method} not available for that URI.`,
+      });
+
+const tokenId = (token: Token | undefined): string =>
+  Buffer.from(token?.name ?? "")
+    .toString("hex")
+    .padEnd(32, "0")
+    .slice(0, 32);
+
+export function bearer(header: string | undefined): string | undefined {
+  return header?.startsWith("Bearer ") === true ? header.slice("Bearer ".length) : undefined;
+}
+
+interface Limit {
+  blocked: boolean;
+  headers: Record<string, string>;
+}
+
+/** Counts calls in a fixed window; one too many blocks the account for a window more. */
+function createLimiter(settings: Settings, clock: Clock): () => Limit {
+  let windowStart = 0;
+  let calls = 0;
+  let blockedUntil = 0;
+  return () => {
+    const now = clock.now();
+    const windowMs = clock.span(settings.rateLimit.windowMs);
+    if (now < blockedUntil) return over(blockedUntil - now);
+    if (now - windowStart >= windowMs) {
+      windowStart = now;
+      calls = 0;
+    }
+    calls++;
+    if (calls > settings.rateLimit.calls) {
+      blockedUntil = now + windowMs;
+      windowStart = blockedUntil;
+      calls = 0;
+      return over(windowMs);
+    }
+    const resetSeconds = Math.ceil((windowStart + windowMs - now) / 1_000);
+    return {
+      blocked: false,
+      headers: headers(settings.rateLimit.calls - calls, resetSeconds),
+    };
+  };
+
+  function over(forMs: number): Limit {
+    const waitSeconds = Math.max(1, Math.ceil(forMs / 1_000));
+    return {
+      blocked: true,
+      headers: { ...headers(0, waitSeconds), "retry-after": String(waitSeconds) },
+    };
+  }
+  function headers(left: number, resetSeconds: number): Record<string, string> {
+    const windowSeconds = clock.span(settings.rateLimit.windowMs) / 1_000;
+    return {
+      ratelimit: `"default";r=${left};t=${resetSeconds}`,
+      "ratelimit-policy": `"default";q=${settings.rateLimit.calls};w=${windowSeconds}`,
+    };
+  }
+}

@@ -1,0 +1,158 @@
+/**
+ * OpenAI: who may call what, and the errors for those who may not.
+ * https://developers.openai.com/api/reference, error-codes guide (2026-08..11). An expired key's body is
+ * unknown; it gets that of a wrong one here.
+ */
+import type { Clock } from "./clock.ts";
+import type { Reply, Request, Service } from "./exchange.ts";
+import { json } from "./exchange.ts";
+import type { Key, Keys } from "./keys.ts";
+import { adminRoutes } from "./openai-admin.ts";
+import { modelCall } from "./openai-models.ts";
+import type { OpenAiState } from "./openai-state.ts";
+import { usageRoutes } from "./openai-usage.ts";
+import type { Settings } from "./options.ts";
+import type { Chance } from "./random.ts";
+import { match } from "./routes.ts";
+import type { Usage } from "./usage.ts";
+
+export interface OpenAiParts {
+  state: OpenAiState;
+  settings: Settings;
+  clock: Clock;
+  keys: Keys;
+  usage: Usage;
+  chance: Chance;
+}
+
+export interface OpenAiProblem {
+  message: string;
+  type?: string;
+  param?: string | null;
+  code?: string | null;
+}
+
+export const openAiError = (
+  status: number,
+  { message, type = "invalid_request_error", param = null, code = null }: OpenAiProblem,
+): Reply => json(status, { error: { message, type, param, code } });
+
+export const missingScopes = (...scopes: string[]): Reply =>
+  openAiError(401, {
+    message: `You have insufficient permissions for this operation. Missing scopes: ${scopes.join(", ")}. Check that you have the correct role in your organization and project, and if you're using a restricted API key, that it has the necessary scopes.`,
+  });
+
+/** The echo of a refused key: its first eight characters and its last four. */
+export const incorrectKey = (value: string): Reply =>
+  openAiError(401, {
+    message: `Incorrect API key provided: ${value.slice(0, 8)}${"*".repeat(12)}${value.length > 20 ? value.slice(-4) : ""}. You can find your API key at https://platform.openai.com/account/api-keys.`,
+    code: "invalid_api_key",
+  });
+
+const prefix = "/v1";
+
+export function createOpenAi(parts: OpenAiParts): Service {
+  const { state, settings, clock, keys, chance } = parts;
+  const routes = [...adminRoutes(parts), ...usageRoutes(parts)];
+
+  /** Whether the provider would take the key at this moment; close to its birth and its end it is a matter of luck. */
+  function accepts(key: Key): boolean {
+    const now = clock.now();
+    if (key.expiresAt !== undefined && key.expiresAt <= now) return false;
+    if (now < key.createdAt + clock.span(settings.settleMs)) return chance() < 0.5;
+    const ended = key.revokedAt ?? key.disabledAt;
+    if (ended === undefined || key.deadAt === undefined) return true;
+    if (now >= key.deadAt) return false;
+    return now < ended + (key.deadAt - ended) / 2 || chance() < 0.5;
+  }
+
+  async function handle(request: Request): Promise<Reply> {
+    const value = request.headers["authorization"]?.replace(/^Bearer /, "");
+    if (value === undefined || value === "") {
+      return openAiError(401, {
+        message:
+          "You didn't provide an API key. You need to provide your API key in an Authorization header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
+      });
+    }
+    const forAdmins = request.path.startsWith(`${prefix}/organization/`);
+    const admin = state.adminKeys.get(value);
+    const key = keys.byValue(value);
+    if (admin === undefined && (key === undefined || key.provider !== "openai" || !accepts(key))) {
+      const reply = incorrectKey(value);
+      return { ...reply, facts: { keyId: key?.id } };
+    }
+    if (forAdmins) {
+      if (admin === undefined) return missingScopes("api.management.read");
+      const found = match(routes, prefix, request);
+      if (found.kind === "found") {
+        const needed = request.method === "GET" ? "read" : "write";
+        if (!admin.scopes.includes(needed)) return missingScopes(`api.management.${needed}`);
+        admin.lastUsedAt = clock.now();
+        return found.route.handle(found.call);
+      }
+      return found.kind === "no path"
+        ? openAiError(404, {
+            message: `Invalid URL (${request.method} ${request.path.split("?")[0]})`,
+          })
+        : openAiError(405, { message: `Not allowed to ${request.method} on this URL.` });
+    }
+    if (key === undefined) return missingScopes("api.model.read");
+    const reply = await modelCall(parts, request, key);
+    keys.used(key);
+    return reply;
+  }
+
+  return {
+    name: "openai",
+    handle,
+    errorBody: (status) => ({ error: problemFor(status) }),
+    recorded: (request) => request.viaGateway !== true,
+  };
+}
+
+function problemFor(status: number): Required<OpenAiProblem> {
+  const common = { param: null };
+  switch (status) {
+    case 401:
+      return {
+        message: "Incorrect API key provided: sk-svcac***.",
+        type: "invalid_request_error",
+        code: "invalid_api_key",
+        ...common,
+      };
+    case 403:
+      return {
+        message: "Country, region, or territory not supported",
+        type: "request_forbidden",
+        code: "unsupported_country_region_territory",
+        ...common,
+      };
+    case 404:
+      return { message: "Not found", type: "invalid_request_error", code: null, ...common };
+    case 429:
+      return {
+        message: "Rate limit reached for requests",
+        type: "requests",
+        code: "rate_limit_exceeded",
+        ...common,
+      };
+    default:
+      return {
+        message: "The server had an error while processing your request. Sorry about that!",
+        type: "server_error",
+        code: status === 503 ? "server_is_overloaded" : null,
+        ...common,
+      };
+  }
+}
+
+/** The body of an account without money, for a fault of status 429. */
+export const insufficientQuota = {
+  error: {
+    message:
+      "You exceeded your current quota, please check your plan and billing details. For more information on this error, read the docs: https://platform.openai.com/docs/guides/error-codes/api-errors.",
+    type: "insufficient_quota",
+    param: null,
+    code: "insufficient_quota",
+  },
+};

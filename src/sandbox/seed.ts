@@ -1,0 +1,144 @@
+/** What is there when a sandbox starts: the two environments of the example inventory, keys issued long ago. */
+import { newGateway } from "./ai-gateway.ts";
+import type { CloudflareState, Permission } from "./cloudflare-state.ts";
+import { preview, putConfig, putSecret, secretName } from "./cloudflare-state.ts";
+import type { Clock } from "./clock.ts";
+import type { Keys } from "./keys.ts";
+import { newAdminKey } from "./openai-admin.ts";
+import type { OpenAiState } from "./openai-state.ts";
+import { hexId, wordId } from "./random.ts";
+
+const day = 86_400_000;
+const longAgoMs = 120 * day;
+
+/** Tokens by what they are for; the values are in the environment or in `Sandbox.seed`. */
+const tokens: Record<string, readonly Permission[]> = {
+  control: ["secrets write", "gateway write", "gateway run"],
+  run: ["gateway run"],
+  noSecretsStore: ["gateway write", "gateway run"],
+  readOnly: ["secrets read", "gateway read"],
+};
+
+interface Slot {
+  gateway: string;
+  project: string;
+  serviceAccount: string;
+  key: string;
+}
+
+const slots: readonly Slot[] = [
+  {
+    gateway: "github-ai-agent-prod",
+    project: "proj_abc",
+    serviceAccount: "svc_acct_1",
+    key: "key_prod_1",
+  },
+  {
+    gateway: "github-ai-agent-staging",
+    project: "proj_stg",
+    serviceAccount: "svc_acct_2",
+    key: "key_stg_1",
+  },
+];
+
+export interface SeedParts {
+  cloudflare: CloudflareState;
+  openai: OpenAiState;
+  keys: Keys;
+  clock: Clock;
+}
+
+/** Fills the world and returns ids and credentials by name. */
+export function plant({ cloudflare, openai, keys, clock }: SeedParts): Record<string, string> {
+  const at = clock.now() - longAgoMs;
+  const seed: Record<string, string> = { accountId: cloudflare.accountId };
+  for (const [name, permissions] of Object.entries(tokens)) {
+    const value = wordId(40);
+    cloudflare.tokens.set(value, { name, value, permissions: new Set(permissions) });
+    seed[`${name}Token`] = value;
+  }
+  const storeId = hexId();
+  seed["storeId"] = storeId;
+  cloudflare.stores.set(storeId, { id: storeId, name: "default_secrets_store", createdAt: at }, at);
+
+  const admin = newAdminKey(clock, "keyturn");
+  const readOnly = { ...newAdminKey(clock, "read only"), scopes: ["read"] };
+  openai.adminKeys.set(admin.value, admin).set(readOnly.value, readOnly);
+  seed["openaiAdminKey"] = admin.value;
+  seed["openaiReadOnlyAdminKey"] = readOnly.value;
+
+  for (const slot of slots) {
+    const { gateway, project, serviceAccount } = slot;
+    openai.projects.set(
+      project,
+      { id: project, name: gateway, createdAt: at, archivedAt: undefined },
+      at,
+    );
+    openai.serviceAccounts.set(
+      serviceAccount,
+      { id: serviceAccount, projectId: project, name: gateway, role: "member", createdAt: at },
+      at,
+    );
+    const key = keys.add({
+      id: slot.key,
+      provider: "openai",
+      name: "made by hand",
+      value: `sk-svcacct-${wordId(70)}`,
+      createdAt: at,
+      detail: { projectId: project, serviceAccountId: serviceAccount, scopes: [] },
+    });
+    openai.keyIds.set(key.id, key.id, at);
+    serve(cloudflare, { gateway, storeId, slug: "openai", value: key.value }, at);
+    const label = gateway.endsWith("-prod") ? "production" : "staging";
+    seed[`${label}Gateway`] = gateway;
+    seed[`${label}OpenaiKeyId`] = key.id;
+    seed[`${label}OpenaiProject`] = project;
+    seed[`${label}OpenaiServiceAccount`] = serviceAccount;
+  }
+  return seed;
+}
+
+/** Puts a key into a gateway under alias `default`, as done by hand long ago; makes the gateway if need be. */
+export function serve(
+  state: CloudflareState,
+  slot: { gateway: string; storeId: string; slug: string; value: string },
+  at: number,
+): void {
+  const { gateway, storeId, slug, value } = slot;
+  if (state.gateways.get(gateway) === undefined) {
+    const fields = { authentication: true, store_id: storeId };
+    state.gateways.set(gateway, newGateway(gateway, fields, at), at);
+  }
+  const secretId = hexId();
+  putSecret(
+    state,
+    {
+      id: secretId,
+      storeId,
+      name: secretName(gateway, slug, "default"),
+      value,
+      scopes: ["ai_gateway"],
+      comment: null,
+      createdAt: at,
+      modifiedAt: at,
+      activeAt: at,
+    },
+    at,
+  );
+  putConfig(
+    state,
+    {
+      id: hexId(),
+      gatewayId: gateway,
+      slug,
+      alias: "default",
+      defaultConfig: true,
+      secretId,
+      preview: preview(value),
+      modifiedAt: at,
+      rateLimit: undefined,
+      rateLimitPeriod: undefined,
+    },
+    at,
+  );
+}
