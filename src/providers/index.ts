@@ -7,10 +7,9 @@ export interface ProviderOptions {
   openai: OpenAiOptions;
 }
 
-const registry: { [Name in keyof ProviderOptions]: (options: ProviderOptions[Name]) => Provider } =
-  {
-    openai: createOpenAi,
-  };
+const registry: { [Name in keyof ProviderOptions]: (options: ProviderOptions[Name]) => Provider } = {
+  openai: createOpenAi,
+};
 
 /** Whether keyturn can rotate keys of this provider. */
 export function isRegistered(name: ProviderName): name is keyof ProviderOptions & ProviderName {

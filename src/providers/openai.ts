@@ -1,14 +1,7 @@
 import { z } from "zod";
 import type { Answer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import {
-  bearer,
-  type Exchange,
-  type Http,
-  type Method,
-  type QueryValue,
-  readErrorFacts,
-} from "../http.ts";
+import { bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import {
   type KeyIssuer,
@@ -81,10 +74,7 @@ function ownerOf(serviceAccount: string | undefined, user: string | undefined): 
 }
 
 /** `owner_project_access` is `inactive` where the owner, and with it the key, has no access to the project. */
-function stateOf(
-  expiresAt: Date | null | undefined,
-  access: string | null | undefined,
-): KeyRecord["state"] {
+function stateOf(expiresAt: Date | null | undefined, access: string | null | undefined): KeyRecord["state"] {
   if (expiresAt && expiresAt.getTime() <= Date.now()) return "expired";
   return access === "inactive" ? "disabled" : "active";
 }
@@ -211,10 +201,7 @@ export function createOpenAi({
     throw endless(`the list of keys of project ${project}`);
   }
 
-  async function readSurface(
-    surface: keyof typeof surfacesByKey,
-    query: UsageQuery,
-  ): Promise<SurfaceUse> {
+  async function readSurface(surface: keyof typeof surfacesByKey, query: UsageQuery): Promise<SurfaceUse> {
     const known = new Set(query.keyIds);
     const buckets: UsageBucket[] = [];
     let bucketMs = 0;
@@ -226,10 +213,7 @@ export function createOpenAi({
         query: {
           // Whole seconds, the start inclusive, the end not: wide enough for all that was asked.
           start_time: Math.floor(query.from.getTime() / 1000),
-          end_time: Math.max(
-            Math.ceil(query.to.getTime() / 1000),
-            Math.floor(query.from.getTime() / 1000) + 1,
-          ),
+          end_time: Math.max(Math.ceil(query.to.getTime() / 1000), Math.floor(query.from.getTime() / 1000) + 1),
           ...minuteBuckets,
           "api_key_ids[]": query.keyIds,
           "group_by[]": surfacesByKey[surface],
@@ -238,8 +222,7 @@ export function createOpenAi({
         doing: `while reading the ${surface} usage of keys ${query.keyIds.join(", ")}`,
         response: usagePage,
         // All organisations have completions; a report this one has not is unknown to us, not empty.
-        instead: ({ status }) =>
-          status === 404 && surface !== "completions" ? { value: undefined } : undefined,
+        instead: ({ status }) => (status === 404 && surface !== "completions" ? { value: undefined } : undefined),
       });
       if (answer === undefined) return { buckets: [], bucketMs: 0, known: false };
       for (const { start_time: from, end_time: to, results } of answer.data) {
@@ -331,10 +314,7 @@ export function createOpenAi({
         instead: ({ status }) => (status === 404 ? { value: { deleted: false } } : undefined),
       });
       if (deleted || !(await listKeys()).some(({ id }) => id === keyId)) return;
-      throw new RotationFailure(
-        "Unavailable",
-        `openai still lists key ${keyId} ${doing}; try again`,
-      );
+      throw new RotationFailure("Unavailable", `openai still lists key ${keyId} ${doing}; try again`);
     },
 
     async issueKey({ name, lifeMs }) {
@@ -346,9 +326,7 @@ export function createOpenAi({
         doing: `while issuing key ${name}`,
         response: madeKey,
         failure: (refusal) =>
-          lifeTooLong(refusal, `key ${name}`, lifeMs) ??
-          limitReached(refusal, serviceAccount) ??
-          slotMissing(refusal),
+          lifeTooLong(refusal, `key ${name}`, lifeMs) ?? limitReached(refusal, serviceAccount) ?? slotMissing(refusal),
       });
       const key: KeyRecord = {
         id: made.id,
@@ -422,10 +400,7 @@ function answerOf({ status, body, retryAfterMs, requestId }: Exchange): Answer {
   };
 }
 
-function credentialRefused(
-  { status, trace }: Exchange,
-  doing: string,
-): RotationFailure | undefined {
+function credentialRefused({ status, trace }: Exchange, doing: string): RotationFailure | undefined {
   if (status !== 401 && status !== 403) return undefined;
   return new RotationFailure(
     "AdminCredentialRejected",
@@ -450,9 +425,7 @@ function lifeTooLong(refusal: Exchange, key: string, lifeMs: number): KeyLifeToo
 function limitReached(refusal: Exchange, serviceAccount: string): RotationFailure | undefined {
   if (
     !isPlainRefusal(refusal) ||
-    !/(keys?\b|api_keys?).*(limit|maximum|too many)|(limit|maximum|too[ _]many).*key/i.test(
-      wordsOf(refusal),
-    )
+    !/(keys?\b|api_keys?).*(limit|maximum|too many)|(limit|maximum|too[ _]many).*key/i.test(wordsOf(refusal))
   ) {
     return undefined;
   }
@@ -474,8 +447,5 @@ function wordsOf({ body }: Exchange): string {
 }
 
 function endless(what: string): RotationFailure {
-  return new RotationFailure(
-    "ResponseUnexpected",
-    `openai's pages do not end for ${what}; report it as our bug`,
-  );
+  return new RotationFailure("ResponseUnexpected", `openai's pages do not end for ${what}; report it as our bug`);
 }
