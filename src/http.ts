@@ -42,7 +42,7 @@ export interface Request {
 /** A whole answer, whatever its status. `body` may echo secrets: it is looked at in memory only. */
 export interface Exchange {
   status: number;
-  header(name: string): string | undefined;
+  header: (name: string) => string | undefined;
   /** The parsed JSON; nothing where the body is empty or, on a refusal, no JSON. */
   body: unknown;
   /** The service's own id of the request. */
@@ -92,12 +92,7 @@ export interface Http {
 }
 
 /** The one way out: timeout, secrets revealed at the last moment, status to failure. Temporal repeats; this does not. */
-export function createHttp({
-  dispatcher,
-  timeoutMs = 20_000,
-  userAgent,
-  onResponse,
-}: HttpOptions): Http {
+export function createHttp({ dispatcher, timeoutMs = 20_000, userAgent, onResponse }: HttpOptions): Http {
   async function exchange(wanted: Request): Promise<Exchange> {
     wanted.signal?.throwIfAborted();
     const url = urlOf(wanted);
@@ -130,11 +125,7 @@ export function createHttp({
       tell(undefined);
       wanted.signal?.throwIfAborted();
       if (codeOf(error) === "UND_ERR_INVALID_ARG") throw unsendable(wanted);
-      throw noAnswer(
-        wanted,
-        url,
-        deadline.aborted ? `no answer within ${timeoutMs} ms` : faultOf(error),
-      );
+      throw noAnswer(wanted, url, deadline.aborted ? `no answer within ${timeoutMs} ms` : faultOf(error));
     }
     tell(status);
 
@@ -164,35 +155,24 @@ export function createHttp({
     if (read?.success) return read.data;
     const answered = instead?.(answer);
     if (answered !== undefined) return answered.value;
-    throw (
-      failure?.(answer) ??
-      (read === undefined ? refusalOf(wanted, answer) : offSchema(wanted, answer, read.error))
-    );
+    throw failure?.(answer) ?? (read === undefined ? refusalOf(wanted, answer) : offSchema(wanted, answer, read.error));
   }
 
   return { send, exchange };
 }
 
 /** The default mapping. One 401 can mean the admin credential, the new key or propagation: the caller knows which. */
-function refusalOf(
-  { service, doing }: Request,
-  { status, retryAfterMs, trace }: Exchange,
-): RotationFailure {
+function refusalOf({ service, method, doing }: Request, { status, retryAfterMs, trace }: Exchange): RotationFailure {
   const wait = retryAfterMs === undefined ? {} : { retryAfterMs };
   if (status === 429) {
-    const asked =
-      retryAfterMs === undefined ? "" : `, it asks to wait ${Math.ceil(retryAfterMs / 1000)} s`;
-    return new RotationFailure(
-      "RateLimited",
-      `${service} limits our requests ${doing}${asked}${trace}`,
-      wait,
-    );
+    const asked = retryAfterMs === undefined ? "" : `, it asks to wait ${Math.ceil(retryAfterMs / 1000)} s`;
+    return new RotationFailure("RateLimited", `${service} limits our requests ${doing}${asked}${trace}`, wait);
   }
   // 408: the service gave up on us half way. Like a 5xx, it says nothing about the request itself.
   if (status >= 500 || status === 408) {
     return new RotationFailure(
       "Unavailable",
-      `${service} answered ${status} ${doing}; try again${trace}`,
+      `${service} answered ${status} ${doing}; ${nextMove(method)}${trace}`,
       wait,
     );
   }
@@ -208,11 +188,12 @@ function refusalOf(
   );
 }
 
-function offSchema(
-  { service, doing }: Request,
-  { trace }: Exchange,
-  error: z.ZodError,
-): RotationFailure {
+/** A write without a good answer may have been carried out. */
+function nextMove(method: Method): string {
+  return method === "GET" ? "try again" : "it may have taken effect: look before trying again";
+}
+
+function offSchema({ service, doing }: Request, { trace }: Exchange, error: z.ZodError): RotationFailure {
   // Paths only: a message of the schema may quote what it found.
   const paths = new Set(error.issues.map((issue) => issue.path.join(".") || "its top level"));
   return new RotationFailure(
@@ -222,12 +203,8 @@ function offSchema(
 }
 
 function noAnswer({ service, method, doing }: Request, url: URL, fault: string): RotationFailure {
-  const next =
-    method === "GET" ? "try again" : "it may have taken effect: look before trying again";
-  return new RotationFailure(
-    "Unavailable",
-    `${service} at ${url.host} gave ${fault} ${doing}; ${next}`,
-  );
+  const next = nextMove(method);
+  return new RotationFailure("Unavailable", `${service} at ${url.host} gave ${fault} ${doing}; ${next}`);
 }
 
 /** A header that cannot be sent, most often a credential with a line break at its end. Repeating cannot help. */
@@ -244,9 +221,7 @@ function faultOf(error: unknown): string {
 }
 
 function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string"
-    ? error.code
-    : undefined;
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
 function urlOf({ baseUrl, route, path = {}, query = {} }: Request): URL {
@@ -258,8 +233,7 @@ function urlOf({ baseUrl, route, path = {}, query = {} }: Request): URL {
   const url = new URL(baseUrl.replace(/\/+$/, "") + filled);
   for (const [name, value] of Object.entries(query)) {
     if (value === undefined) continue;
-    for (const one of Array.isArray(value) ? value : [value])
-      url.searchParams.append(name, String(one));
+    for (const one of Array.isArray(value) ? value : [value]) url.searchParams.append(name, String(one));
   }
   return url;
 }
@@ -302,12 +276,7 @@ function parsed(text: string): unknown {
  * like, so that a header cannot put a line of its own into our logs.
  */
 function requestIdOf(header: Exchange["header"]): string | undefined {
-  const id =
-    header("cf-aig-log-id") ??
-    header("x-request-id") ??
-    header("request-id") ??
-    header("cf-ray") ??
-    undefined;
+  const id = header("cf-aig-log-id") ?? header("x-request-id") ?? header("request-id") ?? header("cf-ray") ?? undefined;
   return id === undefined ? undefined : /^[\w.:-]{1,80}/.exec(id)?.[0];
 }
 
@@ -323,9 +292,7 @@ function retryAfterOf(header: Exchange["header"]): number | undefined {
   if (seconds !== undefined) return Math.ceil(seconds * 1000);
   const date = after === undefined ? Number.NaN : Date.parse(after);
   if (!Number.isNaN(date)) return Math.max(0, date - Date.now());
-  const waits = [...(header("ratelimit") ?? "").matchAll(/;\s*r=0\s*;\s*t=(\d+)/gi)].map((match) =>
-    Number(match[1]),
-  );
+  const waits = [...(header("ratelimit") ?? "").matchAll(/;\s*r=0\s*;\s*t=(\d+)/gi)].map((match) => Number(match[1]));
   return waits.length === 0 ? undefined : Math.max(...waits) * 1000;
 }
 
@@ -373,9 +340,7 @@ export function readErrorFacts(body: unknown): ErrorFacts | undefined {
 }
 
 function fieldOf(value: unknown, name: string): unknown {
-  return value !== null && typeof value === "object"
-    ? (value as Record<string, unknown>)[name]
-    : undefined;
+  return value !== null && typeof value === "object" ? (value as Record<string, unknown>)[name] : undefined;
 }
 
 function textOf(value: unknown, name: string): string | undefined {

@@ -44,8 +44,7 @@ async function failureOf(attempt: Promise<unknown>): Promise<RotationFailure> {
     () => undefined,
     (thrown: unknown) => thrown,
   );
-  if (!(error instanceof RotationFailure))
-    throw new Error("it did not fail as a rotation failure", { cause: error });
+  if (!(error instanceof RotationFailure)) throw new Error("it did not fail as a rotation failure", { cause: error });
   expect(`${error.message} ${error.stack} ${JSON.stringify(error)}`).not.toContain(key);
   return error;
 }
@@ -174,8 +173,7 @@ describe("a refusal becomes", () => {
 
   test("a result where the caller says so", async () => {
     vendor.replies({ status: 404 });
-    const instead = ({ status }: { status: number }) =>
-      status === 404 ? { value: { id: "none" } } : undefined;
+    const instead = ({ status }: { status: number }) => (status === 404 ? { value: { id: "none" } } : undefined);
     expect(await http().send(wanted({ instead }))).toEqual({ id: "none" });
   });
 
@@ -238,9 +236,7 @@ test("a body off its schema is ResponseUnexpected and names the place, not the v
 });
 
 test("a credential that no header can carry is RequestInvalid, not tried again", async () => {
-  const failure = await failureOf(
-    http().send(wanted({ headers: { authorization: new Redacted(`${key}\n`) } })),
-  );
+  const failure = await failureOf(http().send(wanted({ headers: { authorization: new Redacted(`${key}\n`) } })));
   expect(failure).toMatchObject({ type: "RequestInvalid", retried: false });
 });
 
@@ -251,11 +247,7 @@ describe("the wait a service asks for", () => {
     ["milliseconds, which win", { "retry-after": "7", "retry-after-ms": "120" }, 120],
     ["a date gone by", { "retry-after": "Wed, 21 Oct 2015 07:28:00 GMT" }, 0],
     ["Cloudflare's Ratelimit, spent", { ratelimit: '"default";r=0;t=30' }, 30_000],
-    [
-      "Cloudflare's Ratelimit, one of two spent",
-      { ratelimit: '"burst";r=5;t=90, "default";r=0;t=12' },
-      12_000,
-    ],
+    ["Cloudflare's Ratelimit, one of two spent", { ratelimit: '"burst";r=5;t=90, "default";r=0;t=12' }, 12_000],
     ["Cloudflare's Ratelimit, not spent", { ratelimit: '"default";r=50;t=30' }, undefined],
     ["nothing readable", { "retry-after": "soon" }, undefined],
     ["nothing", {}, undefined],

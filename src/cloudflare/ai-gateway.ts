@@ -1,13 +1,7 @@
 import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
 import type { Exchange } from "../http.ts";
-import {
-  type ControlPlaneOptions,
-  type Creation,
-  createControlPlane,
-  creationOf,
-  says,
-} from "./control-plane.ts";
+import { type ControlPlaneOptions, type Creation, createControlPlane, creationOf, says } from "./control-plane.ts";
 
 /**
  * Cloudflare AI Gateway's control plane: gateways, the provider configs that link an alias to a stored key, and logs.
@@ -196,8 +190,7 @@ export function createAiGateway(options: ControlPlaneOptions) {
               : gatewayMissing(refusal, gateway),
         },
         creationOf(configRow),
-        (refusal) =>
-          says(refusal, 7001, /already exists/i) ? { value: { kind: "taken" } } : undefined,
+        (refusal) => (says(refusal, 7001, /already exists/i) ? { value: { kind: "taken" } } : undefined),
       );
     },
 

@@ -20,8 +20,7 @@ export type Creation<T> =
   | { kind: "full" };
 
 /** A made thing's row as a `Creation`. */
-export const creationOf = <T>(row: z.ZodType<T>) =>
-  row.transform((made) => ({ kind: "created" as const, made }));
+export const creationOf = <T>(row: z.ZodType<T>) => row.transform((made) => ({ kind: "created" as const, made }));
 
 export interface Call {
   method: Method;
@@ -72,14 +71,8 @@ export function createControlPlane({ http, baseUrl, accountId, token }: ControlP
 
   return {
     /** Makes one call and returns its `result`, or what `instead` makes of a refusal that is an answer. */
-    async call<T, U = never>(
-      call: Call,
-      result: z.ZodType<T>,
-      instead?: Instead<U>,
-    ): Promise<T | U> {
-      const envelope = z
-        .object({ success: z.literal(true), result })
-        .transform((body) => body.result);
+    async call<T, U = never>(call: Call, result: z.ZodType<T>, instead?: Instead<U>): Promise<T | U> {
+      const envelope = z.object({ success: z.literal(true), result }).transform((body) => body.result);
       return send<T | U>(call, envelope, instead);
     },
 
@@ -97,11 +90,7 @@ export function createControlPlane({ http, baseUrl, accountId, token }: ControlP
      * Returns the rows of all pages, or of as many as hold `atMost` rows. Asks on until a page comes short:
      * `total_count` can be stale after deletes.
      */
-    async list<T>(
-      call: Call,
-      row: z.ZodType<T>,
-      { perPage = pageSize, atMost = Infinity } = {},
-    ): Promise<T[]> {
+    async list<T>(call: Call, row: z.ZodType<T>, { perPage = pageSize, atMost = Infinity } = {}): Promise<T[]> {
       const envelope = z.object({
         success: z.literal(true),
         result: z.array(row),
@@ -109,19 +98,12 @@ export function createControlPlane({ http, baseUrl, accountId, token }: ControlP
       });
       const rows: T[] = [];
       for (let page = 1; page <= maxPages; page += 1) {
-        const answer = await send(
-          { ...call, query: { ...call.query, page, per_page: perPage } },
-          envelope,
-        );
+        const answer = await send({ ...call, query: { ...call.query, page, per_page: perPage } }, envelope);
         rows.push(...answer.result);
         const full = Math.min(perPage, answer.result_info?.per_page ?? perPage);
-        if (answer.result.length === 0 || answer.result.length < full || rows.length >= atMost)
-          return rows;
+        if (answer.result.length === 0 || answer.result.length < full || rows.length >= atMost) return rows;
       }
-      throw new RotationFailure(
-        "ResponseUnexpected",
-        `cloudflare's list does not end ${call.doing}`,
-      );
+      throw new RotationFailure("ResponseUnexpected", `cloudflare's list does not end ${call.doing}`);
     },
   };
 }
@@ -133,9 +115,7 @@ export type ControlPlane = ReturnType<typeof createControlPlane>;
  * needed: Cloudflare shares 1001, 1003 and 7001 between unlike refusals.
  */
 export function says(refusal: Exchange, code: number, words?: RegExp): boolean {
-  return errorsOf(refusal).some(
-    (error) => error.code === code && (words === undefined || words.test(error.message)),
-  );
+  return errorsOf(refusal).some((error) => error.code === code && (words === undefined || words.test(error.message)));
 }
 
 /** Whether any error of the refusal has these words, whatever its code. */
@@ -157,11 +137,7 @@ function isTransient({ status }: Exchange): boolean {
   return status === 429 || status === 408 || status >= 500;
 }
 
-function commonRefusal(
-  { doing, right }: Call,
-  accountId: string,
-  refusal: Exchange,
-): RotationFailure | undefined {
+function commonRefusal({ doing, right }: Call, accountId: string, refusal: Exchange): RotationFailure | undefined {
   if (refusal.status === 401 || refusal.status === 403 || says(refusal, 10000)) {
     return new RotationFailure(
       "AdminCredentialRejected",

@@ -41,10 +41,7 @@ const maxTokens = 256;
 const ping = [{ role: "user", content: "ping" }];
 
 /** What each provider's own path wants; OpenAI's newer models refuse `max_tokens`. */
-const native: Record<
-  ProviderName,
-  (model: string) => Pick<Request, "route" | "path" | "headers" | "body">
-> = {
+const native: Record<ProviderName, (model: string) => Pick<Request, "route" | "path" | "headers" | "body">> = {
   openai: (model) => ({
     route: "/chat/completions",
     body: { model, messages: ping, max_completion_tokens: maxTokens },
@@ -78,12 +75,7 @@ const compat = (provider: ProviderName, model: string): Pick<Request, "route" | 
  * Makes the function that sends one model request of a few tokens through the gateway and tells what came back,
  * refusals included. Fails with `Unavailable` when no whole answer came. Repeating costs a few tokens.
  */
-export function createGatewayProbe({
-  http,
-  gatewayBaseUrl,
-  accountId,
-  token,
-}: GatewayProbeOptions): GatewayProbe {
+export function createGatewayProbe({ http, gatewayBaseUrl, accountId, token }: GatewayProbeOptions): GatewayProbe {
   return async ({ gateway, provider, alias, path, model, rotationId, signal }) => {
     const slug = gatewaySlugs[provider];
     const shape: Pick<Request, "route" | "path" | "headers" | "body"> =
@@ -118,8 +110,7 @@ export function createGatewayProbe({
 function answerOf({ status, header, body, requestId, retryAfterMs }: Exchange): Answer {
   const cached = header("cf-aig-cache-status")?.toUpperCase() === "HIT";
   const gatewayError = gatewayErrorOf(body);
-  const providerError =
-    status >= 400 && gatewayError === undefined ? readErrorFacts(body) : undefined;
+  const providerError = status >= 400 && gatewayError === undefined ? readErrorFacts(body) : undefined;
   return {
     status,
     cached,
@@ -132,14 +123,7 @@ function answerOf({ status, header, body, requestId, retryAfterMs }: Exchange): 
 
 /** The gateway's own error names itself; any other body is the provider's (bodies captured live by third parties, 2026). */
 function gatewayErrorOf(body: unknown): Answer["gatewayError"] {
-  if (
-    body === null ||
-    typeof body !== "object" ||
-    !("name" in body) ||
-    body.name !== "AiGatewayError"
-  )
+  if (body === null || typeof body !== "object" || !("name" in body) || body.name !== "AiGatewayError")
     return undefined;
-  return "internalCode" in body && typeof body.internalCode === "number"
-    ? { internalCode: body.internalCode }
-    : {};
+  return "internalCode" in body && typeof body.internalCode === "number" ? { internalCode: body.internalCode } : {};
 }

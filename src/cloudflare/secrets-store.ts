@@ -48,9 +48,7 @@ const secretRow = z
     modified: z.coerce.date(),
     comment: z.string().nullish(),
   })
-  .transform(({ comment, ...secret }): SecretRecord =>
-    typeof comment === "string" ? { ...secret, comment } : secret,
-  );
+  .transform(({ comment, ...secret }): SecretRecord => (typeof comment === "string" ? { ...secret, comment } : secret));
 
 const quotaResult = z.object({ secrets: z.object({ quota: z.number(), usage: z.number() }) });
 const storeRow = z.object({ id: z.string(), name: z.string() });
@@ -62,21 +60,14 @@ export function createSecretsStore(options: ControlPlaneOptions) {
     /** How many secrets the account may hold and holds. */
     async quota(): Promise<{ quota: number; usage: number }> {
       const doing = "while reading the quota of the secrets store";
-      return (
-        await api.call(
-          { method: "GET", route: "/secrets_store/quota", doing, right: read },
-          quotaResult,
-        )
-      ).secrets;
+      return (await api.call({ method: "GET", route: "/secrets_store/quota", doing, right: read }, quotaResult))
+        .secrets;
     },
 
     /** The account's stores: one, since it may have no more. */
     async stores(): Promise<Store[]> {
       const doing = "while listing the secrets stores";
-      return api.list(
-        { method: "GET", route: "/secrets_store/stores", doing, right: read },
-        storeRow,
-      );
+      return api.list({ method: "GET", route: "/secrets_store/stores", doing, right: read }, storeRow);
     },
 
     /** The secret of exactly this name, or nothing. A list can lag a write by seconds. */
@@ -207,11 +198,9 @@ export type SecretsStore = ReturnType<typeof createSecretsStore>;
 // Codes and words: what the live tests of npm @distilled.cloud/cloudflare caught, 2026. Statuses are not written down.
 
 const isGone = (refusal: Exchange): boolean => says(refusal, 1001, /secret[_ ]not[_ ]found/i);
-const isTaken = (refusal: Exchange): boolean =>
-  says(refusal, 1003, /secret[_ ]name[_ ]already[_ ]exists/i);
+const isTaken = (refusal: Exchange): boolean => says(refusal, 1003, /secret[_ ]name[_ ]already[_ ]exists/i);
 /** The code of a full store is not known (2026-11), so its words must do. */
-const isFull = (refusal: Exchange): boolean =>
-  mentions(refusal, /quota|maximum[_ ]secrets|secrets?[_ ]limit/i);
+const isFull = (refusal: Exchange): boolean => mentions(refusal, /quota|maximum[_ ]secrets|secrets?[_ ]limit/i);
 
 const whenGone = (refusal: Exchange) => (isGone(refusal) ? { value: undefined } : undefined);
 

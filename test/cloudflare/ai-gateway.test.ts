@@ -120,20 +120,14 @@ test("tells an alias that is taken from a secret that is not seen yet and a gate
 });
 
 test("deletes an alias, also when it is gone", async () => {
-  vendor.replies(
-    ok(config),
-    refused(404, 7002, "not found"),
-    refused(403, 10000, "Authentication error"),
-  );
+  vendor.replies(ok(config), refused(404, 7002, "not found"), refused(403, 10000, "Authentication error"));
   await gateways.deleteProviderConfig("prod-gw", "c1");
   await gateways.deleteProviderConfig("prod-gw", "c1");
   expect(vendor.calls[0]).toMatchObject({
     method: "DELETE",
     path: `${prefix}/provider_configs/c1`,
   });
-  expect((await failureOf(gateways.deleteProviderConfig("prod-gw", "c1"))).type).toBe(
-    "AdminCredentialRejected",
-  );
+  expect((await failureOf(gateways.deleteProviderConfig("prod-gw", "c1"))).type).toBe("AdminCredentialRejected");
 });
 
 test("reads logs in pages of fifty, between two times, up to a bound", async () => {

@@ -1,9 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  createGatewayProbe,
-  type GatewayProbe,
-  type Probe,
-} from "../../src/cloudflare/data-plane.ts";
+import { createGatewayProbe, type GatewayProbe, type Probe } from "../../src/cloudflare/data-plane.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { startVendor, type Vendor } from "../support/vendor.ts";
 import { account, failureOf, http, key, token } from "./support.ts";
@@ -61,12 +57,7 @@ describe("a probe", () => {
       "claude-haiku-4-5",
       "max_tokens",
     ],
-    [
-      asked({ path: "compat" }),
-      "compat/chat/completions",
-      "openai/gpt-5-mini",
-      "max_completion_tokens",
-    ],
+    [asked({ path: "compat" }), "compat/chat/completions", "openai/gpt-5-mini", "max_completion_tokens"],
     [
       asked({ provider: "gemini", model: "gemini-2.5-flash", path: "compat" }),
       "compat/chat/completions",
@@ -164,10 +155,7 @@ describe("the answer", () => {
   });
 
   test("that does not come whole is Unavailable", async () => {
-    vendor.replies(
-      { fault: "resets" },
-      { body: `{"choices":"${key}"`.padEnd(200), fault: "stops half way" },
-    );
+    vendor.replies({ fault: "resets" }, { body: `{"choices":"${key}"`.padEnd(200), fault: "stops half way" });
     expect((await failureOf(probe(asked()))).type).toBe("Unavailable");
     expect((await failureOf(probe(asked()))).type).toBe("Unavailable");
   });

@@ -29,9 +29,7 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   expect(strangers(vendor)).toEqual([]);
-  expect(vendor.calls.filter(({ headers }) => headers.authorization !== `Bearer ${token}`)).toEqual(
-    [],
-  );
+  expect(vendor.calls.filter(({ headers }) => headers.authorization !== `Bearer ${token}`)).toEqual([]);
   await vendor.close();
 });
 
@@ -56,10 +54,7 @@ const copy = () =>
   });
 
 test("reads quota and stores", async () => {
-  vendor.replies(
-    ok({ secrets: { quota: 100, usage: 7 } }),
-    ok([{ id: "store1", name: "default_secrets_store" }]),
-  );
+  vendor.replies(ok({ secrets: { quota: 100, usage: 7 } }), ok([{ id: "store1", name: "default_secrets_store" }]));
   expect(await store.quota()).toEqual({ quota: 100, usage: 7 });
   expect(await store.stores()).toEqual([{ id: "store1", name: "default_secrets_store" }]);
   expect(vendor.calls.map(({ path }) => path)).toEqual([`${prefix}/quota`, `${prefix}/stores`]);
@@ -67,14 +62,9 @@ test("reads quota and stores", async () => {
 
 describe("finding a secret", () => {
   test("asks for all pages and compares names exactly", async () => {
-    const full = Array.from({ length: 100 }, (_, index) =>
-      row({ id: `x${index}`, name: `${name}-${index}` }),
-    );
+    const full = Array.from({ length: 100 }, (_, index) => row({ id: `x${index}`, name: `${name}-${index}` }));
     // A total that is wrong after deletes must not end the search.
-    vendor.replies(
-      ok(full, { page: 1, per_page: 100, total_count: 100 }),
-      ok([row()], { page: 2, per_page: 100 }),
-    );
+    vendor.replies(ok(full, { page: 1, per_page: 100, total_count: 100 }), ok([row()], { page: 2, per_page: 100 }));
     expect(await store.findSecret("store1", name)).toEqual(record);
     expect(vendor.calls.map(({ query }) => query.get("page"))).toEqual(["1", "2"]);
   });
@@ -92,10 +82,7 @@ describe("finding a secret", () => {
 });
 
 test("reads one secret with its comment, and nothing where it is gone", async () => {
-  vendor.replies(
-    ok(row({ comment: "keyturn/1", status: "active" })),
-    refused(404, 1001, "secret_not_found"),
-  );
+  vendor.replies(ok(row({ comment: "keyturn/1", status: "active" })), refused(404, 1001, "secret_not_found"));
   expect(await store.getSecret("store1", "s1")).toEqual({
     ...record,
     status: "active",
@@ -147,11 +134,7 @@ test("copies a secret without its value", async () => {
 });
 
 test("deletes a secret, with or without a body in the answer, also when it is gone", async () => {
-  vendor.replies(
-    { ...ok(null), status: 202 },
-    { status: 202 },
-    refused(404, 1001, "secret_not_found"),
-  );
+  vendor.replies({ ...ok(null), status: 202 }, { status: 202 }, refused(404, 1001, "secret_not_found"));
   for (let count = 0; count < 3; count += 1) await store.deleteSecret("store1", "s1");
   expect(vendor.calls.map(({ method }) => method)).toEqual(["DELETE", "DELETE", "DELETE"]);
 });
@@ -180,10 +163,7 @@ describe("a refusal", () => {
   });
 
   test("of the token names the right it lacks, the variable and the request", async () => {
-    vendor.replies(
-      refused(403, 10000, "Authentication error"),
-      refused(403, 10000, "Authentication error"),
-    );
+    vendor.replies(refused(403, 10000, "Authentication error"), refused(403, 10000, "Authentication error"));
     const failure = await failureOf(write());
     expect(failure.message).toContain('"Secrets Store Write"');
     expect(failure.message).toContain("CLOUDFLARE_API_TOKEN");
@@ -198,10 +178,7 @@ describe("a refusal", () => {
   });
 
   test("that a service in trouble gives is not taken for an answer", async () => {
-    vendor.replies(
-      refused(500, 1001, "secret_not_found"),
-      refused(504, 1003, "secret_name_already_exists"),
-    );
+    vendor.replies(refused(500, 1001, "secret_not_found"), refused(504, 1003, "secret_name_already_exists"));
     expect((await failureOf(store.deleteSecret("store1", "s1"))).type).toBe("Unavailable");
     expect((await failureOf(make())).type).toBe("Unavailable");
   });

@@ -41,10 +41,8 @@ export async function failureOf(attempt: Promise<unknown>): Promise<RotationFail
     () => undefined,
     (thrown: unknown) => thrown,
   );
-  if (!(error instanceof RotationFailure))
-    throw new Error("it did not fail as a rotation failure", { cause: error });
-  for (const secret of [key, token])
-    expect(`${error.message} ${error.stack}`).not.toContain(secret);
+  if (!(error instanceof RotationFailure)) throw new Error("it did not fail as a rotation failure", { cause: error });
+  for (const secret of [key, token]) expect(`${error.message} ${error.stack}`).not.toContain(secret);
   return error;
 }
 

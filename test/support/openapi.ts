@@ -33,14 +33,9 @@ export function openapiAt(name: string): Document | undefined {
 }
 
 /** What of a request the vendor's description does not know: nothing, when the request is right. */
-export function strangersIn(
-  document: Document,
-  { method, path, query, body }: VendorCall,
-): string[] {
+export function strangersIn(document: Document, { method, path, query, body }: VendorCall): string[] {
   const template = Object.keys(document.paths)
-    .filter(
-      (known) => document.paths[known]?.[method.toLowerCase()] !== undefined && fits(known, path),
-    )
+    .filter((known) => document.paths[known]?.[method.toLowerCase()] !== undefined && fits(known, path))
     // The most literal one: `/models` before `/{anything}`.
     .toSorted((a, b) => a.split("{").length - b.split("{").length)[0];
   if (template === undefined) return [`${method} ${path}`];
@@ -65,8 +60,7 @@ export function strangersIn(
 }
 
 function strangeFields(document: Document, given: Schema, value: unknown, at: string): string[] {
-  const schema =
-    given.$ref === undefined ? given : (document.components.schemas[last(given.$ref)] ?? {});
+  const schema = given.$ref === undefined ? given : (document.components.schemas[last(given.$ref)] ?? {});
   if (Array.isArray(value)) {
     const { items } = schema;
     if (items === undefined) return [`${at} as an array`];
@@ -78,9 +72,7 @@ function strangeFields(document: Document, given: Schema, value: unknown, at: st
     ...required.filter((name) => !(name in value)).map((name) => `missing ${at}.${name}`),
     ...Object.entries(value).flatMap(([name, inner]) => {
       const property = properties[name];
-      return property === undefined
-        ? [`${at}.${name}`]
-        : strangeFields(document, property, inner, `${at}.${name}`);
+      return property === undefined ? [`${at}.${name}`] : strangeFields(document, property, inner, `${at}.${name}`);
     }),
   ];
 }

@@ -59,10 +59,7 @@ export async function startVendor(): Promise<Vendor> {
   };
 }
 
-function answer(
-  response: ServerResponse,
-  { status = 200, headers = {}, body, fault }: VendorReply,
-): void {
+function answer(response: ServerResponse, { status = 200, headers = {}, body, fault }: VendorReply): void {
   if (fault === "never answers") return;
   if (fault === "resets") {
     response.socket?.resetAndDestroy();
