@@ -6,15 +6,7 @@
 import type { CloudflareParts, ErrorItem, Needs } from "./cloudflare.ts";
 import { failure, page, success } from "./cloudflare.ts";
 import type { Gateway, ProviderConfig, Secret } from "./cloudflare-state.ts";
-import {
-  bindingName,
-  preview,
-  putConfig,
-  putSecret,
-  removeConfig,
-  secretKey,
-  secretName,
-} from "./cloudflare-state.ts";
+import { bindingName, preview, putConfig, putSecret, removeConfig, secretKey, secretName } from "./cloudflare-state.ts";
 import { rfc3339 } from "./clock.ts";
 import type { Reply } from "./exchange.ts";
 import { asObject, jsonBody } from "./exchange.ts";
@@ -46,13 +38,10 @@ const defaults: Record<string, unknown> = {
   retry_delay: null,
   retry_backoff: null,
   zdr: false,
-  dlp: null,
-  guardrails: null,
-  otel: null,
-  spend_limits: null,
-  stripe: null,
   workers_ai_billing_mode: "postpaid",
 };
+/** Settable fields that are absent where they were not given. */
+const optional = ["dlp", "guardrails", "otel", "spend_limits", "stripe", "log_classification"];
 const required = [
   "cache_invalidate_on_update",
   "cache_ttl",
@@ -65,6 +54,7 @@ const booleans = ["cache_invalidate_on_update", "collect_logs", "authentication"
 export const newGateway = (id: string, given: Record<string, unknown>, at: number): Gateway => {
   const fields: Record<string, unknown> = {};
   for (const [name, otherwise] of Object.entries(defaults)) fields[name] = given[name] ?? otherwise;
+  for (const name of optional) if (given[name] !== undefined) fields[name] = given[name];
   return { id, createdAt: at, modifiedAt: at, fields };
 };
 
@@ -108,9 +98,7 @@ export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
   const withConfig = (work: (config: ProviderConfig, call: Call) => Reply) =>
     withGateway((gateway, call) => {
       const config = state.configs.get(call.params["config"] ?? "");
-      return config === undefined || config.gatewayId !== gateway.id
-        ? missing("provider config")
-        : work(config, call);
+      return config === undefined || config.gatewayId !== gateway.id ? missing("provider config") : work(config, call);
     });
 
   function createGateway({ request }: Call): Reply {
@@ -204,8 +192,7 @@ export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
       preview: preview(secret.value),
       modifiedAt: now,
       rateLimit: typeof given["rate_limit"] === "number" ? given["rate_limit"] : undefined,
-      rateLimitPeriod:
-        typeof given["rate_limit_period"] === "number" ? given["rate_limit_period"] : undefined,
+      rateLimitPeriod: typeof given["rate_limit_period"] === "number" ? given["rate_limit_period"] : undefined,
     };
     putConfig(state, config, now);
     return success(shownConfig(config));
@@ -251,9 +238,7 @@ export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
       `${base}/:gateway/url/:provider`,
       read,
       withGateway((gateway, { params }) =>
-        success(
-          `${gatewayOrigin()}/v1/${state.accountId}/${gateway.id}/${params["provider"] ?? ""}`,
-        ),
+        success(`${gatewayOrigin()}/v1/${state.accountId}/${gateway.id}/${params["provider"] ?? ""}`),
       ),
     ),
     // An unknown gateway gives an empty list, as seen live.
@@ -268,12 +253,7 @@ export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
       ),
     ),
     route("POST", `${base}/:gateway/provider_configs`, secretsWrite, withGateway(createConfig)),
-    route(
-      "PUT",
-      `${base}/:gateway/provider_configs/:config`,
-      secretsWrite,
-      withConfig(rotateConfig),
-    ),
+    route("PUT", `${base}/:gateway/provider_configs/:config`, secretsWrite, withConfig(rotateConfig)),
     route(
       "DELETE",
       `${base}/:gateway/provider_configs/:config`,

@@ -2,12 +2,7 @@
 import type { Binding } from "./edges.ts";
 import { Versions } from "./versions.ts";
 
-export type Permission =
-  | "secrets read"
-  | "secrets write"
-  | "gateway read"
-  | "gateway write"
-  | "gateway run";
+export type Permission = "secrets read" | "secrets write" | "gateway read" | "gateway write" | "gateway run";
 
 export interface Token {
   name: string;
@@ -105,12 +100,10 @@ export function createCloudflareState(accountId: string): CloudflareState {
 
 export const secretKey = (storeId: string, name: string): string => `${storeId}|${name}`;
 
-export const bindingName = (gatewayId: string, slug: string, alias: string): string =>
-  `${gatewayId}|${slug}|${alias}`;
+export const bindingName = (gatewayId: string, slug: string, alias: string): string => `${gatewayId}|${slug}|${alias}`;
 
 /** `{gateway}_{slug}_{alias}`: https://developers.cloudflare.com/ai-gateway/configuration/bring-your-own-keys (2026-07-31). */
-export const secretName = (gatewayId: string, slug: string, alias: string): string =>
-  `${gatewayId}_${slug}_${alias}`;
+export const secretName = (gatewayId: string, slug: string, alias: string): string => `${gatewayId}_${slug}_${alias}`;
 
 export function putSecret(state: CloudflareState, secret: Secret, at: number): void {
   state.secrets.set(secret.id, secret, at);
@@ -136,21 +129,13 @@ export function removeConfig(state: CloudflareState, config: ProviderConfig, at:
 export const preview = (value: string): string => `****${value.slice(-4)}`;
 
 /** The key that a gateway holds under an alias, as the store was at a moment. */
-export function bindingAt(
-  state: CloudflareState,
-  configNeeded: boolean,
-  name: string,
-  moment: number,
-): Binding {
+export function bindingAt(state: CloudflareState, configNeeded: boolean, name: string, moment: number): Binding {
   const [gatewayId = "", slug = "", alias = ""] = name.split("|");
   const storeId = state.gateways.get(gatewayId)?.fields["store_id"];
   if (typeof storeId !== "string") return { kind: "none" };
   const config = state.configsByAlias.at(name, moment);
   if (config === undefined && configNeeded) return { kind: "none" };
-  const secret = state.secretsByName.at(
-    secretKey(storeId, secretName(gatewayId, slug, alias)),
-    moment,
-  );
+  const secret = state.secretsByName.at(secretKey(storeId, secretName(gatewayId, slug, alias)), moment);
   if (secret !== undefined && secret.scopes.includes("ai_gateway")) {
     return { kind: "key", value: secret.value };
   }

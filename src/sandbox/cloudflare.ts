@@ -33,11 +33,7 @@ export interface ErrorItem {
 export const success = (result: unknown, more: Record<string, unknown> = {}, status = 200): Reply =>
   json(status, { success: true, errors: [], messages: [], result, ...more });
 
-export const failure = (
-  status: number,
-  errors: ErrorItem | ErrorItem[],
-  headers: Record<string, string> = {},
-): Reply =>
+export const failure = (status: number, errors: ErrorItem | ErrorItem[], headers: Record<string, string> = {}): Reply =>
   json(status, { success: false, errors: [errors].flat(), messages: [], result: null }, headers);
 
 /** One page of a list, in the envelope; undefined where page or size are out of range. */
@@ -103,8 +99,7 @@ export function createCloudflare(parts: CloudflareParts): Service {
       });
     }
     const mayAccount = account === undefined || account === state.accountId;
-    const may =
-      target.extra.length === 0 || target.extra.some((permission) => allows(token, permission));
+    const may = target.extra.length === 0 || target.extra.some((permission) => allows(token, permission));
     if (!mayAccount || !may) {
       return failure(403, { code: 10000, message: "Authentication error" });
     }

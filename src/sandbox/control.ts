@@ -76,9 +76,7 @@ export function createControl(parts: ControlParts): Service {
     route("GET", "/faults", undefined, () => json(200, { faults: faults.list() })),
     route("POST", "/faults", undefined, ({ request }) => {
       const input = jsonBody(request);
-      const added = Array.isArray(input)
-        ? input.map((fault) => faults.add(fault))
-        : faults.add(input);
+      const added = Array.isArray(input) ? input.map((fault) => faults.add(fault)) : faults.add(input);
       const refused = [added].flat().find((result) => typeof result === "string");
       return refused === undefined ? json(201, added) : json(400, { error: refused });
     }),
@@ -100,9 +98,7 @@ export function createControl(parts: ControlParts): Service {
       Object.assign(settings, given);
       return json(200, shownSettings());
     }),
-    route("GET", "/values", undefined, () =>
-      json(200, { values: keys.all().map(({ id, value }) => ({ id, value })) }),
-    ),
+    route("GET", "/values", undefined, () => json(200, { values: keys.all().map(({ id, value }) => ({ id, value })) })),
     route(
       "GET",
       "/keys/:key/uses",
@@ -152,8 +148,7 @@ function slots({ state, keys, edges }: ControlParts): Record<string, unknown>[] 
       edges: edges.all.map((edge) => {
         const isolates: Record<string, number> = {};
         for (const view of edges.views(edge, name)) {
-          const keyId =
-            view.kind === "key" ? (keys.byValue(view.value)?.id ?? "unknown") : view.kind;
+          const keyId = view.kind === "key" ? (keys.byValue(view.value)?.id ?? "unknown") : view.kind;
           isolates[keyId] = (isolates[keyId] ?? 0) + 1;
         }
         return { edge: edge.name, isolates };

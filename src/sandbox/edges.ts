@@ -38,11 +38,7 @@ export interface Edges {
   views(edge: Edge, name: string): Binding[];
 }
 
-export function createEdges(
-  options: readonly EdgeOptions[],
-  clock: Clock,
-  resolve: Resolve,
-): Edges {
+export function createEdges(options: readonly EdgeOptions[], clock: Clock, resolve: Resolve): Edges {
   const all: Edge[] = options.map((edge) => ({
     name: edge.name,
     propagationMs: clock.span(edge.propagationMs),

@@ -73,11 +73,7 @@ export interface Exchange {
   answered(service: Service, request: Request): Promise<void>;
 }
 
-export const json = (
-  status: number,
-  body: unknown,
-  headers: Record<string, string> = {},
-): Reply => ({
+export const json = (status: number, body: unknown, headers: Record<string, string> = {}): Reply => ({
   status,
   headers: { "content-type": "application/json", ...headers },
   body: JSON.stringify(body),
@@ -94,9 +90,7 @@ export function jsonBody(request: Request): unknown {
 
 /** A JSON object, or an empty one. */
 export function asObject(value: unknown): Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : {};
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Record<string, unknown>) : {};
 }
 
 export function createExchange(parts: {
@@ -109,11 +103,7 @@ export function createExchange(parts: {
   const seqs = new WeakMap<Request, number>();
   let lastSeq = 0;
 
-  async function tell(
-    phase: ExchangeEvent["phase"],
-    service: Service,
-    request: Request,
-  ): Promise<void> {
+  async function tell(phase: ExchangeEvent["phase"], service: Service, request: Request): Promise<void> {
     if (hook === undefined) return;
     const { method, path } = request;
     await hook({

@@ -117,10 +117,7 @@ function parse(input: unknown, id: number): Armed | string {
     return {
       fault,
       path: new RegExp(fault.path),
-      when: Object.entries(fault.when ?? {}).map(([name, value]) => [
-        name.toLowerCase(),
-        new RegExp(value),
-      ]),
+      when: Object.entries(fault.when ?? {}).map(([name, value]) => [name.toLowerCase(), new RegExp(value)]),
     };
   } catch (error) {
     return `not a regular expression: ${String(error)}`;

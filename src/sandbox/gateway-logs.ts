@@ -71,9 +71,7 @@ export function gatewayLogRoutes({ state, settings, clock }: CloudflareParts): R
       if (direction === "desc") wanted.reverse();
     } else {
       const sign = direction === "desc" ? -1 : 1;
-      wanted.sort(
-        (one, other) => sign * String(field(one, order)).localeCompare(String(field(other, order))),
-      );
+      wanted.sort((one, other) => sign * String(field(one, order)).localeCompare(String(field(other, order))));
     }
     const perPage = Number(query.get("per_page") ?? 20);
     const first = (Math.max(1, Number(query.get("page") ?? 1)) - 1) * perPage;
@@ -156,9 +154,7 @@ function quickField(row: LogRow, key: string): unknown {
 function compares(held: unknown, operator: string, values: unknown[]): boolean {
   const one = (value: unknown): boolean => {
     const comparable =
-      typeof held === "number" && typeof value === "string" && Number.isNaN(Number(value))
-        ? Date.parse(value)
-        : value;
+      typeof held === "number" && typeof value === "string" && Number.isNaN(Number(value)) ? Date.parse(value) : value;
     switch (operator) {
       case "eq":
         return String(held) === String(comparable);

@@ -56,8 +56,7 @@ interface Target {
 
 const keptCached = 2_000;
 const keptLogs = 100_000;
-const passedOn =
-  /^(?:content-type|accept|user-agent|openai-|anthropic-|authorization|x-api-key|x-goog-)/;
+const passedOn = /^(?:content-type|accept|user-agent|openai-|anthropic-|authorization|x-api-key|x-goog-)/;
 
 /** One of the gateway's own errors. */
 export const gatewayError = (status: number, code: number, message: string): Reply =>
@@ -117,16 +116,9 @@ export function createGateway(parts: GatewayParts): Service {
     return reply;
   }
 
-  async function route(
-    request: Request,
-    edge: Edge,
-    target: Target | undefined,
-    use: GatewayUse,
-  ): Promise<Reply> {
+  async function route(request: Request, edge: Edge, target: Target | undefined, use: GatewayUse): Promise<Reply> {
     const gateway =
-      target === undefined || target.accountId !== state.accountId
-        ? undefined
-        : state.gateways.get(target.gatewayId);
+      target === undefined || target.accountId !== state.accountId ? undefined : state.gateways.get(target.gatewayId);
     // The code and text for an unknown gateway are general knowledge, not in any reference.
     if (target === undefined || gateway === undefined) {
       return gatewayError(400, 2001, "Please configure AI Gateway in the Cloudflare dashboard");
@@ -187,8 +179,7 @@ export function createGateway(parts: GatewayParts): Service {
         (Number(gateway.fields["cache_ttl"] ?? 0) || (ownKey === undefined ? 0 : 300)),
     );
     const skip = headers["cf-aig-skip-cache"] === "true" || headers["cf-skip-cache"] === "true";
-    const cacheName =
-      ttlSeconds > 0 ? `${gateway.id}|${ownKey ?? `${upstream.slug}|${rest}|${body}`}` : undefined;
+    const cacheName = ttlSeconds > 0 ? `${gateway.id}|${ownKey ?? `${upstream.slug}|${rest}|${body}`}` : undefined;
     if (cacheName !== undefined && !skip) {
       const cached = cache.get(cacheName);
       if (cached !== undefined && clock.now() < cached.until) {
@@ -200,16 +191,7 @@ export function createGateway(parts: GatewayParts): Service {
         };
       }
     }
-    const reply = await withCredential(
-      request,
-      gateway,
-      edge,
-      upstream,
-      rest,
-      body,
-      use,
-      honoursAlias,
-    );
+    const reply = await withCredential(request, gateway, edge, upstream, rest, body, use, honoursAlias);
     reply.headers["cf-aig-cache-status"] = "MISS";
     if (cacheName !== undefined && reply.status < 400) {
       if (cache.size >= keptCached) cache.clear();
@@ -260,11 +242,9 @@ export function createGateway(parts: GatewayParts): Service {
         `Provider '${upstream.slug}' has no BYOK credential named '${named}'. Configured aliases: ${aliases.join(", ")}`,
       );
     }
-    const noWholesale =
-      gateway.fields["byok_only"] === true || request.headers["cf-aig-no-wholesale"] === "true";
+    const noWholesale = gateway.fields["byok_only"] === true || request.headers["cf-aig-no-wholesale"] === "true";
     // The code of this refusal is unknown.
-    if (noWholesale)
-      return gatewayError(400, 2005, "No credential: this gateway or request is BYOK only");
+    if (noWholesale) return gatewayError(400, 2005, "No credential: this gateway or request is BYOK only");
     if (!settings.unifiedBilling) {
       return gatewayError(402, 2021, "Insufficient Unified Billing credits");
     }
@@ -280,9 +260,7 @@ export function createGateway(parts: GatewayParts): Service {
     headers: Record<string, string | undefined>,
     body: string,
   ): Promise<Reply> {
-    const attempts = Number(
-      request.headers["cf-aig-max-attempts"] ?? gateway.fields["retry_max_attempts"] ?? 1,
-    );
+    const attempts = Number(request.headers["cf-aig-max-attempts"] ?? gateway.fields["retry_max_attempts"] ?? 1);
     for (let attempt = 1; ; attempt++) {
       const call: Request = {
         method: request.method,
@@ -352,8 +330,7 @@ export function createGateway(parts: GatewayParts): Service {
   return {
     name: "gateway",
     handle,
-    errorBody: (status) =>
-      JSON.parse(gatewayError(status, status === 401 ? 2009 : 2005, "error").body) as unknown,
+    errorBody: (status) => JSON.parse(gatewayError(status, status === 401 ? 2009 : 2005, "error").body) as unknown,
     recorded: () => false,
     settled(request, reply) {
       const use = useOf(request);
@@ -373,11 +350,7 @@ function targetOf(path: string): Target | undefined {
 }
 
 function isProbe(metadata: string | undefined): boolean {
-  return (
-    metadata !== undefined &&
-    metadata.includes('"keyturn"') &&
-    "keyturn" in asObject(parsed(metadata))
-  );
+  return metadata !== undefined && metadata.includes('"keyturn"') && "keyturn" in asObject(parsed(metadata));
 }
 
 function parsed(text: string): unknown {
@@ -388,12 +361,9 @@ function parsed(text: string): unknown {
   }
 }
 
-const compatProvider = (body: string): string =>
-  String(asObject(parsed(body))["model"] ?? "").split("/")[0] ?? "";
+const compatProvider = (body: string): string => String(asObject(parsed(body))["model"] ?? "").split("/")[0] ?? "";
 
-function passedHeaders(
-  headers: Record<string, string | undefined>,
-): Record<string, string | undefined> {
+function passedHeaders(headers: Record<string, string | undefined>): Record<string, string | undefined> {
   const passed: Record<string, string | undefined> = {};
   for (const name in headers) if (passedOn.test(name)) passed[name] = headers[name];
   return passed;

@@ -22,8 +22,7 @@ export const redacted = (value: string): string => `${value.slice(0, 6)}...${val
 
 const notFound = (what: string): Reply => openAiError(404, { message: `No such ${what}` });
 
-const seconds = (at: number | undefined): number | null =>
-  at === undefined ? null : unixSeconds(at);
+const seconds = (at: number | undefined): number | null => (at === undefined ? null : unixSeconds(at));
 
 export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
   const { state, settings, clock, keys } = parts;
@@ -67,9 +66,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
     inProject((project, call) => {
       const id = call.params["key"] ?? "";
       const key = state.keyIds.get(id) === undefined ? undefined : keys.byId(id);
-      return key === undefined || detailOf(key).projectId !== project.id
-        ? notFound(`API key: ${id}`)
-        : work(key, call);
+      return key === undefined || detailOf(key).projectId !== project.id ? notFound(`API key: ${id}`) : work(key, call);
     });
 
   const shownProject = (project: Project): Record<string, unknown> => ({
@@ -139,11 +136,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
     return wanted * 1_000;
   }
 
-  function issue(
-    account: ServiceAccount,
-    given: Record<string, unknown>,
-    name: string,
-  ): Key | Reply {
+  function issue(account: ServiceAccount, given: Record<string, unknown>, name: string): Key | Reply {
     const life = lifeOf(given);
     if (typeof life === "object") return life;
     const scopes = given["scopes"];
@@ -291,10 +284,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
         query,
         state.projects
           .list(lagged())
-          .filter(
-            (project) =>
-              project.archivedAt === undefined || query.get("include_archived") === "true",
-          )
+          .filter((project) => project.archivedAt === undefined || query.get("include_archived") === "true")
           .map(shownProject),
       ),
     ),
@@ -415,9 +405,7 @@ function adminKeyRoutes({ state, clock }: OpenAiParts): Route<undefined>[] {
   const byId = (call: Call): AdminKey | undefined =>
     [...state.adminKeys.values()].find(({ id }) => id === call.params["key"]);
   return [
-    route("GET", base, undefined, ({ query }) =>
-      listPage(query, [...state.adminKeys.values()].map(shown)),
-    ),
+    route("GET", base, undefined, ({ query }) => listPage(query, [...state.adminKeys.values()].map(shown))),
     route("POST", base, undefined, ({ request }) => {
       const given = asObject(jsonBody(request));
       const life = given["expires_in_seconds"];
@@ -463,10 +451,7 @@ function auditLogs({ state, settings, clock }: OpenAiParts, query: URLSearchPara
     .filter(({ at }) => (gte === undefined || at >= gte) && (gt === undefined || at > gt))
     .filter(({ at }) => (lte === undefined || at <= lte) && (lt === undefined || at < lt))
     .filter(({ type }) => types.length === 0 || types.includes(type))
-    .filter(
-      ({ projectId }) =>
-        projectIds.length === 0 || (projectId !== undefined && projectIds.includes(projectId)),
-    )
+    .filter(({ projectId }) => projectIds.length === 0 || (projectId !== undefined && projectIds.includes(projectId)))
     .toReversed()
     .map((event) => ({
       id: event.id,

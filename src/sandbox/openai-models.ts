@@ -38,8 +38,7 @@ export async function modelCall(parts: OpenAiParts, request: Request, key: Key):
   const lacks = (scope: string): Reply | undefined => {
     const { scopes } = detailOf(key);
     if (scopes.length === 0 || scopes.includes(scope)) return undefined;
-    const all =
-      scope.endsWith(".read") || scope === "api.model.read" ? "api.all.read" : "api.all.write";
+    const all = scope.endsWith(".read") || scope === "api.model.read" ? "api.all.read" : "api.all.write";
     return scopes.includes(all) ? undefined : { ...missingScopes(scope), facts };
   };
   if (request.method === "GET" && (path === "/v1/models" || path.startsWith("/v1/models/"))) {

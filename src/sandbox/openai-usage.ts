@@ -123,8 +123,7 @@ function buckets({ usage, clock }: OpenAiParts, { query }: Call, report: Report)
   });
 }
 
-const toToken = (start: number): string =>
-  `page_${Buffer.from(String(start)).toString("base64url")}`;
+const toToken = (start: number): string => `page_${Buffer.from(String(start)).toString("base64url")}`;
 
 function fromToken(token: string | null): number | undefined {
   if (token === null || token === "") return undefined;
@@ -141,11 +140,7 @@ function dimensions(row: UsageRow, fields: readonly string[]): Record<string, un
   };
 }
 
-function usageResult(
-  surface: string,
-  row: UsageRow,
-  fields: readonly string[],
-): Record<string, unknown> {
+function usageResult(surface: string, row: UsageRow, fields: readonly string[]): Record<string, unknown> {
   const common = {
     object: `organization.usage.${surface}.result`,
     input_tokens: row.tokensIn,

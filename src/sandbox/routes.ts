@@ -23,16 +23,10 @@ export function route<Extra>(
   return { method, segments: path.split("/").filter(Boolean), extra, handle };
 }
 
-export type Match<Extra> =
-  | { kind: "found"; route: Route<Extra>; call: Call }
-  | { kind: "no path" | "no method" };
+export type Match<Extra> = { kind: "found"; route: Route<Extra>; call: Call } | { kind: "no path" | "no method" };
 
 /** Finds the route of a request whose path begins with `prefix`. */
-export function match<Extra>(
-  routes: readonly Route<Extra>[],
-  prefix: string,
-  request: Request,
-): Match<Extra> {
+export function match<Extra>(routes: readonly Route<Extra>[], prefix: string, request: Request): Match<Extra> {
   const url = new URL(request.path, "http://sandbox");
   if (!url.pathname.startsWith(prefix)) return { kind: "no path" };
   const segments = url.pathname.slice(prefix.length).split("/").filter(Boolean);
@@ -47,10 +41,7 @@ export function match<Extra>(
   return { kind: pathKnown ? "no method" : "no path" };
 }
 
-function paramsOf(
-  pattern: readonly string[],
-  segments: readonly string[],
-): Record<string, string> | undefined {
+function paramsOf(pattern: readonly string[], segments: readonly string[]): Record<string, string> | undefined {
   if (pattern.length !== segments.length) return undefined;
   const params: Record<string, string> = {};
   for (const [index, part] of pattern.entries()) {

@@ -192,9 +192,7 @@ export function secretsStoreRoutes(parts: CloudflareParts): Route<Needs>[] {
     route("GET", `${base}/quota`, read, () =>
       success({ secrets: { quota: settings.secretQuota, usage: state.secrets.list().length } }),
     ),
-    route("GET", `${base}/stores`, read, ({ query }) =>
-      page(query, state.stores.list(lagged()).map(shownStore), 100),
-    ),
+    route("GET", `${base}/stores`, read, ({ query }) => page(query, state.stores.list(lagged()).map(shownStore), 100)),
     route("POST", `${base}/stores`, write, ({ request }) => {
       const name = asObject(jsonBody(request))["name"];
       if (typeof name !== "string" || name === "") return bad("store_name_empty");

@@ -69,11 +69,7 @@ export function plant({ cloudflare, openai, keys, clock }: SeedParts): Record<st
 
   for (const slot of slots) {
     const { gateway, project, serviceAccount } = slot;
-    openai.projects.set(
-      project,
-      { id: project, name: gateway, createdAt: at, archivedAt: undefined },
-      at,
-    );
+    openai.projects.set(project, { id: project, name: gateway, createdAt: at, archivedAt: undefined }, at);
     openai.serviceAccounts.set(
       serviceAccount,
       { id: serviceAccount, projectId: project, name: gateway, role: "member", createdAt: at },

@@ -55,8 +55,7 @@ export function createUsage(parts: { clock: Clock; settings: Settings; provider:
   /** When the rows of a bucket turn up: the first part, and the rest. */
   function arrivals(index: number): [number, number] {
     const lag: UsageLag = settings.usageLag[provider] ?? { minMs: 0, jitterMs: 0 };
-    const odds = (what: number, of: number): number =>
-      chance(settings.seed * 7_919 + of * 4 + what)();
+    const odds = (what: number, of: number): number => chance(settings.seed * 7_919 + of * 4 + what)();
     const pair = Math.floor(index / 2);
     const swapped = settings.usageDisorder && odds(0, pair) < 0.25;
     const partial = settings.usageDisorder && odds(1, index) < 0.25;
@@ -120,10 +119,7 @@ export function createUsage(parts: { clock: Clock; settings: Settings; provider:
 }
 
 /** Adds up rows that agree in the named fields. */
-export function grouped(
-  rows: readonly UsageRow[],
-  fields: readonly (keyof UsageRow)[],
-): UsageRow[] {
+export function grouped(rows: readonly UsageRow[], fields: readonly (keyof UsageRow)[]): UsageRow[] {
   const sums = new Map<string, UsageRow>();
   for (const row of rows) {
     const name = fields.map((field) => String(row[field])).join("|");
