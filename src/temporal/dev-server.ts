@@ -67,8 +67,7 @@ async function launchDevServer(binary: FoundBinary, options: DevServerOptions): 
       await workflowService.describeNamespace({ namespace });
       const { customAttributes } = await operatorService.listSearchAttributes({ namespace });
       const missing = attributes.filter((name) => !(name in customAttributes));
-      if (missing.length > 0)
-        throw new Error(`search attributes ${missing.join(", ")} are not there yet`);
+      if (missing.length > 0) throw new Error(`search attributes ${missing.join(", ")} are not there yet`);
     });
   });
   const ui = uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`;
@@ -76,9 +75,7 @@ async function launchDevServer(binary: FoundBinary, options: DevServerOptions): 
 }
 
 /** Starts the time-skipping test server, under the promises of {@link startDevServer}. */
-export async function startTestServer(
-  options: Pick<DevServerOptions, "port" | "binary"> = {},
-): Promise<TestServer> {
+export async function startTestServer(options: Pick<DevServerOptions, "port" | "binary"> = {}): Promise<TestServer> {
   const binary = options.binary ?? (await findTestServer());
   return onFreePorts(options.port === undefined, async () => {
     const port = options.port ?? (await freePort());
@@ -162,10 +159,7 @@ async function untilReady(child: ChildProcess, probe: () => Promise<void>): Prom
   }
 }
 
-async function usingConnection(
-  address: string,
-  use: (connection: Connection) => Promise<void>,
-): Promise<void> {
+async function usingConnection(address: string, use: (connection: Connection) => Promise<void>): Promise<void> {
   await reach(address); // gRPC waits a second after a refused connection
   const connection = await Connection.connect({ address, connectTimeout: 2_000 });
   try {

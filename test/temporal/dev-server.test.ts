@@ -10,9 +10,7 @@ import { startDevServer, startTestServer } from "../../src/temporal/dev-server.t
 
 /** False also for a zombie, which is only a row in a table until somebody reads it. */
 async function isRunning(pid: number): Promise<boolean> {
-  const { stdout } = await promisify(execFile)("ps", ["-o", "stat=", "-p", String(pid)]).catch(
-    () => ({ stdout: "" }),
-  );
+  const { stdout } = await promisify(execFile)("ps", ["-o", "stat=", "-p", String(pid)]).catch(() => ({ stdout: "" }));
   return stdout.trim() !== "" && !stdout.trim().startsWith("Z");
 }
 
