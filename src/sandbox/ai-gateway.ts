@@ -3,8 +3,8 @@
  * https://developers.cloudflare.com/api/resources/ai_gateway (SDK 7.3.0, 2026-10). PUT and DELETE of a
  * provider config are in the published schema only (2026-07-27).
  */
-import type { CloudflareParts, ErrorItem, Needs } from "./cloudflare.ts";
-import { failure, page, success } from "./cloudflare.ts";
+import type { CloudflareParts, ErrorItem, Needs } from "./cloudflare-envelope.ts";
+import { failure, page, success } from "./cloudflare-envelope.ts";
 import type { Gateway, ProviderConfig, Secret } from "./cloudflare-state.ts";
 import { bindingName, preview, putConfig, putSecret, removeConfig, secretKey, secretName } from "./cloudflare-state.ts";
 import { rfc3339 } from "./clock.ts";

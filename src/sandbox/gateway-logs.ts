@@ -2,8 +2,8 @@
  * AI Gateway's Logs API, for accounts from before 2026-09-24.
  * https://developers.cloudflare.com/ai-gateway/observability/logging; fields beyond the SDK's as seen live by others.
  */
-import type { CloudflareParts, Needs } from "./cloudflare.ts";
-import { failure, page, success } from "./cloudflare.ts";
+import type { CloudflareParts, Needs } from "./cloudflare-envelope.ts";
+import { failure, page, success } from "./cloudflare-envelope.ts";
 import type { LogRow } from "./cloudflare-state.ts";
 import { rfc3339 } from "./clock.ts";
 import type { Reply } from "./exchange.ts";

@@ -3,7 +3,7 @@
  * Credential precedence: https://developers.cloudflare.com/ai-gateway/features/unified-billing; bodies of
  * the gateway's own errors as captured by others from the live service (Cloudflare publishes no table).
  */
-import { bearer } from "./cloudflare.ts";
+import { bearer } from "./cloudflare-envelope.ts";
 import type { CloudflareState, Gateway, LogRow } from "./cloudflare-state.ts";
 import { allows, bindingName } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";

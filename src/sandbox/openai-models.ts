@@ -3,8 +3,8 @@ import { unixSeconds } from "./clock.ts";
 import type { CallFacts, Reply, Request } from "./exchange.ts";
 import { asObject, json, jsonBody } from "./exchange.ts";
 import type { Key } from "./keys.ts";
-import type { OpenAiParts } from "./openai.ts";
-import { missingScopes, openAiError } from "./openai.ts";
+import type { OpenAiParts } from "./openai-errors.ts";
+import { missingScopes, openAiError } from "./openai-errors.ts";
 import { detailOf } from "./openai-state.ts";
 import { wordId } from "./random.ts";
 

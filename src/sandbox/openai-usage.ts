@@ -5,8 +5,8 @@
  */
 import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
-import type { OpenAiParts } from "./openai.ts";
-import { openAiError } from "./openai.ts";
+import type { OpenAiParts } from "./openai-errors.ts";
+import { openAiError } from "./openai-errors.ts";
 import type { Call, Route } from "./routes.ts";
 import { queryList, route } from "./routes.ts";
 import type { UsageRow } from "./usage.ts";

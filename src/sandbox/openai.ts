@@ -3,51 +3,14 @@
  * https://developers.openai.com/api/reference, error-codes guide (2026-08..11). An expired key's body is
  * unknown; it gets that of a wrong one here.
  */
-import type { Clock } from "./clock.ts";
 import type { Reply, Request, Service } from "./exchange.ts";
-import { json } from "./exchange.ts";
-import type { Key, Keys } from "./keys.ts";
+import type { Key } from "./keys.ts";
 import { adminRoutes } from "./openai-admin.ts";
+import type { OpenAiParts, OpenAiProblem } from "./openai-errors.ts";
+import { incorrectKey, missingScopes, openAiError } from "./openai-errors.ts";
 import { modelCall } from "./openai-models.ts";
-import type { OpenAiState } from "./openai-state.ts";
 import { usageRoutes } from "./openai-usage.ts";
-import type { Settings } from "./options.ts";
-import type { Chance } from "./random.ts";
 import { match } from "./routes.ts";
-import type { Usage } from "./usage.ts";
-
-export interface OpenAiParts {
-  state: OpenAiState;
-  settings: Settings;
-  clock: Clock;
-  keys: Keys;
-  usage: Usage;
-  chance: Chance;
-}
-
-export interface OpenAiProblem {
-  message: string;
-  type?: string;
-  param?: string | null;
-  code?: string | null;
-}
-
-export const openAiError = (
-  status: number,
-  { message, type = "invalid_request_error", param = null, code = null }: OpenAiProblem,
-): Reply => json(status, { error: { message, type, param, code } });
-
-export const missingScopes = (...scopes: string[]): Reply =>
-  openAiError(401, {
-    message: `You have insufficient permissions for this operation. Missing scopes: ${scopes.join(", ")}. Check that you have the correct role in your organization and project, and if you're using a restricted API key, that it has the necessary scopes.`,
-  });
-
-/** The echo of a refused key: its first eight characters and its last four. */
-export const incorrectKey = (value: string): Reply =>
-  openAiError(401, {
-    message: `Incorrect API key provided: ${value.slice(0, 8)}${"*".repeat(12)}${value.length > 20 ? value.slice(-4) : ""}. You can find your API key at https://platform.openai.com/account/api-keys.`,
-    code: "invalid_api_key",
-  });
 
 const prefix = "/v1";
 
@@ -75,7 +38,8 @@ export function createOpenAi(parts: OpenAiParts): Service {
       });
     }
     const forAdmins = request.path.startsWith(`${prefix}/organization/`);
-    const admin = state.adminKeys.get(value);
+    const known = state.adminKeys.get(value);
+    const admin = (known?.expiresAt ?? Infinity) > clock.now() ? known : undefined;
     const key = keys.byValue(value);
     if (admin === undefined && (key === undefined || key.provider !== "openai" || !accepts(key))) {
       const reply = incorrectKey(value);

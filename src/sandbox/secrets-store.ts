@@ -3,8 +3,8 @@
  * https://developers.cloudflare.com/api/resources/secrets_store (SDK 7.3.0, 2026-10); error words as caught
  * by others in live tests. HTTP statuses of errors other than 409 `store_not_empty` are our guess.
  */
-import type { CloudflareParts, Needs } from "./cloudflare.ts";
-import { failure, page, success } from "./cloudflare.ts";
+import type { CloudflareParts, Needs } from "./cloudflare-envelope.ts";
+import { failure, page, success } from "./cloudflare-envelope.ts";
 import type { Secret, Store } from "./cloudflare-state.ts";
 import { preview, putConfig, putSecret, removeSecret, secretKey } from "./cloudflare-state.ts";
 import { rfc3339 } from "./clock.ts";
