@@ -180,9 +180,10 @@ export function createExchange(parts: {
 
   return {
     async run(service, request) {
-      if (service.recorded(request)) record.received(service.name, request);
+      const seq = ++lastSeq;
+      if (service.recorded(request)) record.received(seq, service.name, request);
       if (hook !== undefined) {
-        seqs.set(request, ++lastSeq);
+        seqs.set(request, seq);
         await tell("received", service, request);
       }
       const fault = faults.pick(service.name, request);

@@ -36,7 +36,8 @@ interface Tally {
 }
 
 export interface Recorder {
-  received(service: ServiceName, request: Request): void;
+  /** `seq` is the one that hooks are told; numbers of unrecorded requests are left out. */
+  received(seq: number, service: ServiceName, request: Request): void;
   faulted(request: Request, fault: string): void;
   executed(request: Request, reply: Reply): void;
   answered(request: Request, reply: Reply | undefined): void;
@@ -58,7 +59,6 @@ export function createRecorder(parts: { clock: Clock; keys: Keys; trafficLog: bo
   const bySource = new Map<string, number>();
   const failures: Record<string, unknown>[] = [];
   const probeRows: Record<string, unknown>[] = [];
-  let seq = 0;
   let writes = 0;
 
   const count = (tally: Tally, good: boolean): void => {
@@ -77,9 +77,9 @@ export function createRecorder(parts: { clock: Clock; keys: Keys; trafficLog: bo
   });
 
   return {
-    received(service, request) {
+    received(seq, service, request) {
       const row: RequestRow = {
-        seq: ++seq,
+        seq,
         at: rfc3339(clock.now()),
         service,
         method: request.method,
