@@ -19,12 +19,9 @@ const duration = z
   .string()
   .refine(isDuration, "a length of time with its unit, such as 30s, 15m, 24h or 90d")
   .transform((text) => text as Duration);
-const deadRule = z.string().transform((text, context) => {
-  const rule = parseDeadRule(text);
-  if (rule !== undefined) return rule;
-  context.addIssue({ code: "custom", message: 'refusals and the time they span, such as "5 over 30s"' });
-  return z.NEVER;
-});
+const deadRule = z
+  .string()
+  .refine((text) => parseDeadRule(text) !== undefined, 'refusals and the time they span, such as "5 over 30s"');
 const byProvider = <Value extends z.ZodType>(value: Value) =>
   z.strictObject({ openai: value.optional(), anthropic: value.optional(), google: value.optional() });
 const oneOrByProvider = <Value extends z.ZodType>(value: Value) => z.union([value, byProvider(value)]);
@@ -151,9 +148,7 @@ export function loadInventory(env: Environment): Inventory {
   const path = resolve(env["KEYTURN_CONFIG"] ?? "keyturn.yaml");
   const text = readOptional(path);
   if (text === undefined) {
-    throw invalid(
-      `no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`,
-    );
+    throw invalid(`no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`);
   }
   return parseInventory(text, path, env);
 }
@@ -205,7 +200,8 @@ export function parseInventory(text: string, path: string, env: Environment): In
     const named = slotName(slot);
     const target = `${environment.account} ${secretName(environment.gateway, slot.provider, slot.alias)}`;
     const twin = targets.get(target);
-    if (twin !== undefined) throw invalid(`${path}: slots ${twin} and ${named} are one physical secret: keep one of them`);
+    if (twin !== undefined)
+      throw invalid(`${path}: slots ${twin} and ${named} are one physical secret: keep one of them`);
     targets.set(target, named);
     inventory.slots[named] = {
       name: named,
@@ -234,7 +230,8 @@ export function slotOf(inventory: Inventory, name: string): InventorySlot {
 function readSettings(provider: ProviderName, entry: z.output<typeof slotSchema>, where: string): ProviderSettings {
   const word = inventoryNames[provider];
   const others = (["openai", "google", "anthropic"] as const).filter((key) => key !== word && entry[key] !== undefined);
-  if (others[0] !== undefined) throw invalid(`${where}: has ${others[0]}: for a slot of ${provider}, give only ${word}`);
+  if (others[0] !== undefined)
+    throw invalid(`${where}: has ${others[0]}: for a slot of ${provider}, give only ${word}`);
   if (provider === "openai" && entry.openai !== undefined) return { provider, ...entry.openai };
   if (provider === "gemini" && entry.google !== undefined) return { provider, ...entry.google };
   if (provider === "anthropic" && entry.anthropic !== undefined) return { provider, ...entry.anthropic };
@@ -247,12 +244,11 @@ function resolvePolicy(provider: ProviderName, ...layers: PolicyInput[]): Policy
   const merged = mergeLayers(policyDefaults, ...layers) as typeof policyDefaults;
   const pick = (value: unknown): unknown =>
     typeof value === "object" && value !== null && word in value ? (value as Record<string, unknown>)[word] : value;
-  const dead: unknown = pick(merged.dead);
   return {
     ...merged,
     settleBudget: pick(merged.settleBudget),
     usageLag: pick(merged.usageLag),
-    dead: typeof dead === "string" ? parseDeadRule(dead) : dead,
+    dead: parseDeadRule(String(pick(merged.dead))),
   } as unknown as Policy;
 }
 
@@ -284,11 +280,21 @@ function fillIn(value: unknown, env: Environment, path: string): unknown {
 }
 
 const knownFields = [
-  ...Object.keys(inventorySchema.shape),
-  ...Object.keys(slotSchema.shape),
-  ...Object.keys(policySchema.shape),
-  ...["gateway", "account", "project", "serviceAccount", "workspace", "kid", "publicKey", "after", "ifUnknown"],
-  ...["ifUsed", "installWithin", "revokeWithin", "atDeadline", "strategy"],
+  ...[inventorySchema, slotSchema, policySchema].flatMap(({ shape }) => Object.keys(shape)),
+  "gateway",
+  "account",
+  "project",
+  "serviceAccount",
+  "workspace",
+  "kid",
+  "publicKey",
+  "after",
+  "ifUnknown",
+  "ifUsed",
+  "installWithin",
+  "revokeWithin",
+  "atDeadline",
+  "strategy",
 ];
 
 // ---- messages about input --------------------------------------------------------------------------------------

@@ -35,3 +35,12 @@ export class Redacted {
     return "[redacted]";
   }
 }
+
+/** Shapes of credentials: a last guard for text that others wrote. reference: docs/providers.md, "key formats". */
+const secretShapes =
+  /sk-[A-Za-z0-9_-]{16,}|AIza[0-9A-Za-z_-]{30,}|AQ\.[0-9A-Za-z._-]{20,}|(?:gsk_|xai-|hf_)[A-Za-z0-9_-]{16,}/g;
+
+/** The text with everything that looks like a key masked. */
+export function maskSecrets(text: string): string {
+  return text.replaceAll(secretShapes, "[redacted]");
+}

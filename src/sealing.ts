@@ -36,7 +36,8 @@ export type SealingPrivateKey = z.output<typeof privateKeySetSchema>["keys"][num
 /** Seals only: what the operator's machine can do, which holds no private key. */
 export function createSealer(publicKeys: SealingPublicKey[]): Pick<Sealing, "seal"> {
   const first = publicKeys[0];
-  if (first === undefined) throw new RotationFailure("InvalidInput", "the inventory has no sealing key: run keyturn seal-key");
+  if (first === undefined)
+    throw new RotationFailure("InvalidInput", "the inventory has no sealing key: run keyturn seal-key");
   return {
     async seal(value, purpose) {
       const key = await importJWK(first.publicKey, "ECDH-ES");

@@ -27,7 +27,12 @@ export function readableMs(ms: number): string {
   if (ms < 60_000) return `${Number((ms / 1_000).toFixed(1))}s`;
   const parts: string[] = [];
   let rest = Math.round(ms / 1_000);
-  for (const [unit, seconds] of [["d", 86_400], ["h", 3_600], ["m", 60], ["s", 1]] as const) {
+  for (const [unit, seconds] of [
+    ["d", 86_400],
+    ["h", 3_600],
+    ["m", 60],
+    ["s", 1],
+  ] as const) {
     const amount = Math.floor(rest / seconds);
     rest %= seconds;
     if (amount > 0) parts.push(`${amount}${unit}`);

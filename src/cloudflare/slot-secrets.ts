@@ -1,0 +1,169 @@
+import { RotationFailure } from "../domain/failure.ts";
+import { defaultAlias, gatewaySlugs, type ProviderName, secretName } from "../domain/slot.ts";
+import type { Redacted } from "../redacted.ts";
+import type { AiGateway, ProviderConfig } from "./ai-gateway.ts";
+import type { Creation } from "./control-plane.ts";
+import type { SecretRecord, SecretsStore } from "./secrets-store.ts";
+
+/** Where one key is served from: an alias of a provider in a gateway. */
+export interface Place {
+  gateway: string;
+  provider: ProviderName;
+  alias: string;
+}
+
+/** What a place holds, as far as Cloudflare tells: never the value. */
+export interface Held {
+  status: string;
+  modified: Date;
+  comment?: string;
+  preview?: string;
+  previewModified?: Date;
+}
+
+/** Where a gateway's keys lie, how it treats callers, and how many more secrets fit. */
+export interface StoreFacts {
+  authenticated: boolean;
+  byokOnly: boolean;
+  secretsLeft: number;
+}
+
+/**
+ * The keys of one account's gateways: what rotations read and write. One dialect of Cloudflare is one implementation;
+ * test/cloudflare/slot-secrets.contract.ts says what each promises.
+ */
+export interface SlotSecrets {
+  /** Fails with `SlotMissing` when the gateway is not there or has no store. */
+  storeOf(gateway: string): Promise<StoreFacts>;
+  /** What the place holds. Fails with `SlotMissing` when its secret or its provider config is not there. */
+  read(place: Place): Promise<Held>;
+  /** Overwrites value and comment in one request. Repeating it with the same value changes nothing but the time. */
+  write(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
+  /** Makes the place, or overwrites what is there. A repetition ends at the same. */
+  make(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
+  /** Makes the place with a copy of what another holds; the value never leaves Cloudflare. Does nothing when it is there. */
+  makeCopy(place: Place, from: Place, comment: string): Promise<void>;
+  /** Removes the place. Succeeds also when it is already gone. */
+  remove(place: Place): Promise<void>;
+}
+
+const scopes = ["ai_gateway"];
+
+/** The dialect `secrets-store`: Cloudflare's public API. */
+export function createSlotSecrets({ store, gateways }: { store: SecretsStore; gateways: AiGateway }): SlotSecrets {
+  async function storeIdOf(gateway: string): Promise<string> {
+    const { storeId } = await gateways.getGateway(gateway);
+    if (storeId !== undefined) return storeId;
+    throw new RotationFailure(
+      "SlotMissing",
+      `gateway ${gateway} has no secrets store, so it cannot serve stored keys: set its store in the dashboard`,
+    );
+  }
+
+  /** By name for its id, then by id: lists lag a write by seconds. */
+  async function find(place: Place): Promise<{ storeId: string; secret: SecretRecord | undefined }> {
+    const storeId = await storeIdOf(place.gateway);
+    const listed = await store.findSecret(storeId, nameOf(place));
+    const secret = listed === undefined ? undefined : await store.getSecret(storeId, listed.id);
+    return { storeId, secret };
+  }
+
+  async function findConfig({ gateway, provider, alias }: Place): Promise<ProviderConfig | undefined> {
+    const configs = await gateways.listProviderConfigs(gateway);
+    return configs.find((config) => config.alias === alias && config.providerSlug === gatewaySlugs[provider]);
+  }
+
+  async function link({ gateway, provider, alias }: Place, secretId: string): Promise<void> {
+    // "taken" is success: the list of configs lags, an earlier attempt may have made it.
+    await gateways.createProviderConfig(gateway, {
+      alias,
+      providerSlug: gatewaySlugs[provider],
+      defaultConfig: alias === defaultAlias,
+      secretId,
+    });
+  }
+
+  return {
+    async storeOf(gateway) {
+      const [{ authentication, byokOnly }, quota] = await Promise.all([
+        gateways.getGateway(gateway),
+        storeIdOf(gateway).then(() => store.quota()),
+      ]);
+      return { authenticated: authentication, byokOnly, secretsLeft: quota.quota - quota.usage };
+    },
+
+    async read(place) {
+      const [{ secret }, config] = await Promise.all([find(place), findConfig(place)]);
+      if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
+      if (config === undefined) throw missing(place, `a provider config for alias ${place.alias}`);
+      return {
+        status: secret.status,
+        modified: secret.modified,
+        ...(secret.comment === undefined ? {} : { comment: secret.comment }),
+        ...(config.secretPreview === undefined ? {} : { preview: config.secretPreview }),
+        ...(config.modified === undefined ? {} : { previewModified: config.modified }),
+      };
+    },
+
+    async write(place, { value, comment }) {
+      const { storeId, secret } = await find(place);
+      if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
+      await store.updateSecret(storeId, secret.id, { value, comment, scopes });
+    },
+
+    async make(place, { value, comment }) {
+      const { storeId, secret } = await find(place);
+      if (secret !== undefined) {
+        await store.updateSecret(storeId, secret.id, { value, comment, scopes });
+        return link(place, secret.id);
+      }
+      const created = await store.createSecret(storeId, { name: nameOf(place), value, comment, scopes });
+      await link(place, made(place, created).id);
+    },
+
+    async makeCopy(place, from, comment) {
+      const { storeId, secret } = await find(place);
+      if (secret !== undefined) return link(place, secret.id);
+      const source = (await find(from)).secret;
+      if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
+      const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
+      await link(place, made(place, copy).id);
+    },
+
+    async remove(place) {
+      // The config first: a config without its secret makes calls fail instead of falling back (field reports, 2026).
+      const config = await findConfig(place);
+      if (config !== undefined) await gateways.deleteProviderConfig(place.gateway, config.id);
+      const { storeId, secret } = await find(place);
+      if (secret !== undefined) await store.deleteSecret(storeId, secret.id);
+    },
+  };
+}
+
+function nameOf({ gateway, provider, alias }: Place): string {
+  return secretName(gateway, provider, alias);
+}
+
+function made(place: Place, creation: Creation<SecretRecord>): SecretRecord {
+  switch (creation.kind) {
+    case "created":
+      return creation.made;
+    case "taken":
+      throw new RotationFailure(
+        "NotYetPropagated",
+        `secret ${nameOf(place)} exists, and lists do not show it yet: it is looked up again`,
+      );
+    case "full":
+      throw new RotationFailure(
+        "KeyLimitReached",
+        `the secrets store has no room for ${nameOf(place)}: delete secrets nobody needs, or set aliases: never`,
+      );
+  }
+}
+
+function missing(place: Place, what: string): RotationFailure {
+  return new RotationFailure(
+    "SlotMissing",
+    `gateway ${place.gateway} has no ${what.replace(/^a /, "")}: make it in the dashboard, or correct the inventory`,
+  );
+}
