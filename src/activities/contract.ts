@@ -1,0 +1,175 @@
+import type { Duration } from "../domain/duration.ts";
+import type { Policy } from "../domain/policy.ts";
+import type { Progress } from "../domain/rotation.ts";
+
+/** What goes into and comes out of activities. All of it stands readable in the history: ids and times, no key values. */
+
+export interface OfRotation {
+  slot: string;
+  rotationId: string;
+}
+
+/** A key on its way into the slot. */
+export interface NewKey {
+  id: string;
+  fingerprint: string;
+  /** The value, sealed to the workers. */
+  sealed: string;
+}
+
+export interface InspectOrder extends OfRotation {
+  heldKeyId?: string;
+  onlyIfDue?: boolean;
+}
+
+export interface Inspection {
+  policy: Policy;
+  due: { due: boolean; reason: string };
+  /** The key the slot holds, and how that is known. */
+  held: { id: string; how: "mark" | "preview" | "operator"; since?: string };
+  /** Other slots that hold the same key: then it is not revoked. */
+  sharedWith: string[];
+  /** When the secret was last modified: what `installKey` expects to still be true. */
+  secretModified: string;
+  /** Whether the rotation gets two aliases of its own, or writes in place. */
+  staged: boolean;
+  /** Whether the provider makes keys on request. */
+  canIssue: boolean;
+  /** Whether the provider can switch a key off and on again. */
+  canDisable: boolean;
+  warnings: string[];
+}
+
+export interface IssueOrder extends OfRotation {
+  /** Counts the keys this rotation tried, from 1. */
+  ordinal: number;
+  /** How long the key lives if nobody installs it. */
+  unprovenLife: Duration;
+}
+
+export interface VerifyAtProviderOrder extends OfRotation {
+  key: NewKey;
+  /** Until when a refusal may be the provider still settling. */
+  settleUntil: string;
+}
+
+export interface StageOrder extends OfRotation {
+  key: NewKey;
+}
+
+/** Which of the rotation's aliases a probe goes through; `real` is the slot's own. */
+export type ProbeAlias = "new" | "prev" | "real";
+
+export interface VerifyThroughGatewayOrder extends OfRotation {
+  alias: ProbeAlias;
+  goodAnswers: number;
+  /** Until when a refusal may be propagation. */
+  until: string;
+  /** The key the slot must hold: checked before `real` is probed. */
+  installedKeyId?: string;
+}
+
+export interface Verified {
+  /** Probes sent, for telling our own use of a key from the clients'. */
+  probes: number;
+  warnings: string[];
+}
+
+export interface InstallOrder extends OfRotation {
+  key: NewKey;
+  /** What `inspectSlot` saw. */
+  secretModified: string;
+  /** Writes although the mark is already there: a remedy when the gateway doesn't serve it. */
+  again?: boolean;
+}
+
+export interface Installed {
+  at: string;
+  expiresAt?: string;
+}
+
+export interface PrevAnswer {
+  answered: boolean;
+  note: string;
+}
+
+export interface Active {
+  note: string;
+}
+
+export interface Revoked {
+  at: string;
+  note: string;
+}
+
+export interface Finished extends Released {
+  nextDue: string;
+}
+
+export interface IdleOrder extends OfRotation {
+  oldKeyId: string;
+  newKeyId: string;
+  installedAt: string;
+  /** Begin of the wait. */
+  since: string;
+}
+
+export interface IdleAnswer {
+  kind: "idle" | "used" | "too early" | "unknown";
+  note: string;
+  lastUsed?: string;
+  horizon?: string;
+  /** When a probe and then the next question can settle it. */
+  probeAt?: string;
+  askAt?: string;
+  /** Requests with the new key since the install, as the provider reports them. */
+  newKeyRequests: number;
+}
+
+export interface RevokeOrder extends OfRotation {
+  keyId: string;
+  /** The key the slot must hold meanwhile. */
+  installedKeyId: string;
+}
+
+export interface ConfirmOrder extends OfRotation {
+  keyId: string;
+  /** Whether `prev` serves the key, so that its death can be seen. */
+  throughPrev: boolean;
+  until: string;
+}
+
+export interface Confirmation {
+  /** When the key was first seen dead in the row of refusals that proved it. */
+  deadAt?: string;
+  note: string;
+}
+
+export interface FinishOrder extends OfRotation {
+  installedKeyId: string;
+}
+
+export interface ReleaseOrder extends OfRotation {
+  oldKeyId?: string;
+  /** Set once a write of the new key may have been sent. */
+  installStarted: boolean;
+}
+
+export interface Released {
+  /** Live keys that stay behind, and why. */
+  leftOver: { id: string; why: string }[];
+  warnings: string[];
+}
+
+export interface UpdateOrder {
+  workflowId: string;
+  runId: string;
+  update: string;
+  arg: unknown;
+}
+
+export interface RunningRotation {
+  workflowId: string;
+  runId: string;
+  progress?: Progress;
+}

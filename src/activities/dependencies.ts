@@ -1,0 +1,41 @@
+import type { GatewayProbe } from "../cloudflare/data-plane.ts";
+import type { Place, SlotSecrets } from "../cloudflare/slot-secrets.ts";
+import type { Policy } from "../domain/policy.ts";
+import type { Slot } from "../domain/slot.ts";
+import type { Provider } from "../providers/provider.ts";
+import type { Redacted } from "../redacted.ts";
+import type { RunningRotation, UpdateOrder } from "./contract.ts";
+
+/** One slot with everything an activity needs to act on it. */
+export interface SlotAccess {
+  name: string;
+  slot: Slot;
+  installation: string;
+  policy: Policy;
+  probeModel: string;
+  place: Place;
+  provider: Provider;
+  /** Which keys belong together at the provider: slots of one project see each other's keys. */
+  keyring: string;
+  secrets: SlotSecrets;
+  probe: GatewayProbe;
+}
+
+/** What the activities are made of. The composition root fills it in; tests fill it with the sandbox. */
+export interface Dependencies {
+  /** Fails with `InvalidInput` when the inventory has no such slot. */
+  slotAccess(name: string): SlotAccess;
+  /** All slots of the inventory, for finding out who else holds a key. */
+  allSlots(): SlotAccess[];
+  seal(value: Redacted, purpose: { slot: string; rotationId: string }): Promise<string>;
+  /** Fails with `SealUnreadable`. */
+  open(sealed: string, purpose: { slot: string; rotationId: string }): Promise<Redacted>;
+  runs: Runs;
+}
+
+/** Other runs on the same Temporal server. */
+export interface Runs {
+  /** The open run of this workflow id. Fails with `SlotMissing` when there is none. */
+  find(workflowId: string): Promise<RunningRotation>;
+  update(order: UpdateOrder): Promise<string>;
+}

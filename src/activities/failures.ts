@@ -1,0 +1,35 @@
+import { ApplicationFailure } from "@temporalio/common";
+import type { ActivityInboundCallsInterceptor } from "@temporalio/worker";
+
+import { RotationFailure } from "../domain/failure.ts";
+import { maskSecrets } from "../redacted.ts";
+
+/** Turns our failures into Temporal's, in one place: the type, whether to repeat, and when. */
+export const failureInterceptor = (): ActivityInboundCallsInterceptor => ({
+  async execute(input, next) {
+    try {
+      return await next(input);
+    } catch (error) {
+      throw asTemporalFailure(error);
+    }
+  },
+});
+
+/**
+ * The failure as Temporal keeps it. What is not ours is passed on with anything that looks like a key masked; its
+ * stack is dropped, since a library may have put what it sent into it.
+ */
+export function asTemporalFailure(error: unknown): unknown {
+  if (error instanceof RotationFailure) {
+    return ApplicationFailure.create({
+      type: error.type,
+      message: maskSecrets(error.message),
+      nonRetryable: !error.retried,
+      ...(error.retryAfterMs === undefined ? {} : { nextRetryDelay: error.retryAfterMs }),
+    });
+  }
+  if (error instanceof TypeError || error instanceof RangeError) {
+    return ApplicationFailure.nonRetryable(`a bug of ours: ${maskSecrets(error.message)}`, "RequestInvalid");
+  }
+  return error;
+}

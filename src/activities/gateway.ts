@@ -1,0 +1,302 @@
+import { Context } from "@temporalio/activity";
+
+import { type Answer, classifyAnswer, type Verdict } from "../domain/answer.ts";
+import { durationOf, inMs } from "../domain/duration.ts";
+import { type FailureType, RotationFailure } from "../domain/failure.ts";
+import { formatMark, parseMark } from "../domain/mark.ts";
+import { keyLives, leastLifeMs } from "../domain/policy.ts";
+import { rotationAliases } from "../domain/slot.ts";
+import { canIssue, KeyLifeTooLong } from "../providers/provider.ts";
+import type {
+  Active,
+  Confirmation,
+  ConfirmOrder,
+  Finished,
+  FinishOrder,
+  InstallOrder,
+  Installed,
+  NewKey,
+  OfRotation,
+  PrevAnswer,
+  ProbeAlias,
+  Released,
+  ReleaseOrder,
+  StageOrder,
+  Verified,
+  VerifyThroughGatewayOrder,
+} from "./contract.ts";
+import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { readIfThere, requireInstalled } from "./held-key.ts";
+import { liveKeysOf, revokeLeftovers } from "./keys.ts";
+
+/** Between two probes in a row, so that they are not one moment's luck. */
+const probePauseMs = 200;
+
+export const gatewayActivities = (deps: Dependencies) => ({
+  /**
+   * Puts the new key on the alias `new` and a copy of the slot's secret on `prev`. Looks first; repeating overwrites
+   * `new` with the same value and leaves a `prev` that is there.
+   */
+  async stageAliases({ slot, rotationId, key }: StageOrder): Promise<void> {
+    const { place, secrets } = deps.slotAccess(slot);
+    const aliases = rotationAliases(rotationId);
+    const comment = markOf(key, rotationId, new Date());
+    const value = await deps.open(key.sealed, { slot, rotationId });
+    await secrets.make({ ...place, alias: aliases.new }, { value, comment });
+    await secrets.makeCopy({ ...place, alias: aliases.prev }, place, `keyturn copy for rotation ${rotationId}`);
+  },
+
+  /**
+   * Sees the copy of the old key answer once: only then can its death be seen there later. Only reads. An old key that
+   * answers no more until the deadline is no reason to stop, so this says so instead of failing.
+   */
+  async seePrevAnswer(order: VerifyThroughGatewayOrder): Promise<PrevAnswer> {
+    const access = deps.slotAccess(order.slot);
+    const verdict = classifyAnswer(access.provider.name, await probe(access, order, "prev"));
+    if (verdict === "works" || verdict === "works, no quota") return { answered: true, note: "prev answered" };
+    if (Date.now() >= Date.parse(order.until)) return { answered: false, note: `prev did not answer: ${verdict}` };
+    throw new RotationFailure("NotYetPropagated", `${order.slot}: its copy on prev does not answer yet: ${verdict}`);
+  },
+
+  /**
+   * Asks the provider through the gateway, `goodAnswers` times in a row: the clients' own path, with no cached and no
+   * Cloudflare-paid answer. Only reads, so repeating is safe. Refusals are tried again until the deadline, since the
+   * value may still be on its way; then it fails with what was seen last.
+   */
+  async verifyThroughGateway(order: VerifyThroughGatewayOrder): Promise<Verified> {
+    const access = deps.slotAccess(order.slot);
+    if (order.alias === "real" && order.installedKeyId !== undefined) {
+      await requireInstalled(access, order, order.installedKeyId);
+    }
+    const warnings = new Set<string>();
+    for (let good = 0; good < order.goodAnswers; good++) {
+      if (good > 0) await Context.current().sleep(probePauseMs);
+      const answer = await probe(access, order, order.alias);
+      const verdict = classifyAnswer(access.provider.name, answer);
+      if (verdict === "works, no quota")
+        warnings.add(`${access.provider.name} has no quota left for this key's account`);
+      else if (verdict !== "works") throw notProven(order, verdict, answer);
+    }
+    return { probes: order.goodAnswers, warnings: [...warnings] };
+  },
+
+  /**
+   * Gives the new key its final life and writes value and mark into the slot's secret in one request. Looks first: an
+   * earlier attempt whose answer was lost is found by its mark. Fails with `SlotChanged` when somebody else wrote since
+   * the rotation began.
+   */
+  async installKey({ slot, rotationId, key, secretModified, again = false }: InstallOrder): Promise<Installed> {
+    const access = deps.slotAccess(slot);
+    const { place, secrets } = access;
+    const held = await secrets.read(place);
+    const mark = parseMark(held.comment);
+    const written = mark?.rotationId === rotationId && mark.fingerprint === key.fingerprint;
+    if (written && !again) return installedAt(held.modified, (await access.provider.findKey(key.id))?.expiresAt);
+    if (!written && held.modified.toISOString() !== secretModified) {
+      throw new RotationFailure(
+        "SlotChanged",
+        `somebody wrote into ${slot} at ${held.modified.toISOString()}, after this rotation had looked: nothing is installed`,
+      );
+    }
+    const expiresAt = await giveFinalLife(access, key);
+    const value = await deps.open(key.sealed, { slot, rotationId });
+    await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) });
+    return installedAt(new Date(), expiresAt);
+  },
+
+  /** Waits until Cloudflare calls the written value active. Only reads; fails with `NotYetPropagated` until then. */
+  async awaitPropagation({ slot, until }: OfRotation & { until: string }): Promise<Active> {
+    const { place, secrets } = deps.slotAccess(slot);
+    const { status } = await secrets.read(place);
+    if (status === "active") return { note: "active" };
+    throw new RotationFailure(
+      "NotYetPropagated",
+      `the secret of ${slot} is ${status}, not active: look at it in the dashboard`,
+      {
+        retried: Date.now() < Date.parse(until),
+      },
+    );
+  },
+
+  /**
+   * Sees the old key dead: the provider lists it as alive no more, and `prev` is refused in the provider's own words as
+   * often and as long as policy wants, in a row. Only reads; a repetition begins a new row. What cannot be seen until
+   * the deadline is said, never assumed.
+   */
+  async confirmRevoked(order: ConfirmOrder): Promise<Confirmation> {
+    const access = deps.slotAccess(order.slot);
+    const { answers, span } = access.policy.dead;
+    const spanMs = inMs(span);
+    const pauseMs = Math.max(20, Math.min(spanMs / Math.max(1, answers - 1), 15_000));
+    const context = Context.current();
+    let row: number[] = [];
+    let seen = "nothing was seen yet";
+    while (Date.now() < Date.parse(order.until)) {
+      context.heartbeat();
+      const record = await access.provider.findKey(order.keyId);
+      if (record?.state === "active") {
+        seen = "the provider still lists it as alive";
+      } else if (!order.throughPrev) {
+        return { note: "the provider lists it as alive no more; no probe could see its death" };
+      } else {
+        const verdict = await probe(access, order, "prev").then(
+          (answer) => classifyAnswer(access.provider.name, answer),
+          () => "unavailable" as const,
+        );
+        seen = `prev answered: ${verdict}`;
+        row = verdict === "key refused" ? [...row, Date.now()] : [];
+        const [first] = row;
+        if (first !== undefined && row.length >= answers && Date.now() - first >= spanMs) {
+          return { deadAt: new Date(first).toISOString(), note: `${row.length} refusals in a row over ${span}` };
+        }
+      }
+      await context.sleep(pauseMs);
+    }
+    return { note: `not seen dead until the deadline; ${seen}` };
+  },
+
+  /** Removes the rotation's aliases and sweeps keys it left. Gone is success, so repeating is safe. */
+  async finish({ installedKeyId, ...order }: FinishOrder): Promise<Finished> {
+    const access = deps.slotAccess(order.slot);
+    await removeAliases(access, order.rotationId);
+    const warnings: string[] = [];
+    const leftOver: Released["leftOver"] = [];
+    try {
+      await requireInstalled(access, order, installedKeyId);
+      await revokeLeftovers(deps, access, order.rotationId);
+    } catch (error) {
+      if (!(error instanceof RotationFailure) || error.type !== "SlotChanged") throw error;
+      warnings.push(error.message);
+      leftOver.push({ id: installedKeyId, why: "the slot was changed by hand after it was installed" });
+    }
+    return { leftOver, warnings, nextDue: new Date(Date.now() + inMs(access.policy.every)).toISOString() };
+  },
+
+  /**
+   * Leaves a slot whose rotation stopped with one working, installed key: its aliases go, the new key is revoked where
+   * nobody can have used it, and what has to stay alive is named. Looks what the slot holds, so repeating is safe.
+   */
+  async releaseSlot({ installStarted, oldKeyId, ...order }: ReleaseOrder): Promise<Released> {
+    const access = deps.slotAccess(order.slot);
+    const mark = parseMark((await readIfThere(access))?.comment);
+    await removeAliases(access, order.rotationId);
+    const held = mark?.rotationId === order.rotationId ? mark.keyId : undefined;
+    if (held !== undefined) {
+      const leftOver = oldKeyId === undefined ? [] : [{ id: oldKeyId, why: "clients may still use it" }];
+      return { leftOver, warnings: [] };
+    }
+    if (!installStarted) {
+      await revokeLeftovers(deps, access, order.rotationId);
+      return { leftOver: [], warnings: [] };
+    }
+    const live = await liveKeysOf(access, order.rotationId);
+    return {
+      leftOver: live.map(({ id }) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
+      warnings: [`${order.slot} does not hold the key this rotation wrote: look what it holds`],
+    };
+  },
+});
+
+async function probe(access: SlotAccess, { rotationId }: OfRotation, alias: ProbeAlias): Promise<Answer> {
+  const { place, policy, probeModel } = access;
+  return access.probe({
+    ...place,
+    alias: alias === "real" ? place.alias : rotationAliases(rotationId)[alias],
+    path: alias === "real" ? policy.probePath : "native",
+    model: probeModel,
+    rotationId,
+    signal: Context.current().cancellationSignal,
+  });
+}
+
+/** What an answer that is not a good one means for a rotation; what may be propagation is tried again until the deadline. */
+function notProven(
+  { slot, alias, until }: VerifyThroughGatewayOrder,
+  verdict: Verdict,
+  answer: Answer,
+): RotationFailure {
+  const where = `${slot}, alias ${alias}`;
+  const trace = answer.requestId === undefined ? "" : ` (request ${answer.requestId})`;
+  const inTime = Date.now() < Date.parse(until);
+  const failure = (type: FailureType, sentence: string, retried: boolean): RotationFailure =>
+    new RotationFailure(inTime && retried ? "NotYetPropagated" : type, `${where}: ${sentence}${trace}`, {
+      retried: inTime && retried,
+      ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
+    });
+  switch (verdict) {
+    case "key refused":
+      return failure("KeyRejected", "the provider refuses the key the gateway sent: look which key it holds", true);
+    case "works, not allowed":
+      return failure("KeyRejected", "the key may not make this call: compare its permissions with the old key's", true);
+    case "alias unknown":
+    case "no key sent":
+    case "not the stored key":
+      return failure(
+        "SlotMissing",
+        `the gateway has no stored key to send (${verdict}): look at its provider config`,
+        true,
+      );
+    case "gateway token refused":
+      return failure(
+        "AdminCredentialRejected",
+        "the gateway refuses our token: give CLOUDFLARE_GATEWAY_TOKEN the right AI Gateway Run",
+        false,
+      );
+    case "rate limited":
+      return new RotationFailure("RateLimited", `${where}: requests are limited${trace}`, {
+        ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
+        retried: inTime,
+      });
+    case "cached":
+    case "unavailable":
+    case "unclear":
+      return failure(
+        "Unavailable",
+        `no answer that proves the key (${verdict}, status ${answer.status}): try again later`,
+        true,
+      );
+    case "works":
+    case "works, no quota":
+      return failure(
+        "ResponseUnexpected",
+        `a good answer was taken for a bad one (${verdict}): report it as our bug`,
+        false,
+      );
+  }
+}
+
+/** Longest life first, halved while the organisation refuses it; read back, since only what the provider says counts. */
+async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: NewKey): Promise<Date | undefined> {
+  if (canIssue(provider)) {
+    for (const life of keyLives(policy)) {
+      try {
+        await provider.setKeyLife(id, inMs(life));
+        break;
+      } catch (error) {
+        if (!(error instanceof KeyLifeTooLong) || life === durationOf(leastLifeMs(policy))) throw error;
+      }
+    }
+  }
+  const record = await provider.findKey(id);
+  const expiresAt = record?.expiresAt;
+  if (expiresAt !== undefined && expiresAt.getTime() - Date.now() < leastLifeMs(policy) - 60_000) {
+    throw new RotationFailure(
+      "KeyRejected",
+      `key ${id} for ${name} expires at ${expiresAt.toISOString()}, before the next rotation can replace it: it is not installed`,
+    );
+  }
+  return expiresAt;
+}
+
+/** The mark that is written into a secret's comment beside the key's value. */
+function markOf({ id, fingerprint }: NewKey, rotationId: string, at: Date): string {
+  return formatMark({ keyId: id, rotationId, fingerprint, at });
+}
+
+function installedAt(at: Date, expiresAt: Date | undefined): Installed {
+  return { at: at.toISOString(), ...(expiresAt === undefined ? {} : { expiresAt: expiresAt.toISOString() }) };
+}
+
+async function removeAliases({ place, secrets }: SlotAccess, rotationId: string): Promise<void> {
+  for (const alias of Object.values(rotationAliases(rotationId))) await secrets.remove({ ...place, alias });
+}

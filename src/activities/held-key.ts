@@ -1,0 +1,142 @@
+import type { Held } from "../cloudflare/slot-secrets.ts";
+import { RotationFailure } from "../domain/failure.ts";
+import { disbelieveMark, type Mark, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
+import type { KeyRecord } from "../providers/provider.ts";
+import type { OfRotation } from "./contract.ts";
+import type { Dependencies, SlotAccess } from "./dependencies.ts";
+
+/** Which key a slot holds, and how that is known. */
+export interface HeldKey {
+  id: string;
+  how: "mark" | "preview" | "operator";
+  since?: Date;
+}
+
+/**
+ * Finds out which key a slot holds: by its mark, else by what the operator says, else by the one key of the provider
+ * whose masked value fits the gateway's preview. Fails with `InvalidInput` when none or several fit, or when the
+ * operator's word contradicts what is seen; nothing is changed.
+ */
+export function identifyHeldKey(
+  name: string,
+  held: Held,
+  keys: KeyRecord[],
+  heldKeyId: string | undefined,
+): HeldKey & { warnings: string[] } {
+  const mark = parseMark(held.comment);
+  const doubt = mark === undefined ? "the secret bears no mark of keyturn" : doubtOf(mark, held, keys);
+  if (mark !== undefined && doubt === undefined) {
+    if (heldKeyId !== undefined && heldKeyId !== mark.keyId) {
+      throw invalid(`${name} holds ${mark.keyId} by its mark, not ${heldKeyId}: start again without the held key`);
+    }
+    return { id: mark.keyId, how: "mark", since: mark.at, warnings: [] };
+  }
+
+  const alive = keys.filter(({ state }) => state === "active");
+  if (heldKeyId !== undefined) {
+    const said = keys.find(({ id }) => id === heldKeyId);
+    if (said === undefined) throw invalid(`the provider has no key ${heldKeyId}: look which key ${name} holds`);
+    if (contradicts(held, said)) {
+      throw invalid(`the gateway's preview for ${name} is not that of ${heldKeyId}: look which key it holds`);
+    }
+    return { id: said.id, how: "operator", since: said.createdAt, warnings: [] };
+  }
+
+  const { preview } = held;
+  const fitting =
+    preview === undefined || !maskTells(preview)
+      ? []
+      : alive.filter(({ maskedValue }) => maskedValue !== undefined && masksAgree(preview, maskedValue));
+  const [match, ...others] = fitting;
+  if (match !== undefined && others.length === 0) {
+    const warnings = mark === undefined ? [] : [`the mark is not believed: ${doubt}`];
+    return { id: match.id, how: "preview", since: match.createdAt, warnings };
+  }
+  const candidates = (fitting.length === 0 ? alive : fitting).map(({ id, name: label }) => `${id} (${label})`);
+  throw invalid(
+    `which key ${name} holds is unknown: ${doubt}, and ${fitting.length === 0 ? "no key" : "more than one key"} fits the gateway's preview; ` +
+      `start with --held-key and one of: ${candidates.slice(0, 10).join(", ") || "none is alive"}`,
+  );
+}
+
+/** Fails with `SlotChanged` unless the slot still holds the key this rotation installed, by a mark that can be believed. */
+export async function requireInstalled(access: SlotAccess, order: OfRotation, keyId: string): Promise<void> {
+  const held = await access.secrets.read(access.place);
+  const mark = parseMark(held.comment);
+  const ours = mark?.rotationId === order.rotationId && mark.keyId === keyId;
+  const doubt = ours ? await doubtAbout(access, mark, held) : "its mark is no longer this rotation's";
+  if (doubt === undefined) return;
+  throw new RotationFailure(
+    "SlotChanged",
+    `somebody changed ${access.name} meanwhile: ${doubt}; look what it holds, both keys stay alive`,
+  );
+}
+
+/** Fails with `SlotChanged` when any slot of the inventory holds the key, as far as marks and previews tell. */
+export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, keyId: string): Promise<void> {
+  const [holder] = await findHolders(deps, access, keyId);
+  if (holder === undefined) return;
+  throw new RotationFailure("SlotChanged", `${holder} holds ${keyId}: it is not revoked; rotate ${holder} first`);
+}
+
+/** The slots that hold the key, as far as marks and previews tell. A slot whose secret is not there holds nothing. */
+export async function findHolders(deps: Dependencies, access: SlotAccess, keyId: string): Promise<string[]> {
+  const key = await access.provider.findKey(keyId);
+  const holders: string[] = [];
+  for (const neighbour of deps.allSlots().filter(({ keyring }) => keyring === access.keyring)) {
+    const held = await readIfThere(neighbour);
+    if (held !== undefined && holds(held, keyId, key)) holders.push(neighbour.name);
+  }
+  return holders;
+}
+
+function holds(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
+  const mark = parseMark(held.comment);
+  const believed = mark !== undefined && disbelieveMark(mark, evidence(held, undefined)) === undefined;
+  if (believed) return mark.keyId === keyId;
+  const { preview } = held;
+  const mask = key?.maskedValue;
+  return preview !== undefined && mask !== undefined && maskTells(preview) && masksAgree(preview, mask);
+}
+
+/** What the slot holds, or nothing when its secret or provider config is not there. */
+export async function readIfThere(access: SlotAccess): Promise<Held | undefined> {
+  try {
+    return await access.secrets.read(access.place);
+  } catch (error) {
+    if (error instanceof RotationFailure && error.type === "SlotMissing") return undefined;
+    throw error;
+  }
+}
+
+async function doubtAbout(access: SlotAccess, mark: Mark, held: Held): Promise<string | undefined> {
+  const key = await access.provider.findKey(mark.keyId);
+  return disbelieveMark(mark, evidence(held, key));
+}
+
+function doubtOf(mark: Mark, held: Held, keys: KeyRecord[]): string | undefined {
+  return disbelieveMark(
+    mark,
+    evidence(
+      held,
+      keys.find(({ id }) => id === mark.keyId),
+    ),
+  );
+}
+
+function evidence(held: Held, key: KeyRecord | undefined) {
+  return {
+    secretModified: held.modified,
+    ...(held.preview === undefined ? {} : { preview: held.preview }),
+    ...(held.previewModified === undefined ? {} : { previewModified: held.previewModified }),
+    ...(key?.maskedValue === undefined ? {} : { maskedValue: key.maskedValue }),
+  };
+}
+
+function contradicts({ preview }: Held, { maskedValue }: KeyRecord): boolean {
+  return preview !== undefined && maskedValue !== undefined && maskTells(preview) && !masksAgree(preview, maskedValue);
+}
+
+function invalid(message: string): RotationFailure {
+  return new RotationFailure("InvalidInput", message);
+}

@@ -1,0 +1,106 @@
+import { Context } from "@temporalio/activity";
+
+import { classifyAnswer, provesKey } from "../domain/answer.ts";
+import { inMs } from "../domain/duration.ts";
+import { RotationFailure } from "../domain/failure.ts";
+import { keyName, rotationPrefix } from "../domain/key-name.ts";
+import { canIssue, type KeyRecord } from "../providers/provider.ts";
+import type {
+  IssueOrder,
+  NewKey,
+  OfRotation,
+  RevokeOrder,
+  Revoked,
+  Verified,
+  VerifyAtProviderOrder,
+} from "./contract.ts";
+import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { findHolders, requireHeldByNone, requireInstalled } from "./held-key.ts";
+
+/** The most keys one clean-up revokes: a rotation never makes more, so more is somebody else's mistake. */
+const leftoverCap = 10;
+
+export const keyActivities = (deps: Dependencies) => ({
+  /**
+   * Makes a new key and returns it sealed. A repetition first revokes what earlier attempts left: their values are
+   * lost, nobody can have used them. A key nobody installs dies at the end of its `unprovenLife`.
+   */
+  async issueKey({ slot, rotationId, ordinal, unprovenLife }: IssueOrder): Promise<NewKey> {
+    const access = deps.slotAccess(slot);
+    const { provider } = access;
+    if (!canIssue(provider)) {
+      throw new RotationFailure("InvalidInput", `${slot}: its provider makes no keys on request; hand one in`);
+    }
+    await revokeLeftovers(deps, access, rotationId);
+    // The attempt is part of the name: lists can lag, so an earlier attempt's key may not show yet.
+    const name = keyName(access.installation, access.slot, rotationId, `${ordinal}-${Context.current().info.attempt}`);
+    const { key, value } = await provider.issueKey({ name, lifeMs: inMs(unprovenLife) });
+    return { id: key.id, fingerprint: value.fingerprint(), sealed: await deps.seal(value, { slot, rotationId }) };
+  },
+
+  /**
+   * Calls the provider with the new key, at no cost. Only reads, so repeating is safe. A refusal is tried again until
+   * `settleUntil`, since a provider may not know its own new key at once; then it fails with `KeyRejected` for good.
+   */
+  async verifyAtProvider({ slot, rotationId, key, settleUntil }: VerifyAtProviderOrder): Promise<Verified> {
+    const { provider } = deps.slotAccess(slot);
+    const value = await deps.open(key.sealed, { slot, rotationId });
+    const warnings = provider.looksLikeKey(value) ? [] : [`key ${key.id} has a shape not seen before`];
+    const answer = await provider.tryKey(value);
+    const verdict = classifyAnswer(provider.name, answer);
+    if (provesKey(verdict)) {
+      if (verdict !== "works") warnings.push(`${provider.name} accepts ${key.id}, but: ${verdict}`);
+      return { probes: 0, warnings };
+    }
+    if (verdict === "rate limited" || verdict === "unavailable") {
+      const wait = answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
+      const type = verdict === "rate limited" ? "RateLimited" : "Unavailable";
+      throw new RotationFailure(
+        type,
+        `${provider.name} could not try ${key.id}: ${verdict} (status ${answer.status})`,
+        wait,
+      );
+    }
+    throw new RotationFailure(
+      "KeyRejected",
+      `${provider.name} refuses its new key ${key.id} (status ${answer.status}, ${verdict}): check project and permissions`,
+      { retried: Date.now() < Date.parse(settleUntil) },
+    );
+  },
+
+  /** Revokes every key of this rotation that no slot holds. Repeating is safe: it looks first, and gone is success. */
+  async revokeLeftoverKeys({ slot, rotationId }: OfRotation): Promise<string[]> {
+    return revokeLeftovers(deps, deps.slotAccess(slot), rotationId);
+  },
+
+  /**
+   * Ends the old key for good. Looks first that the slot holds the new one and that no slot holds this one; already
+   * gone is success, so repeating is safe. Fails with `SlotChanged`.
+   */
+  async revokeKey({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Revoked> {
+    const access = deps.slotAccess(order.slot);
+    await requireInstalled(access, order, installedKeyId);
+    await requireHeldByNone(deps, access, keyId);
+    await access.provider.revokeKey(keyId);
+    return { at: new Date().toISOString(), note: `${keyId} revoked` };
+  },
+});
+
+/** Keys of this rotation that are alive at the provider. */
+export async function liveKeysOf(access: SlotAccess, rotationId: string): Promise<KeyRecord[]> {
+  const prefix = rotationPrefix(access.installation, access.slot, rotationId);
+  const keys = await access.provider.listKeys();
+  return keys.filter(({ name, state }) => name.startsWith(prefix) && (state === "active" || state === "disabled"));
+}
+
+/** Revokes the keys of this rotation that no slot holds, and returns their ids. */
+export async function revokeLeftovers(deps: Dependencies, access: SlotAccess, rotationId: string): Promise<string[]> {
+  const live = await liveKeysOf(access, rotationId);
+  const revoked: string[] = [];
+  for (const { id } of live.slice(0, leftoverCap)) {
+    if ((await findHolders(deps, access, id)).length > 0) continue;
+    await access.provider.revokeKey(id);
+    revoked.push(id);
+  }
+  return revoked;
+}

@@ -1,0 +1,187 @@
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { Client, WorkflowNotFoundError } from "@temporalio/client";
+import { loadClientConnectConfig } from "@temporalio/envconfig";
+import { DefaultLogger, NativeConnection, Runtime, Worker } from "@temporalio/worker";
+
+import type { Dependencies, Runs, SlotAccess } from "./activities/dependencies.ts";
+import { failureInterceptor } from "./activities/failures.ts";
+import { createActivities, type RotationActivities } from "./activities/index.ts";
+import { createAiGateway } from "./cloudflare/ai-gateway.ts";
+import { createGatewayProbe } from "./cloudflare/data-plane.ts";
+import { createSecretsStore } from "./cloudflare/secrets-store.ts";
+import { createSlotSecrets } from "./cloudflare/slot-secrets.ts";
+import {
+  type Credentials,
+  type Environment,
+  type Inventory,
+  type InventorySlot,
+  loadInventory,
+  readCredentials,
+  slotOf,
+} from "./config.ts";
+import { RotationFailure } from "./domain/failure.ts";
+import { taskQueue } from "./domain/rotation.ts";
+import { createHttp, type Http } from "./http.ts";
+import { createProvider } from "./providers/index.ts";
+import type { Provider } from "./providers/provider.ts";
+import { maskSecrets } from "./redacted.ts";
+import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
+import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
+import { version } from "./version.ts";
+
+/** The composition root: what is plugged into what. */
+
+/** Runs a worker until it is told to stop (SIGINT, SIGTERM), then finishes what it is doing within 30 seconds. */
+export async function runWorker(env: Environment, ready: () => void = () => undefined): Promise<void> {
+  const inventory = loadInventory(env);
+  const credentials = readCredentials(env);
+  const sealing = createSealing(inventory.sealing, readSealingKeys(env));
+  const { connectionOptions, namespace = "default" } = loadClientConnectConfig();
+
+  Runtime.install({
+    logger: jsonLogger(),
+    telemetryOptions: { logging: { forward: {}, filter: { core: "INFO", other: "WARN" } } },
+  });
+  const connection = await NativeConnection.connect(connectionOptions);
+  try {
+    await ensureSearchAttributes(connection, namespace);
+    const runs = runsOf(new Client({ connection, namespace }));
+    const activities = createActivities(plugTogether({ inventory, credentials, sealing, runs }));
+    const worker = await createWorker({ connection, namespace, activities });
+    ready();
+    await worker.run();
+  } finally {
+    await connection.close();
+  }
+}
+
+/** A worker on the queue `keyturn` with all workflows and these activities. */
+export async function createWorker({
+  connection,
+  namespace,
+  activities,
+}: {
+  connection: NativeConnection;
+  namespace: string;
+  activities: RotationActivities;
+}): Promise<Worker> {
+  return Worker.create({
+    connection,
+    namespace,
+    taskQueue,
+    ...workflowCode(),
+    activities,
+    interceptors: { activity: [() => ({ inbound: failureInterceptor() })] },
+    shutdownGraceTime: "30 seconds",
+    shutdownForceTime: "60 seconds",
+  });
+}
+
+export interface Parts {
+  inventory: Inventory;
+  credentials: Credentials;
+  sealing: Sealing;
+  runs: Runs;
+  http?: Http;
+}
+
+/** Builds the clients and hands them to the activities. */
+export function plugTogether({ inventory, credentials, sealing, runs, http = ourHttp() }: Parts): Dependencies {
+  const slotAccess = (name: string): SlotAccess => accessTo(slotOf(inventory, name), { inventory, credentials, http });
+  return {
+    slotAccess,
+    allSlots: () => Object.values(inventory.slots).map(({ name }) => slotAccess(name)),
+    seal: sealing.seal,
+    open: sealing.open,
+    runs,
+  };
+}
+
+function accessTo(
+  slot: InventorySlot,
+  { inventory, credentials, http }: Pick<Parts, "inventory" | "credentials"> & { http: Http },
+): SlotAccess {
+  const { baseUrls, cloudflareToken, gatewayToken } = credentials;
+  const account = { http, baseUrl: baseUrls.cloudflareApi, accountId: slot.account, token: cloudflareToken };
+  return {
+    name: slot.name,
+    slot: slot.slot,
+    installation: inventory.installation,
+    policy: slot.policy,
+    probeModel: slot.probeModel,
+    place: { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias },
+    provider: providerOf(slot, credentials, http),
+    keyring: JSON.stringify(slot.settings),
+    secrets: createSlotSecrets({ store: createSecretsStore(account), gateways: createAiGateway(account) }),
+    probe: createGatewayProbe({
+      http,
+      gatewayBaseUrl: baseUrls.cloudflareGateway,
+      accountId: slot.account,
+      token: gatewayToken,
+    }),
+  };
+}
+
+function providerOf(
+  { name, settings }: InventorySlot,
+  { openaiAdminKey, baseUrls }: Credentials,
+  http: Http,
+): Provider {
+  switch (settings.provider) {
+    case "openai":
+      if (openaiAdminKey === undefined) {
+        throw new RotationFailure(
+          "InvalidInput",
+          `OPENAI_ADMIN_KEY is not set: ${name} needs it to make and revoke keys`,
+        );
+      }
+      return createProvider("openai", { http, baseUrl: baseUrls.openai, adminKey: openaiAdminKey, ...settings });
+    case "gemini":
+    case "anthropic":
+      throw new RotationFailure("InvalidInput", `${name}: keyturn cannot rotate keys of ${settings.provider} yet`);
+  }
+}
+
+function ourHttp(): Http {
+  return createHttp({ userAgent: `keyturn/${version}` });
+}
+
+/** Other runs on the server this client talks to. */
+export function runsOf(client: Client): Runs {
+  return {
+    async find(workflowId) {
+      try {
+        const { runId } = await client.workflow.getHandle(workflowId).describe();
+        return { workflowId, runId };
+      } catch (error) {
+        if (!(error instanceof WorkflowNotFoundError)) throw error;
+        throw new RotationFailure("SlotMissing", `no run of ${workflowId}: it may have just ended`);
+      }
+    },
+    async update({ workflowId, runId, update, arg }) {
+      return client.workflow.getHandle(workflowId, runId).executeUpdate<string, [unknown]>(update, { args: [arg] });
+    },
+  };
+}
+
+/** The bundle made at build time, where there is one; else the sources, bundled at start. */
+function workflowCode(): { workflowBundle: { codePath: string } } | { workflowsPath: string } {
+  const built = fileURLToPath(new URL("../workflow-bundle.js", import.meta.url));
+  if (existsSync(built)) return { workflowBundle: { codePath: built } };
+  return { workflowsPath: fileURLToPath(new URL("./workflows/index.ts", import.meta.url)) };
+}
+
+/** One JSON line per message on standard error, with whatever looks like a key masked. */
+function jsonLogger(): DefaultLogger {
+  return new DefaultLogger("INFO", ({ level, message, meta, timestampNanos }) => {
+    const at = new Date(Number(timestampNanos / 1_000_000n)).toISOString();
+    const { taskQueue: _, ...fields } = { taskQueue: undefined, ...meta };
+    process.stderr.write(`${maskSecrets(JSON.stringify({ at, level, message, ...fields }, printable))}\n`);
+  });
+}
+
+function printable(_: string, value: unknown): unknown {
+  if (typeof value === "bigint") return value.toString();
+  return value instanceof Error ? `${value.name}: ${value.message}` : value;
+}

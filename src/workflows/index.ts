@@ -1,0 +1,2 @@
+/** The workflows a worker offers, by the names that starts use. */
+export { normalRotation } from "./normal-rotation.ts";

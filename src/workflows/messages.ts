@@ -1,0 +1,55 @@
+import { defineQuery, defineSignal, defineUpdate } from "@temporalio/workflow";
+import { ApplicationFailure } from "@temporalio/common";
+import { z } from "zod";
+
+import type { Progress } from "../domain/rotation.ts";
+import { parseSlot } from "../domain/slot.ts";
+
+/** What a start, a signal or an update may carry. One plain JSON object each, never a secret. */
+
+const slot = z
+  .string()
+  .refine(
+    (text) => parseSlot(text) !== undefined,
+    "a slot, written environment/provider or environment/provider:alias",
+  );
+const words = z.string().max(500);
+
+export const normalRotationInput = z.strictObject({
+  slot,
+  reason: words.optional(),
+  onlyIfDue: z.boolean().optional(),
+  heldKeyId: z.string().min(1).max(200).optional(),
+});
+export type NormalRotationStart = z.output<typeof normalRotationInput>;
+
+export const approvalInput = z.strictObject({ by: words.optional(), why: words.optional() });
+export type Approval = z.output<typeof approvalInput>;
+
+export const abortInput = z.strictObject({ by: words.optional(), why: words.optional() });
+export type AbortRequest = z.output<typeof abortInput>;
+
+export const progressQuery = defineQuery<Progress>("progress");
+export const approveUpdate = defineUpdate<string, [Approval | undefined]>("approve");
+export const approveSignal = defineSignal<[Approval | undefined]>("approveSignal");
+export const abortSignal = defineSignal<[AbortRequest | undefined]>("abortSignal");
+/** From a rotation to the start that follows it; not for people. */
+export const followedProgressSignal = defineSignal<[Progress]>("followedProgress");
+
+/**
+ * Checks what came from outside. Fails with `InvalidInput`, which no retry policy repeats; a raw error here would
+ * fail the workflow task forever and look like a hang.
+ */
+export function parseInput<Schema extends z.ZodType>(schema: Schema, input: unknown, what: string): z.output<Schema> {
+  const parsed = schema.safeParse(input);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.slice(0, 3).map((issue) => {
+    const field = issue.path.map(String).join(".");
+    if (issue.code === "unrecognized_keys") return `unknown field ${issue.keys.join(", ")}`;
+    return `${field === "" ? "input" : field}: ${issue.message.replace(/^Invalid input: /, "")}`;
+  });
+  throw ApplicationFailure.nonRetryable(
+    `${what} does not take this input: ${issues.join("; ")} (example: {"slot":"production/openai"})`,
+    "InvalidInput",
+  );
+}

@@ -1,0 +1,51 @@
+import { ActivityFailure, ApplicationFailure } from "@temporalio/workflow";
+
+import type { Inspection, NewKey } from "../activities/contract.ts";
+import { type Duration, durationOf, inMs } from "../domain/duration.ts";
+import { longestRotationMs } from "../domain/policy.ts";
+import { management, propagation } from "./groups.ts";
+import type { Rotation } from "./rotation.ts";
+
+/** How many keys a rotation tries before it stops: one may be unlucky, three are a cause. */
+const keysTried = 3;
+
+/** Steps 2 and 3: a new key that answered at its provider. A key that is refused is revoked and another one issued. */
+export async function provenKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
+  for (let ordinal = 1; ; ordinal++) {
+    const key = await rotation.step("issueKey", () =>
+      management.issueKey({ ...rotation.of, ordinal, unprovenLife: unprovenLife(found) }),
+    );
+    rotation.issued(key);
+    try {
+      await rotation.step("verifyAtProvider", () => verify(rotation, found, key));
+      return key;
+    } catch (error) {
+      if (!anotherKeyHelps(error) || ordinal === keysTried) throw error;
+      await management.revokeLeftoverKeys(rotation.of);
+    }
+  }
+}
+
+async function verify(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
+  const settleUntil = rotation.deadline(policy.settleBudget);
+  const verified = await rotation.waiting(
+    { for: "the provider to accept the new key", until: settleUntil, then: "it is revoked and another one issued" },
+    () => propagation.verifyAtProvider({ ...rotation.of, key, settleUntil }),
+  );
+  rotation.warn(verified.warnings);
+  return "answered";
+}
+
+/**
+ * How long a key lives that nobody installs: long enough for the steps up to its installation, a person's approval
+ * included, so that an orphan dies by itself.
+ */
+function unprovenLife({ policy }: Inspection): Duration {
+  const approvalMs = policy.approval === "before-install" ? inMs(policy.personDeadline) : 0;
+  return durationOf(3_600_000 + approvalMs + Math.min(longestRotationMs(policy, { byPerson: false }), 3_600_000));
+}
+
+function anotherKeyHelps(error: unknown): boolean {
+  const cause = error instanceof ActivityFailure ? error.cause : undefined;
+  return cause instanceof ApplicationFailure && (cause.type === "KeyRejected" || cause.type === "SealUnreadable");
+}

@@ -1,0 +1,391 @@
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancellationScope,
+  allHandlersFinished,
+  condition,
+  getExternalWorkflowHandle,
+  isCancellation,
+  log,
+  setCurrentDetails,
+  setHandler,
+  upsertSearchAttributes,
+  uuid4,
+  workflowInfo,
+} from "@temporalio/workflow";
+
+import type { Inspection, Installed, NewKey, OfRotation } from "../activities/contract.ts";
+import { type Duration, inMs, readableMs } from "../domain/duration.ts";
+import { longestRotationMs, type Policy } from "../domain/policy.ts";
+import type {
+  Progress,
+  RotationKind,
+  RotationResult,
+  RotationStep,
+  RotationTimes,
+  StepRecord,
+  Wait,
+} from "../domain/rotation.ts";
+import { parseSlot } from "../domain/slot.ts";
+import { describeProgress } from "./details.ts";
+import { cleanup } from "./groups.ts";
+import {
+  type AbortRequest,
+  type Approval,
+  abortInput,
+  abortSignal,
+  approvalInput,
+  approveSignal,
+  approveUpdate,
+  followedProgressSignal,
+  parseInput,
+  progressQuery,
+} from "./messages.ts";
+import { searchAttributes } from "./search-attributes.ts";
+
+type WaitPlan = Omit<Wait, "since">;
+
+/**
+ * One running rotation: what it has done, what it waits for, who asked it to stop. The workflow files say what happens
+ * in which order; this keeps the record that the query, the UI and the result show, and ends every run in one place.
+ */
+export class Rotation {
+  readonly of: OfRotation;
+  readonly times: RotationTimes = { started: new Date().toISOString() };
+  /** Set once a write of the new key may have been sent: from then on the new key may be the one that serves. */
+  installStarted = false;
+  /** Whether the copy of the old key on `prev` was seen to answer: only then can its death be seen there. */
+  prevAnswered = false;
+  /** Our own requests with the new key since it was installed. */
+  probes = 0;
+
+  readonly #kind: RotationKind;
+  readonly #steps: StepRecord[] = [];
+  readonly #unknown = new Set<string>();
+  readonly #warnings = new Set<string>();
+  readonly #leftOver: { id: string; why: string }[] = [];
+  readonly #scope = new CancellationScope();
+  #waiting: Wait | null = null;
+  #oldKey: { id: string } | null = null;
+  #newKey: { id: string } | null = null;
+  #policy: Policy | undefined;
+  #nextDue: string | undefined;
+  #approval: string | undefined;
+  #abort: string | undefined;
+  #returnPassed = false;
+  #tellParent = workflowInfo().parent;
+
+  constructor(kind: RotationKind, start: { slot: string }) {
+    this.#kind = kind;
+    this.of = { slot: start.slot, rotationId: uuid4() };
+    setHandler(progressQuery, () => this.progress(), { description: "what is happening, and what it waits for" });
+    setHandler(approveUpdate, (approval) => this.#approve(approval), {
+      validator: (approval) => {
+        parseInput(approvalInput, approval ?? {}, "approve");
+      },
+      description: "lets a rotation go on that waits for a person",
+    });
+    setHandler(approveSignal, (approval) => void this.#approve(approval));
+    setHandler(abortSignal, (request) => this.#askToAbort(request));
+    upsertSearchAttributes([
+      { key: searchAttributes.slot, value: start.slot },
+      { key: searchAttributes.provider, value: parseSlot(start.slot)?.provider ?? "unknown" },
+      { key: searchAttributes.kind, value: kind },
+    ]);
+  }
+
+  // ---- the frame ------------------------------------------------------------------------------------------------
+
+  /**
+   * Runs the body to one of its ends. A cancellation or an abort cleans up and completes as `aborted`; any other
+   * failure cleans up and fails with the result so far in its details.
+   */
+  async toTheEnd(body: () => Promise<RotationResult>): Promise<RotationResult> {
+    try {
+      return await this.#scope.run(body);
+    } catch (error) {
+      return await CancellationScope.nonCancellable(() => this.#stop(error));
+    } finally {
+      await CancellationScope.nonCancellable(() => condition(allHandlersFinished));
+    }
+  }
+
+  /** The part of a rotation that is finished once it began: a cancellation no longer stops it. */
+  async pastTheReturn(body: () => Promise<RotationResult>): Promise<RotationResult> {
+    this.#returnPassed = true;
+    return CancellationScope.nonCancellable(body);
+  }
+
+  /** Runs one step and keeps its record. `unless` names why the step is skipped, where it is. */
+  async step<Result>(
+    name: RotationStep,
+    body: () => Promise<Result>,
+    { unless }: { unless?: string | undefined } = {},
+  ): Promise<Result> {
+    const started = new Date().toISOString();
+    if (unless !== undefined) {
+      this.#steps.push({ step: name, started, ended: started, outcome: "skipped", note: unless });
+      return undefined as Result;
+    }
+    const record: StepRecord = { step: name, started, outcome: "running" };
+    this.#steps.push(record);
+    upsertSearchAttributes([{ key: searchAttributes.phase, value: name }]);
+    this.#show();
+    try {
+      const result = await body();
+      record.outcome = "done";
+      if (typeof result === "string") record.note = result;
+      return result;
+    } catch (error) {
+      record.outcome = "failed";
+      record.note = isCancellation(error) ? (this.#abort ?? "cancelled") : failureMessage(error);
+      throw error;
+    } finally {
+      record.ended = new Date().toISOString();
+      this.#show();
+    }
+  }
+
+  /** Shows a wait while `body` lasts. */
+  async waiting<Result>(plan: WaitPlan, body: () => Promise<Result>): Promise<Result> {
+    this.#waiting = { ...plan, since: new Date().toISOString() };
+    this.#show();
+    try {
+      return await body();
+    } finally {
+      this.#waiting = null;
+    }
+  }
+
+  // ---- people ---------------------------------------------------------------------------------------------------
+
+  get approved(): boolean {
+    return this.#approval !== undefined;
+  }
+
+  get abortAsked(): boolean {
+    return this.#abort !== undefined;
+  }
+
+  /** Who approved, once; the next wait asks again. */
+  takeApproval(): string | undefined {
+    const by = this.#approval;
+    this.#approval = undefined;
+    return by;
+  }
+
+  /** Waits for the approval that policy asks for at this point. Returns whether there was one to wait for. */
+  async approval(point: Policy["approval"]): Promise<boolean> {
+    if (this.#policy?.approval !== point) return false;
+    const by = await this.person({
+      for: `an approval ${point.replace("-", " ")}`,
+      deadline: this.#policy.personDeadline,
+      orElse: `nobody approved ${point.replace("-", " ")} in time`,
+    });
+    this.#steps.push({ step: `approval ${point}`, ...this.#now(), outcome: "done", note: `approved by ${by}` });
+    return true;
+  }
+
+  /** Waits for a person, with reminders; returns who it was. Past the deadline the rotation stops. */
+  async person({ for: what, deadline, orElse }: { for: string; deadline: Duration; orElse: string }): Promise<string> {
+    const deadlineMs = Date.now() + inMs(deadline);
+    const reminderMs = inMs(deadline) / 7;
+    const action = `keyturn approve ${this.of.slot}, or keyturn abort ${this.of.slot}`;
+    return this.waiting(
+      { for: what, until: new Date(deadlineMs).toISOString(), then: "the rotation stops", action },
+      async () => {
+        while (Date.now() < deadlineMs) {
+          const pauseMs = Math.min(reminderMs, deadlineMs - Date.now());
+          await condition(() => this.approved, pauseMs, { summary: "for a person" });
+          const by = this.takeApproval();
+          if (by !== undefined) return by;
+          log.warn("a rotation waits for a person", { slot: this.of.slot, for: what, action });
+        }
+        throw ApplicationFailure.nonRetryable(orElse, "InvalidInput");
+      },
+    );
+  }
+
+  // ---- the record -----------------------------------------------------------------------------------------------
+
+  plan(found: Inspection): void {
+    this.#policy = found.policy;
+    this.#oldKey = { id: found.held.id };
+    this.warn(found.warnings);
+    refuseShortTimeout(found);
+  }
+
+  issued(key: NewKey): void {
+    this.#newKey = { id: key.id };
+    this.reached("issued");
+  }
+
+  installed(key: NewKey, { at }: Installed): void {
+    this.#newKey = { id: key.id };
+    this.reached("installed", at);
+  }
+
+  reached(moment: keyof RotationTimes, at: string = new Date().toISOString()): void {
+    this.times[moment] = at;
+  }
+
+  warn(warnings: string[]): void {
+    for (const warning of warnings) this.#warnings.add(warning);
+  }
+
+  /** Names a live key that stays behind. */
+  leaves(id: string, why: string): void {
+    this.#leftOver.push({ id, why });
+  }
+
+  /** Names a check that could not be made. */
+  unknown(check: string): void {
+    this.#unknown.add(check);
+  }
+
+  deadline(duration: Duration): string {
+    return this.deadlineIn(inMs(duration));
+  }
+
+  deadlineIn(ms: number): string {
+    return new Date(Date.now() + ms).toISOString();
+  }
+
+  progress(): Progress {
+    return {
+      slot: this.of.slot,
+      kind: this.#kind,
+      rotationId: this.of.rotationId,
+      phase: this.#steps.at(-1)?.step ?? "starting",
+      waiting: this.#waiting,
+      action: this.#waiting?.action ?? "nothing",
+      oldKey: this.#oldKey,
+      newKey: this.#newKey,
+      times: { ...this.times },
+      steps: this.#steps.map((step) => ({ ...step })),
+    };
+  }
+
+  // ---- the ends -------------------------------------------------------------------------------------------------
+
+  /** Step 14: aliases gone, leftovers swept, the next date set. */
+  async finish(key: NewKey): Promise<string> {
+    const finished = await cleanup.finish({ ...this.of, installedKeyId: key.id });
+    this.#leftOver.push(...finished.leftOver);
+    this.warn(finished.warnings);
+    this.#nextDue = finished.nextDue;
+    return `next rotation due ${finished.nextDue}`;
+  }
+
+  kept(reason: string): RotationResult {
+    return this.ended("kept", reason);
+  }
+
+  ended(outcome: RotationResult["outcome"], reason: string): RotationResult {
+    this.reached("finished");
+    const result: RotationResult = {
+      slot: this.of.slot,
+      kind: this.#kind,
+      outcome,
+      reason,
+      rotationId: this.of.rotationId,
+      oldKey: this.#oldKey,
+      newKey: this.#newKey,
+      times: this.times,
+      unknown: [...this.#unknown],
+      leftOver: this.#leftOver,
+      warnings: [...this.#warnings],
+      ...(this.#nextDue === undefined ? {} : { nextDue: this.#nextDue }),
+      steps: this.#steps,
+    };
+    upsertSearchAttributes([{ key: searchAttributes.phase, value: outcome }]);
+    this.#show();
+    return result;
+  }
+
+  /** Ends a rotation that did not reach its end: nothing of its own stays behind unnamed. */
+  async #stop(error: unknown): Promise<RotationResult> {
+    const aborted = isCancellation(error) || (this.abortAsked && this.#returnPassed);
+    const reason = aborted ? (this.#abort ?? "cancelled") : failureMessage(error);
+    if (this.#policy !== undefined) await this.#release();
+    if (!this.installStarted && this.times.issued !== undefined) this.#newKey = null;
+    const result = this.ended("aborted", reason);
+    if (aborted) return result;
+    throw ApplicationFailure.create({
+      message: reason,
+      type: failureType(error) ?? "Unexpected",
+      nonRetryable: true,
+      details: [result],
+    });
+  }
+
+  async #release(): Promise<void> {
+    try {
+      const released = await cleanup.releaseSlot({
+        ...this.of,
+        installStarted: this.installStarted,
+        ...(this.#oldKey === null ? {} : { oldKeyId: this.#oldKey.id }),
+      });
+      this.#leftOver.push(...released.leftOver);
+      this.warn(released.warnings);
+    } catch (error) {
+      this.warn([`cleaning up failed: ${failureMessage(error)}`]);
+      for (const key of [this.#oldKey, this.#newKey]) {
+        if (key !== null)
+          this.#leftOver.push({ id: key.id, why: "the clean-up failed: look whether the slot holds it" });
+      }
+    }
+  }
+
+  #approve(approval: Approval | undefined): string {
+    const { by = "somebody", why } = parseInput(approvalInput, approval ?? {}, "approve");
+    this.#approval = why === undefined ? by : `${by}: ${why}`;
+    return `approved ${this.of.slot}`;
+  }
+
+  #askToAbort(request: AbortRequest | undefined): void {
+    const { by = "somebody", why } = abortInput.safeParse(request ?? {}).data ?? {};
+    this.#abort = `aborted by ${by}${why === undefined ? "" : `: ${why}`}`;
+    if (!this.#returnPassed) this.#scope.cancel();
+  }
+
+  #now(): { started: string; ended: string } {
+    const now = new Date().toISOString();
+    return { started: now, ended: now };
+  }
+
+  /** Brings the UI, and the start that follows this run, up to date. */
+  #show(): void {
+    const progress = this.progress();
+    setCurrentDetails(describeProgress(progress));
+    if (this.#tellParent === undefined) return;
+    getExternalWorkflowHandle(this.#tellParent.workflowId)
+      .signal(followedProgressSignal, progress)
+      .catch(() => {
+        this.#tellParent = undefined; // it ended; this run goes on alone
+      });
+  }
+}
+
+/** A run that would be killed before its waits can be over is refused while nothing is changed. */
+function refuseShortTimeout({ policy, canIssue }: Inspection): void {
+  const { executionTimeoutMs } = workflowInfo();
+  const longestMs = longestRotationMs(policy, { byPerson: !canIssue });
+  if (executionTimeoutMs === undefined || executionTimeoutMs >= longestMs) return;
+  throw ApplicationFailure.nonRetryable(
+    `the execution timeout of ${readableMs(executionTimeoutMs)} is shorter than the waits of this rotation can be: start it with ${readableMs(longestMs)} or more, or without one`,
+    "InvalidInput",
+  );
+}
+
+/** The type of the failure behind an error, as the table of failures names it. */
+export function failureType(error: unknown): string | undefined {
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  return cause instanceof ApplicationFailure ? (cause.type ?? undefined) : undefined;
+}
+
+/** The sentence of the failure behind an error. */
+export function failureMessage(error: unknown): string {
+  const cause = error instanceof ActivityFailure ? error.cause : error;
+  return cause instanceof Error ? cause.message : String(error);
+}
