@@ -1,0 +1,220 @@
+import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
+import { NativeConnection, type Worker } from "@temporalio/worker";
+import { Pool } from "undici";
+
+import type { Dependencies } from "../../src/activities/dependencies.ts";
+import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
+import { parseInventory, readCredentials } from "../../src/config.ts";
+import { taskQueue, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
+import { type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
+import { createSealing, generateSealingKey } from "../../src/sealing.ts";
+import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
+import { createWorker, plugTogether, runsOf } from "../../src/worker.ts";
+import { searchAttributes } from "../../src/workflows/search-attributes.ts";
+
+/** The record the sandbox keeps, as far as tests ask for it. */
+export interface SandboxRecord {
+  keys: {
+    id: string;
+    name: string;
+    provider: string;
+    state: string;
+    lastUsedAt: string | null;
+    revokedAt: string | null;
+    deadAt: string | null;
+  }[];
+  traffic: { served: number; failed: number; failures: { at: string; edge: string; keyId: string; status: number }[] };
+  requests: { service: string; method: string; path: string; status: number; userAgent: string }[];
+  writes: number;
+}
+
+/** The documented waits, each divided by the scale of time. */
+export function scaledPolicy(scale: number, changes: Record<string, unknown> = {}): Record<string, unknown> {
+  const ms = (minutes: number): string => `${Math.max(1, Math.round((minutes * 60_000) / scale))}ms`;
+  return {
+    propagationWait: ms(0.5),
+    propagationBudget: "15s",
+    settleBudget: "20s",
+    cacheInvalidationWait: ms(10),
+    quietPeriod: ms(15),
+    usageLag: ms(15),
+    graceCeiling: { after: ms(24 * 60) },
+    soak: ms(15),
+    dead: `5 over ${ms(0.5)}`,
+    ...changes,
+  };
+}
+
+/** One Temporal server for a file of tests. */
+export async function startTemporal(): Promise<DevServer> {
+  return startDevServer({
+    headless: true,
+    searchAttributes: Object.values(searchAttributes).map(({ name }) => name),
+  });
+}
+
+export interface WorldOptions {
+  temporal: Pick<DevServer, "address" | "namespace">;
+  timeScale: number;
+  policy?: Record<string, unknown>;
+  sandbox?: SandboxOptions;
+  /** Puts a broken activity in place of a right one. */
+  breakActivities?: (dependencies: Dependencies) => Partial<RotationActivities>;
+}
+
+/** A sandbox, an inventory for it, a client and a worker, all in this process. */
+export interface World {
+  client: Client;
+  env: Record<string, string>;
+  control: string;
+  inventoryText: string;
+  record(): Promise<SandboxRecord>;
+  /** Every key value the sandbox ever issued. */
+  values(): Promise<string[]>;
+  faults(fault: Record<string, unknown>): Promise<void>;
+  start(input?: Record<string, unknown>, workflowId?: string): Promise<WorkflowHandle>;
+  rotate(input?: Record<string, unknown>): Promise<RotationResult>;
+  traffic(perSecond: number): Traffic;
+  stop(): Promise<void>;
+}
+
+export async function startWorld({
+  temporal,
+  timeScale,
+  policy = {},
+  sandbox = {},
+  breakActivities = () => ({}),
+}: WorldOptions): Promise<World> {
+  const played = await startSandbox({ timeScale, ...sandbox });
+  const { publicKey, privateKey } = await generateSealingKey("2026-11");
+  const inventoryText = JSON.stringify({
+    installation: "acme",
+    account: played.env["CLOUDFLARE_ACCOUNT_ID"],
+    environments: {
+      production: { gateway: "github-ai-agent-prod" },
+      staging: { gateway: "github-ai-agent-staging" },
+    },
+    slots: {
+      "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
+      "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
+    },
+    sealing: [publicKey],
+    policy: scaledPolicy(timeScale, policy),
+  });
+  const inventory = parseInventory(inventoryText, "keyturn.yaml", played.env);
+  const sealing = createSealing(inventory.sealing, [privateKey]);
+
+  const connection = await NativeConnection.connect({ address: temporal.address });
+  const clientConnection = await Connection.connect({ address: temporal.address });
+  const client = new Client({ connection: clientConnection, namespace: temporal.namespace });
+  const dependencies = plugTogether({
+    inventory,
+    credentials: readCredentials(played.env),
+    sealing,
+    runs: runsOf(client),
+  });
+  const activities = { ...createActivities(dependencies), ...breakActivities(dependencies) };
+  const worker: Worker = await createWorker({ connection, namespace: temporal.namespace, activities });
+  const running = worker.run();
+  const flows: Traffic[] = [];
+
+  const control = async (path: string, body?: unknown): Promise<unknown> => {
+    const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+    const response = await fetch(`${played.control}${path}`, init);
+    if (!response.ok) throw new Error(`the sandbox answered ${response.status} to ${path}: ${await response.text()}`);
+    return response.json();
+  };
+  const start = async (input: Record<string, unknown> = {}, workflowId?: string): Promise<WorkflowHandle> => {
+    const full = { slot: "production/openai", ...input };
+    return client.workflow.start("normalRotation", {
+      taskQueue,
+      workflowId: workflowId ?? slotWorkflowId(full.slot),
+      args: [full],
+    });
+  };
+  return {
+    client,
+    env: played.env,
+    control: played.control,
+    inventoryText,
+    record: async () => (await control("/record")) as SandboxRecord,
+    values: async () => ((await control("/values")) as { values: string[] }).values,
+    faults: async (fault) => void (await control("/faults", fault)),
+    start,
+    rotate: async (input) => (await (await start(input)).result()) as RotationResult,
+    traffic: (perSecond) => {
+      const flow = startTraffic(played.env, perSecond);
+      flows.push(flow);
+      return flow;
+    },
+    stop: async () => {
+      await Promise.all(flows.map((flow) => flow.stop()));
+      worker.shutdown();
+      await running;
+      await connection.close();
+      await clientConnection.close();
+      await played.close();
+    },
+  };
+}
+
+/** Steady requests through the gateway, as clients send them. */
+export interface Traffic {
+  served: number;
+  failed: number;
+  failures: string[];
+  stop(): Promise<void>;
+}
+
+const connections = 16;
+/** The sandbox's own; a client of a real gateway reaches the one that is near. */
+const edges = ["lhr", "iad", "sin", "gru"];
+
+function startTraffic(env: Record<string, string>, perSecond: number): Traffic {
+  const base = new URL(env["CLOUDFLARE_GATEWAY_BASE_URL"] ?? "");
+  const pool = new Pool(base.origin, { connections, pipelining: 1 });
+  const path = `${base.pathname}/${env["CLOUDFLARE_ACCOUNT_ID"]}/github-ai-agent-prod/openai/chat/completions`;
+  const open = new Set<Promise<void>>();
+  let turn = 0;
+  let stopped: Promise<void> | undefined;
+  const traffic: Traffic = {
+    served: 0,
+    failed: 0,
+    failures: [],
+    stop: () => {
+      clearInterval(ticks);
+      return (stopped ??= Promise.all(open).then(() => pool.close()));
+    },
+  };
+  const send = async (): Promise<void> => {
+    try {
+      const { statusCode, body } = await pool.request({
+        path,
+        method: "POST",
+        headers: {
+          "content-type": "application/json",
+          "x-sandbox-edge": edges[turn++ % edges.length],
+          "cf-aig-authorization": `Bearer ${env["CLOUDFLARE_GATEWAY_TOKEN"]}`,
+        },
+        body: JSON.stringify({ model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] }),
+      });
+      const text = await body.text();
+      if (statusCode === 200) traffic.served++;
+      else {
+        traffic.failed++;
+        traffic.failures.push(`${statusCode} ${text.slice(0, 100)}`);
+      }
+    } catch (error) {
+      traffic.failed++;
+      traffic.failures.push(String(error));
+    }
+  };
+  let due = performance.now();
+  const ticks = setInterval(() => {
+    for (; due <= performance.now(); due += 1_000 / perSecond) {
+      const sent: Promise<void> = send().finally(() => open.delete(sent));
+      open.add(sent);
+    }
+  }, 10);
+  return traffic;
+}
