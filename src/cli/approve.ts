@@ -1,0 +1,47 @@
+/** `keyturn approve <slot>`: lets a rotation go on that waits for a person. */
+import { Command } from "commander";
+
+import { loadInventory, readEnvironment } from "../config.ts";
+import { RotationFailure } from "../domain/failure.ts";
+import { withTemporal } from "../temporal/client.ts";
+import { approveUpdate } from "../workflows/messages.ts";
+import { createOutput } from "./output.ts";
+import { runningRotation } from "./running-rotation.ts";
+import { readSlot } from "./slot-argument.ts";
+import { whoTypes } from "./who.ts";
+import { nobodyWorks } from "./watch.ts";
+
+interface Flags {
+  why?: string;
+  env?: string;
+  json?: true;
+}
+
+export function approveCommand(): Command {
+  return new Command("approve")
+    .description("let a rotation go on that waits for a person")
+    .argument("<slot>", "environment/provider[:alias], or provider[:alias] (see --env)")
+    .option("--why <words>", "why, for the record")
+    .option("--env <environment>", "environment of a slot given without one")
+    .option("--json", "print one JSON document")
+    .action(approve);
+}
+
+async function approve(text: string, { why, env: chosen, json }: Flags): Promise<void> {
+  const output = createOutput({ json });
+  const env = readEnvironment();
+  const { name } = readSlot(text, { inventory: loadInventory(env), env, chosen });
+  await withTemporal(env, async (temporal) => {
+    const handle = await runningRotation(temporal, name);
+    const idle = await nobodyWorks(temporal);
+    if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
+    const by = whoTypes();
+    const said = await temporal.client.connection.withDeadline(Date.now() + 15_000, () =>
+      handle.executeUpdate(approveUpdate, { args: [{ by, ...(why === undefined ? {} : { why }) }] }),
+    );
+    output.result(
+      { slot: name, workflowId: handle.workflowId, approved: true, by },
+      `${said}: keyturn status ${name} shows how it goes on`,
+    );
+  });
+}

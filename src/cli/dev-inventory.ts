@@ -1,0 +1,68 @@
+import { type Duration, inMs } from "../domain/duration.ts";
+import { policyDefaults } from "../domain/policy.ts";
+import type { SealingPublicKey } from "../config.ts";
+
+/** The inventory `keyturn dev` writes for what its sandbox holds at the start. */
+export function devInventory(sealing: SealingPublicKey[], timeScale: number): Record<string, unknown> {
+  return {
+    installation: "dev",
+    account: "${CLOUDFLARE_ACCOUNT_ID}",
+    defaultEnvironment: "production",
+    environments: {
+      production: { gateway: "github-ai-agent-prod" },
+      staging: { gateway: "github-ai-agent-staging" },
+    },
+    slots: {
+      "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
+      "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
+    },
+    sealing,
+    policy: scaledPolicy(timeScale),
+  };
+}
+
+/**
+ * The default policy with its waits divided by the time scale. Bounds of waits keep a floor, since a busy machine is
+ * not faster by the scale; `every` and `keyLife` stay, since the sandbox lets keys live in real time.
+ */
+export function scaledPolicy(timeScale: number): Record<string, unknown> {
+  const scaled = (text: string, atLeastMs = 1): string =>
+    durationText(Math.max(atLeastMs, Math.round(inMs(text as Duration) / timeScale)));
+  const each = (values: Record<string, string>, atLeastMs = 1): Record<string, string> =>
+    Object.fromEntries(Object.entries(values).map(([provider, text]) => [provider, scaled(text, atLeastMs)]));
+  const { settleBudget, usageLag, dead, graceCeiling, emergency } = policyDefaults;
+  return {
+    settleBudget: each(settleBudget, 15_000),
+    propagationWait: scaled(policyDefaults.propagationWait),
+    propagationBudget: scaled(policyDefaults.propagationBudget, 15_000),
+    cacheInvalidationWait: scaled(policyDefaults.cacheInvalidationWait),
+    quietPeriod: scaled(policyDefaults.quietPeriod),
+    usageLag: each(usageLag),
+    graceCeiling: { after: scaled(graceCeiling.after, 60_000) },
+    soak: scaled(policyDefaults.soak),
+    personDeadline: scaled(policyDefaults.personDeadline, 600_000),
+    revokeAlertAfter: scaled(policyDefaults.revokeAlertAfter, 15_000),
+    dead: Object.fromEntries(
+      Object.entries(dead).map(([kind, rule]) => {
+        const [answers = "", span = ""] = rule.split(" over ");
+        return [kind, `${answers} over ${scaled(span)}`];
+      }),
+    ),
+    emergency: {
+      installWithin: scaled(emergency.installWithin, 30_000),
+      revokeWithin: scaled(emergency.revokeWithin, 60_000),
+    },
+  };
+}
+
+/** As people write it: the largest unit that leaves a whole number. */
+function durationText(ms: number): string {
+  for (const [unit, unitMs] of [
+    ["h", 3_600_000],
+    ["m", 60_000],
+    ["s", 1_000],
+  ] as const) {
+    if (ms >= unitMs && ms % unitMs === 0) return `${ms / unitMs}${unit}`;
+  }
+  return `${ms}ms`;
+}

@@ -1,0 +1,95 @@
+import { slotActivities } from "../activities/slots.ts";
+import type { Inspection } from "../activities/contract.ts";
+import type { Credentials, Inventory, InventorySlot } from "../config.ts";
+import { RotationFailure } from "../domain/failure.ts";
+import { deadBudgetMs, type Policy } from "../domain/policy.ts";
+import { readableMs } from "../domain/duration.ts";
+import { createSealer } from "../sealing.ts";
+import { plugTogether } from "../worker.ts";
+import type { NormalRotationStart } from "../workflows/messages.ts";
+import { type Output, table } from "./output.ts";
+
+export interface DryRun {
+  slot: InventorySlot;
+  inventory: Inventory;
+  credentials: Credentials;
+  start: NormalRotationStart;
+  output: Output;
+}
+
+/** Makes the checks of the first step from here, and prints what a rotation would do. Writes nothing anywhere. */
+export async function dryRun({ slot, inventory, credentials, start, output }: DryRun): Promise<void> {
+  const none = (): never => {
+    throw new RotationFailure("RequestInvalid", "a dry run asks no other rotation and opens no key");
+  };
+  const dependencies = plugTogether({
+    inventory,
+    credentials,
+    sealing: { ...createSealer(inventory.sealing), open: none },
+    runs: { find: none, update: none },
+  });
+  const { heldKeyId, onlyIfDue } = start;
+  const found = await slotActivities(dependencies).inspectSlot({
+    slot: slot.name,
+    rotationId: "dry-run",
+    ...(heldKeyId === undefined ? {} : { heldKeyId }),
+    ...(onlyIfDue === undefined ? {} : { onlyIfDue }),
+  });
+  const waits = waitsOf(found);
+  output.result({ slot: slot.name, dryRun: true, ...found, waits }, describe(slot, found, waits));
+}
+
+function describe({ name, gateway, slot }: InventorySlot, found: Inspection, waits: PlannedWait[]): string {
+  const { held, due, staged, canIssue, sharedWith, warnings } = found;
+  const how = { mark: "by the mark", preview: "by the gateway's preview", operator: "as told" }[held.how];
+  const rows: [string, string | undefined][] = [
+    ["gateway", `${gateway}, alias ${slot.alias}`],
+    ["held key", `${held.id} (known ${how}${held.since === undefined ? "" : `, since ${held.since}`})`],
+    ["new key", canIssue ? "made at the provider" : "handed in by a person"],
+    ["proven", staged ? "on two aliases of the rotation's own, then in the slot" : "in place: in the slot only"],
+    ["old key", sharedWith.length === 0 ? "revoked at the end" : `kept: ${sharedWith.join(", ")} holds it too`],
+    ...waits.map(({ for: what, takes, atMost }): [string, string] => [
+      "wait",
+      `${what}: ${takes === undefined ? "" : `${takes}, `}at most ${atMost}`,
+    ]),
+    ...warnings.map((warning): [string, string] => ["warning", warning]),
+  ];
+  const headline = due.due ? `would be rotated (${due.reason})` : `would not be rotated: ${due.reason}`;
+  return `${name}: ${headline}; nothing was changed\n${table(rows)}`;
+}
+
+interface PlannedWait {
+  for: string;
+  takes?: string;
+  atMost: string;
+}
+
+/** The waits of a rotation by this policy, in their order, each with its bound. */
+function waitsOf({ policy, canIssue }: Inspection): PlannedWait[] {
+  const person = (what: string): PlannedWait => ({ for: what, atMost: policy.personDeadline });
+  const approval = (point: Policy["approval"]): PlannedWait[] =>
+    policy.approval === point ? [person(`an approval ${point.replace("-", " ")}`)] : [];
+  return [
+    canIssue
+      ? { for: "the new key to work at the provider", atMost: policy.settleBudget }
+      : person("a person to hand in the new key"),
+    ...approval("before-install"),
+    {
+      for: "the new value to reach the edges",
+      takes: policy.propagationWait,
+      atMost: policy.propagationBudget,
+    },
+    {
+      for: "caches to drop the old key",
+      takes: policy.cacheInvalidationWait,
+      atMost: policy.cacheInvalidationWait,
+    },
+    { for: "the old key to be idle", takes: policy.quietPeriod, atMost: policy.graceCeiling.after },
+    ...approval("before-revoke"),
+    {
+      for: "the old key to be refused everywhere",
+      takes: policy.dead.span,
+      atMost: readableMs(deadBudgetMs(policy)),
+    },
+  ];
+}

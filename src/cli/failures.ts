@@ -1,0 +1,67 @@
+import { isGrpcServiceError, WorkflowFailedError } from "@temporalio/client";
+import { ApplicationFailure, CancelledFailure, TerminatedFailure, TimeoutFailure } from "@temporalio/common";
+
+import { RotationFailure } from "../domain/failure.ts";
+import type { RotationResult } from "../domain/rotation.ts";
+import { maskSecrets } from "../redacted.ts";
+
+/** What the command line says about a failure: its type, one sentence with the next move, the result so far. */
+export interface CommandFailure {
+  type: string;
+  message: string;
+  result?: RotationResult;
+}
+
+export const exitCodes = { done: 0, failed: 1, wrongInput: 2, waitingForPerson: 3, refused: 4, interrupted: 130 };
+
+/** The exit code of a failure, by its type. */
+export function exitCodeOf(type: string): number {
+  if (type === "InvalidInput") return exitCodes.wrongInput;
+  if (type === "SlotBusy") return exitCodes.refused;
+  return exitCodes.failed;
+}
+
+/** Any error as a sentence for people; never a stack, never a key. */
+export function describeFailure(error: unknown): CommandFailure {
+  const failure = rawFailure(error);
+  const [firstLine = ""] = maskSecrets(failure.message).split("\n");
+  return { ...failure, message: firstLine };
+}
+
+function rawFailure(error: unknown): CommandFailure {
+  if (error instanceof RotationFailure) return { type: error.type, message: error.message };
+  if (error instanceof WorkflowFailedError) return howItFailed(error);
+  if (error instanceof ApplicationFailure) {
+    const [result] = error.details ?? [];
+    return {
+      type: error.type ?? "Unexpected",
+      message: error.message,
+      ...(isResult(result) ? { result } : {}),
+    };
+  }
+  if (isGrpcServiceError(error)) {
+    return { type: "Unavailable", message: `Temporal refused the call: ${error.details || error.message}` };
+  }
+  return { type: "Unexpected", message: error instanceof Error ? error.message : String(error) };
+}
+
+function howItFailed({ cause, message }: WorkflowFailedError): CommandFailure {
+  if (cause instanceof CancelledFailure) {
+    return { type: "Cancelled", message: "the rotation was cancelled before it did anything" };
+  }
+  if (cause instanceof TerminatedFailure) {
+    return {
+      type: "Terminated",
+      message:
+        "the rotation was terminated from outside and cleaned up nothing: start it again, which sweeps what it left",
+    };
+  }
+  if (cause instanceof TimeoutFailure) {
+    return { type: "TimedOut", message: "the rotation ran into its execution timeout: start it again without one" };
+  }
+  return cause === undefined ? { type: "Unexpected", message } : rawFailure(cause);
+}
+
+function isResult(value: unknown): value is RotationResult {
+  return typeof value === "object" && value !== null && "outcome" in value && "steps" in value;
+}

@@ -1,0 +1,65 @@
+import { Command, CommanderError } from "commander";
+
+import { version } from "../version.ts";
+import { abortCommand } from "./abort.ts";
+import { approveCommand } from "./approve.ts";
+import { devCommand } from "./dev.ts";
+import { describeFailure, exitCodeOf, exitCodes } from "./failures.ts";
+import { printFailure } from "./output.ts";
+import { rotateCommand } from "./rotate.ts";
+import { sandboxCommand } from "./sandbox.ts";
+import { sealKeyCommand } from "./seal-key.ts";
+import { statusCommand } from "./status.ts";
+import { workerCommand } from "./worker.ts";
+
+/** The whole command line. Each command is a file beside this one. */
+export function createProgram(): Command {
+  const program = new Command("keyturn")
+    .description("rotates the AI-provider keys that Cloudflare AI Gateway serves, without a failed request")
+    .version(version, "-V, --version", "print the version")
+    .helpCommand("help [command]", "print the help of a command")
+    .showSuggestionAfterError()
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined }) // printed in `main`, as any other failure
+    .addHelpText("after", "\nExit codes: 0 done, 1 failed, 2 wrong usage or input, 3 waiting for a person, 4 refused.");
+  const commands = [
+    rotateCommand(),
+    statusCommand(),
+    approveCommand(),
+    abortCommand(),
+    workerCommand(),
+    sealKeyCommand(),
+    devCommand(),
+    sandboxCommand(),
+  ];
+  for (const command of commands) program.addCommand(command.copyInheritedSettings(program));
+  return program;
+}
+
+/** Runs the command line and sets the exit code; never rejects. */
+export async function main(args: string[]): Promise<void> {
+  try {
+    await createProgram().parseAsync(args, { from: "user" });
+  } catch (error) {
+    process.exitCode = explain(error, args);
+  }
+  // A connection that still winds down must not keep a finished command alive.
+  setTimeout(() => process.exit(), 2_000).unref();
+}
+
+function explain(error: unknown, args: string[]): number {
+  const json = args.includes("--json");
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return exitCodes.done;
+    if (error.code === "commander.help") {
+      printFailure({ type: "InvalidInput", message: "say what to do: one of the commands above" }, json);
+    } else {
+      const said = error.message.replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ");
+      printFailure({ type: "InvalidInput", message: `${said.replace(/\.$/, "")} (see keyturn --help)` }, json);
+    }
+    return exitCodes.wrongInput;
+  }
+  const failure = describeFailure(error);
+  printFailure(failure, json);
+  return exitCodeOf(failure.type);
+}

@@ -1,0 +1,22 @@
+import { WorkflowNotFoundError, type WorkflowHandle } from "@temporalio/client";
+
+import { RotationFailure } from "../domain/failure.ts";
+import { slotWorkflowId } from "../domain/rotation.ts";
+import type { Temporal } from "../temporal/client.ts";
+
+/** The rotation of a slot that runs now. Fails with `InvalidInput` when there is none. */
+export async function runningRotation({ client }: Temporal, slot: string): Promise<WorkflowHandle> {
+  const workflowId = slotWorkflowId(slot);
+  const found = await client.workflow
+    .getHandle(workflowId)
+    .describe()
+    .catch((error: unknown) => {
+      if (error instanceof WorkflowNotFoundError) return undefined;
+      throw error;
+    });
+  if (found?.status.name === "RUNNING") return client.workflow.getHandle(workflowId, found.runId);
+  throw new RotationFailure(
+    "InvalidInput",
+    `no rotation of ${slot} is running: keyturn status ${slot} says how the last one ended`,
+  );
+}
