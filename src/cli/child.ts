@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -25,7 +26,7 @@ export interface ChildOptions {
 }
 
 /** The command line itself, for starting it again as a child. */
-export const keyturnScript = fileURLToPath(new URL("../../../bin/keyturn.js", import.meta.url));
+export const keyturnScript = scriptPath();
 
 /** Starts `node args…` in a process group of its own, so that Ctrl-C reaches us alone and we stop things in order. */
 export function startChild(args: string[], { env, cwd, onLine, onErrorLine }: ChildOptions): Child {
@@ -75,6 +76,14 @@ export function startChild(args: string[], { env, cwd, onLine, onErrorLine }: Ch
 
 function hasEnded({ exitCode, signalCode, pid }: ChildProcess): boolean {
   return pid === undefined || exitCode !== null || signalCode !== null;
+}
+
+/** Three levels up in the build, two in the sources. */
+function scriptPath(): string {
+  const places = ["../../../bin/keyturn.js", "../../bin/keyturn.js"].map((place) =>
+    fileURLToPath(new URL(place, import.meta.url)),
+  );
+  return places.find((place) => existsSync(place)) ?? "bin/keyturn.js";
 }
 
 /** Our own variables and the vendors', which a sandbox's child must take from the sandbox alone. */

@@ -13,6 +13,8 @@ export interface DevDirectory {
   sealingKey: string;
   /** An empty profile in place of the user's own Temporal profiles, which are about other servers. */
   temporalConfig: string;
+  /** Keeps the environment in a file that a shell can read. */
+  writeEnvironment(env: Record<string, string>): void;
   remove(): void;
 }
 
@@ -30,7 +32,11 @@ export async function createDevDirectory(directory: string, timeScale: number): 
     const temporalConfig = join(run, "temporal.toml");
     writeFileSync(temporalConfig, "[profile.default]\n");
     const remove = (): void => rmSync(run, { recursive: true, force: true });
-    return { path: run, inventory, sealingKey, temporalConfig, remove };
+    const writeEnvironment = (env: Record<string, string>): void => {
+      const lines = Object.entries(env).map(([name, value]) => `${name}=${JSON.stringify(value)}\n`);
+      writeFileSync(join(run, "env"), lines.join(""), { mode: 0o600 });
+    };
+    return { path: run, inventory, sealingKey, temporalConfig, writeEnvironment, remove };
   } catch (error) {
     if (error instanceof RotationFailure) throw error;
     throw new RotationFailure(

@@ -127,6 +127,7 @@ class Stage {
       KEYTURN_CONFIG: this.#directory.inventory,
       KEYTURN_SEALING_KEY_FILE: this.#directory.sealingKey,
     };
+    this.#directory.writeEnvironment(env);
     if (this.#ending) return undefined;
     if (this.#flags.worker) await this.#startWorker(env, this.#directory.path);
     void this.#watchTemporal(this.#temporal);
@@ -182,6 +183,7 @@ class Stage {
 function print({ control, env, temporal, worker }: Ready, { timeScale }: Flags, output: Output): void {
   const lines = Object.entries(env).map(([name, value]) => `${name}=${value}`);
   output.result({ ready: true, control, env, temporal, worker }, lines.join("\n"));
+  output.say(`in another terminal: set -a; . ${env["KEYTURN_CONFIG"]?.replace(/keyturn\.yaml$/, "env")}; set +a`);
   output.say(
     `ready at time scale ${timeScale}: Temporal UI ${temporal.ui ?? "none"}, sandbox control ${control}; stop with Ctrl-C`,
   );

@@ -13,6 +13,7 @@ import { exitCodeOf, exitCodes } from "./failures.ts";
 import { createOutput, type Output, printFailure } from "./output.ts";
 import { readSlot } from "./slot-argument.ts";
 import { needsPerson } from "./needs-person.ts";
+import { onStdinEnd } from "./stdin-leash.ts";
 import { nobodyWorks, watchRotation } from "./watch.ts";
 
 interface Flags {
@@ -23,6 +24,7 @@ interface Flags {
   detach?: true;
   env?: string;
   json?: true;
+  untilStdinEnds?: true;
 }
 
 export function rotateCommand(): Command {
@@ -36,11 +38,13 @@ export function rotateCommand(): Command {
     .option("--detach", "start it and return at once")
     .option("--env <environment>", "environment of a slot given without one (default: NODE_ENV, then the inventory's)")
     .option("--json", "print the result as one JSON document")
+    .addOption(onStdinEnd.option())
     .action(rotate);
 }
 
 async function rotate(text: string, flags: Flags): Promise<void> {
   const output = createOutput(flags);
+  if (flags.untilStdinEnds === true) onStdinEnd.run(() => process.exit(exitCodes.interrupted));
   const env = readEnvironment();
   const inventory = loadInventory(env);
   const slot = readSlot(text, { inventory, env, chosen: flags.env });
