@@ -30,19 +30,21 @@ export interface IdleFacts {
 export type IdleVerdict =
   /** `lastUsed` is the end of the last bucket that shows use of the old key, where one was ever seen. */
   | { kind: "idle"; horizon: number; lastUsed?: number }
-  | { kind: "used"; horizon: number; lastUsed: number; askAt: number; probeAt: number }
+  /** In use since the wait began, whether or not the data shows the new key yet. */
+  | { kind: "used"; horizon?: number; lastUsed: number; askAt: number; probeAt: number }
   /** Not enough of the data has arrived to judge. */
   | { kind: "too early"; horizon?: number; lastUsed?: number; askAt: number; probeAt: number };
 
 /**
  * Up to when the provider's data counts: the end of the newest bucket that shows use of the new key, or the
- * provider's own word, each less one bucket, and never later than now less the usage lag. Nothing where the data shows
- * no use of the new key since it was installed: then "no rows" says nothing about the old key either.
+ * provider's own word, and never later than now less the usage lag, each less one bucket: rows of a bucket come the lag
+ * after its end, and neighbours may come in the wrong order. Nothing where the data shows no use of the new key since
+ * it was installed: then "no rows" says nothing about the old key either.
  */
 export function horizonOf(facts: IdleFacts): number | undefined {
   const newest = newKeySeenUntil(facts);
   if (newest === undefined) return undefined;
-  return Math.min((facts.refreshedAt ?? newest) - facts.bucketMs, facts.now - facts.usageLagMs);
+  return Math.min(facts.refreshedAt ?? newest, facts.now - facts.usageLagMs) - facts.bucketMs;
 }
 
 /** The end of the newest bucket, begun after the install, in which the new key served a request. */
@@ -71,15 +73,9 @@ export function judgeIdle(facts: IdleFacts): IdleVerdict {
     return { kind: "idle", horizon, ...(lastUsed === undefined ? {} : { lastUsed }) };
   }
   const plan = nextAsk({ quietUntil, now: facts.now, usageLagMs: facts.usageLagMs, bucketMs: facts.bucketMs });
-  if (horizon !== undefined && lastUsed !== undefined && lastUsed > facts.since) {
-    return { kind: "used", horizon, lastUsed, ...plan };
-  }
-  return {
-    kind: "too early",
-    ...(horizon === undefined ? {} : { horizon }),
-    ...(lastUsed === undefined ? {} : { lastUsed }),
-    ...plan,
-  };
+  const shown = horizon === undefined ? {} : { horizon };
+  if (lastUsed !== undefined && lastUsed > facts.since) return { kind: "used", ...shown, lastUsed, ...plan };
+  return { kind: "too early", ...shown, ...(lastUsed === undefined ? {} : { lastUsed }), ...plan };
 }
 
 /**
