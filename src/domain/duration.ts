@@ -23,8 +23,8 @@ export function durationOf(ms: number): Duration {
 
 /** Milliseconds for people: the two largest units that matter (`1h 5m`, `12.5s`, `340ms`). */
 export function readableMs(ms: number): string {
-  if (ms < 1_000) return `${Math.max(0, Math.round(ms))}ms`;
-  if (ms < 60_000) return `${Number((ms / 1_000).toFixed(1))}s`;
+  if (Math.round(ms) < 1_000) return `${Math.max(0, Math.round(ms))}ms`;
+  if (ms < 59_950) return `${Number((ms / 1_000).toFixed(1))}s`;
   const parts: string[] = [];
   let rest = Math.round(ms / 1_000);
   for (const [unit, seconds] of [

@@ -99,7 +99,7 @@ export function decideDue(facts: DueFacts): { due: boolean; reason: string } {
     ({ heldSince }) => (heldSince === undefined ? { due: true, reason: "the age of the key is unknown" } : undefined),
     ({ heldUntil, now, every }) =>
       heldUntil !== undefined && heldUntil - now < inMs(every) / 2
-        ? { due: true, reason: `the key expires in ${readableMs(heldUntil - now)}` }
+        ? { due: true, reason: expiryOf(heldUntil - now) }
         : undefined,
     ({ heldSince = 0, now, every }) =>
       now - heldSince < inMs(every)
@@ -111,6 +111,10 @@ export function decideDue(facts: DueFacts): { due: boolean; reason: string } {
     if (decision !== undefined) return decision;
   }
   return { due: true, reason: `the key is older than ${facts.every}` };
+}
+
+function expiryOf(leftMs: number): string {
+  return leftMs > 0 ? `the key expires in ${readableMs(leftMs)}` : `the key expired ${readableMs(-leftMs)} ago`;
 }
 
 /**
