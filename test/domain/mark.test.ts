@@ -1,0 +1,95 @@
+import { describe, expect, test } from "vitest";
+
+import { disbelieveMark, formatMark, type Mark, masksAgree, maskTells, parseMark } from "../../src/domain/mark.ts";
+
+const at = new Date("2026-11-20T10:00:00.000Z");
+const mark: Mark = { keyId: "key_1", rotationId: "rot-1", fingerprint: "0123456789abcdef", at };
+const later = (ms: number): Date => new Date(at.getTime() + ms);
+const minute = 60_000;
+
+describe("reading and writing", () => {
+  test("writes the mark as the design has it, and reads the same back", () => {
+    const text = formatMark(mark);
+    expect(text).toBe("keyturn/1 key=key_1 rot=rot-1 fp=0123456789abcdef at=2026-11-20T10:00:00.000Z");
+    expect(parseMark(text)).toEqual(mark);
+  });
+
+  test("reads a mark of an id with slashes and dots, as other providers have", () => {
+    const other = { ...mark, keyId: "projects/1/locations/global/keys/a.b-c" };
+    expect(parseMark(formatMark(other))).toEqual(other);
+  });
+
+  test.each([
+    undefined,
+    "",
+    "made by hand",
+    "keyturn copy for rotation rot-1",
+    "keyturn/2 key=key_1 rot=rot-1 fp=0123456789abcdef at=2026-11-20T10:00:00.000Z",
+    "keyturn/1 key=key_1 rot=rot-1 fp=0123456789ABCDEF at=2026-11-20T10:00:00.000Z",
+    "keyturn/1 key=key_1 rot=rot-1 fp=0123 at=2026-11-20T10:00:00.000Z",
+    "keyturn/1 key= rot=rot-1 fp=0123456789abcdef at=2026-11-20T10:00:00.000Z",
+    "keyturn/1 key=key_1 rot=rot-1 fp=0123456789abcdef at=yesterday",
+    `note: ${formatMark(mark)}`,
+    `${formatMark(mark)} (checked by Kim)`,
+  ])("takes %j for no mark", (comment) => {
+    expect(parseMark(comment)).toBeUndefined();
+  });
+});
+
+describe("believing (promise 3: a slot's key is known, not guessed)", () => {
+  test.each([0, 1, 5 * minute, -5 * minute])("believes a mark %d ms from its secret's last write", (ms) => {
+    expect(disbelieveMark(mark, { secretModified: later(ms) })).toBeUndefined();
+  });
+
+  test.each([5 * minute + 1, -5 * minute - 1, 86_400_000])("disbelieves one that is %d ms away", (ms) => {
+    expect(disbelieveMark(mark, { secretModified: later(ms) })).toContain("modified at");
+  });
+
+  const evidence = { secretModified: at, preview: "****zzzz", maskedValue: "sk-svc...9AbC" };
+
+  test("disbelieves a mark whose key looks unlike a preview taken since", () => {
+    expect(disbelieveMark(mark, { ...evidence, previewModified: at })).toContain("preview is not that of key key_1");
+    expect(disbelieveMark(mark, { ...evidence, previewModified: later(minute) })).toContain("preview");
+  });
+
+  test("lets a preview from before the mark say nothing", () => {
+    expect(disbelieveMark(mark, { ...evidence, previewModified: later(-1) })).toBeUndefined();
+    expect(disbelieveMark(mark, evidence)).toBeUndefined();
+  });
+
+  test("believes a mark whose key looks like the preview, or whose key nobody masks", () => {
+    expect(disbelieveMark(mark, { ...evidence, preview: "****9AbC", previewModified: at })).toBeUndefined();
+    expect(
+      disbelieveMark(mark, { secretModified: at, preview: "****zzzz", previewModified: later(minute) }),
+    ).toBeUndefined();
+  });
+});
+
+describe("masks", () => {
+  test.each([
+    ["****9AbC", "sk-svc...9AbC"],
+    ["sk-s********9AbC", "sk-svc...9AbC"],
+    ["…9AbC", "****xy9AbC"],
+    ["sk-svcacct-abc…", "sk-svc...9AbC"],
+    ["9AbC", "sk-svc...9AbC"],
+    ["AIza...7-_x", "****7-_x"],
+  ])("%s and %s can be of one value", (one, other) => {
+    expect(masksAgree(one, other)).toBe(true);
+    expect(masksAgree(other, one)).toBe(true);
+  });
+
+  test.each([
+    ["****9AbC", "sk-svc...9Abc"],
+    ["sk-proj...9AbC", "sk-svc...9AbC"],
+    ["****8AbC", "****9AbC"],
+  ])("%s and %s cannot", (one, other) => {
+    expect(masksAgree(one, other)).toBe(false);
+    expect(masksAgree(other, one)).toBe(false);
+  });
+
+  test("a mask tells keys apart from four characters of the ending on", () => {
+    expect(maskTells("****9AbC")).toBe(true);
+    expect(maskTells("sk-svc...9AbC")).toBe(true);
+    for (const mask of ["****AbC", "********", "", "sk-svcacct-abc…"]) expect(maskTells(mask)).toBe(false);
+  });
+});
