@@ -42,7 +42,7 @@ export async function startVendor(): Promise<Vendor> {
         path: url.pathname,
         query: url.searchParams,
         headers: request.headers,
-        body: text === "" ? undefined : (JSON.parse(text) as unknown),
+        body: text === "" ? undefined : readBody(text),
       });
       answer(response, queue.shift() ?? { status: 599, body: { error: "nothing was prepared" } });
     });
@@ -57,6 +57,15 @@ export async function startVendor(): Promise<Vendor> {
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
   };
+}
+
+/** JSON, or the text itself where it is none (a form). */
+function readBody(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
 }
 
 function answer(response: ServerResponse, { status = 200, headers = {}, body, fault }: VendorReply): void {
