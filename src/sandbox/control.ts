@@ -1,4 +1,6 @@
 /** The sandbox's own address: faults, the record, and what only a sandbox can tell or do. */
+import { anthropicConsoleRoutes } from "./anthropic-console.ts";
+import type { AnthropicState } from "./anthropic-state.ts";
 import type { CloudflareState } from "./cloudflare-state.ts";
 import { bindingName } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";
@@ -15,6 +17,7 @@ import { match, route } from "./routes.ts";
 
 export interface ControlParts {
   state: CloudflareState;
+  anthropic: AnthropicState;
   settings: Settings;
   clock: Clock;
   edges: Edges;
@@ -33,6 +36,18 @@ const changeable = [
   "settleMs",
   "deathMs",
   "listLagMs",
+  "anthropicSettleMs",
+  "anthropicDeathMs",
+  "reviveMs",
+  "anthropicKeyLimit",
+  "googleSettleMs",
+  "googleDeathMs",
+  "googleStandardDeathMs",
+  "operationMs",
+  "googleQuota",
+  "monitoringNamesServiceAccount",
+  "dialect",
+  "purgeMs",
   "activationMs",
   "logLagMs",
   "auditLagMs",
@@ -115,6 +130,7 @@ export function createControl(parts: ControlParts): Service {
       }),
     ),
     route("GET", "/slots", undefined, () => json(200, { slots: slots(parts) })),
+    ...anthropicConsoleRoutes({ state: parts.anthropic, clock, keys }),
   ];
 
   return {

@@ -20,17 +20,20 @@ export interface Upstream {
   /** The slug in the gateway's paths and secret names. */
   slug: string;
   service: Service;
-  /** Headers by which a request brings a credential of its own. */
-  credentialHeaders: readonly string[];
   /** Sets the stored key on the request. */
   authorize(headers: Record<string, string | undefined>, key: string): void;
   /** The provider's path for what follows the slug. */
   path(rest: string): string;
-  /** The key of a request that brought its own; for the record. */
-  keyOf(headers: Record<string, string | undefined>): string | undefined;
+  /** What a request brings as a credential of its own, be it a placeholder; undefined for none. */
+  keyOf(headers: Record<string, string | undefined>, rest: string): string | undefined;
   /** Turns an OpenAI-shaped chat call into the provider's own. */
-  compat(body: Record<string, unknown>): { rest: string; body: Record<string, unknown> };
-  /** Turns the provider's answer to such a call back. */
+  compat(body: Record<string, unknown>): {
+    rest: string;
+    body: Record<string, unknown>;
+    /** Added where the request lacks them. */
+    headers?: Record<string, string>;
+  };
+  /** Turns the provider's answer to such a call back; an error passes as it is. */
   fromCompat(reply: Reply): Reply;
   /** A model's answer that no key of ours paid for. */
   paidByCloudflare(request: Request): Reply;
@@ -143,7 +146,7 @@ export function createGateway(parts: GatewayParts): Service {
     }
     const call = upstream.compat({ ...body, model: model.join("/") });
     const reply = await throughCache(
-      request,
+      call.headers === undefined ? request : { ...request, headers: { ...call.headers, ...request.headers } },
       gateway,
       edge,
       upstream,
@@ -152,7 +155,7 @@ export function createGateway(parts: GatewayParts): Service {
       use,
       settings.compatHonoursAlias,
     );
-    return use.source === "key" || use.source === "request" ? upstream.fromCompat(reply) : reply;
+    return use.source === "none" ? reply : upstream.fromCompat(reply);
   }
 
   function mayRun(request: Request): boolean {
@@ -214,9 +217,10 @@ export function createGateway(parts: GatewayParts): Service {
     honoursAlias: boolean,
   ): Promise<Reply> {
     const headers = passedHeaders(request.headers);
-    if (upstream.credentialHeaders.some((name) => headers[name] !== undefined)) {
+    const own = upstream.keyOf(headers, rest);
+    if (own !== undefined) {
       use.source = "request";
-      use.keyId = keys.byValue(upstream.keyOf(headers) ?? "")?.id;
+      use.keyId = keys.byValue(own)?.id;
       return callUpstream(request, gateway, upstream, rest, headers, body);
     }
     const named = honoursAlias ? request.headers["cf-aig-byok-alias"] : undefined;

@@ -1,4 +1,7 @@
 /** The outside world, played: one process, real HTTP, real state, the wall clock. See docs/sandbox.md. */
+import { createAnthropicState } from "./anthropic-state.ts";
+import { anthropicUpstream } from "./anthropic-upstream.ts";
+import { createAnthropic } from "./anthropic.ts";
 import { createClock } from "./clock.ts";
 import { bindingAt, createCloudflareState } from "./cloudflare-state.ts";
 import { createCloudflare } from "./cloudflare.ts";
@@ -23,6 +26,7 @@ import { createUsage } from "./usage.ts";
 
 export type { EdgeOptions, SandboxOptions, UsageLag } from "./options.ts";
 export type { ExchangeEvent, ExchangeHook } from "./exchange.ts";
+export { anthropicSpendLimit } from "./anthropic-errors.ts";
 export { insufficientQuota } from "./openai.ts";
 
 export interface Sandbox {
@@ -46,7 +50,8 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   const exchange = createExchange({ faults, record, clock, hook: settings.hooks });
   const state = createCloudflareState(hexId());
   const openaiState = createOpenAiState();
-  const seed = plant({ cloudflare: state, openai: openaiState, keys, clock });
+  const anthropicState = createAnthropicState();
+  const seed = plant({ cloudflare: state, openai: openaiState, anthropic: anthropicState, keys, clock });
 
   const openai = createOpenAi({
     state: openaiState,
@@ -54,6 +59,14 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     clock,
     keys,
     usage: createUsage({ clock, settings, provider: "openai" }),
+    chance: chance(settings.seed),
+  });
+  const anthropic = createAnthropic({
+    state: anthropicState,
+    settings,
+    clock,
+    keys,
+    usage: createUsage({ clock, settings, provider: "anthropic" }),
     chance: chance(settings.seed),
   });
   const edges = createEdges(settings.edges, clock, (name, moment) =>
@@ -67,7 +80,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     exchange,
     keys,
     record,
-    upstreams: [openAiUpstream(openai, clock)],
+    upstreams: [openAiUpstream(openai, clock), anthropicUpstream(anthropic, clock)],
   });
 
   const open: Listening[] = [];
@@ -91,6 +104,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
       exchange,
     );
     const openaiOrigin = await start(openai, exchange);
+    const anthropicOrigin = await start(anthropic, exchange);
     Object.assign(env, {
       CLOUDFLARE_ACCOUNT_ID: state.accountId,
       CLOUDFLARE_API_TOKEN: seed["controlToken"],
@@ -100,9 +114,11 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
       CLOUDFLARE_GATEWAY_BASE_URL: `${gatewayOrigin}/v1`,
       OPENAI_ADMIN_KEY: seed["openaiAdminKey"],
       OPENAI_BASE_URL: `${openaiOrigin}/v1`,
+      ANTHROPIC_ADMIN_KEY: seed["anthropicAdminKey"],
+      ANTHROPIC_BASE_URL: anthropicOrigin,
     });
     const control = await start(
-      createControl({ state, settings, clock, edges, faults, keys, record, env, seed }),
+      createControl({ state, anthropic: anthropicState, settings, clock, edges, faults, keys, record, env, seed }),
       plain,
     );
     return { control, env, seed, close };

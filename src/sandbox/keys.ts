@@ -16,6 +16,8 @@ export interface Key {
   revokedAt: number | undefined;
   /** When it really stops working, known once it was revoked or disabled. */
   deadAt: number | undefined;
+  /** When it works again, after its end was taken back. */
+  revivesAt: number | undefined;
   /** By clients of the gateway. */
   lastUsedAt: number | undefined;
   /** By anybody, as the provider saw it. */
@@ -63,6 +65,7 @@ export function createKeys(clock: Clock): Keys {
         disabledAt: undefined,
         revokedAt: undefined,
         deadAt: undefined,
+        revivesAt: undefined,
         lastUsedAt: undefined,
         uses: [],
         usesByEdge: new Map(),

@@ -14,6 +14,7 @@ const models = [
   "gpt-5-nano",
   "gpt-4o",
   "gpt-4o-mini",
+  "gpt-4",
   "text-embedding-3-small",
   "text-embedding-3-large",
 ];

@@ -7,7 +7,6 @@ import { wholesaleCall } from "./openai-models.ts";
 export const openAiUpstream = (service: Service, clock: Clock): Upstream => ({
   slug: "openai",
   service,
-  credentialHeaders: ["authorization"],
   authorize(headers, key) {
     headers["authorization"] = `Bearer ${key}`;
   },

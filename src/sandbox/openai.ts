@@ -4,6 +4,7 @@
  * unknown; it gets that of a wrong one here.
  */
 import type { Reply, Request, Service } from "./exchange.ts";
+import { accepts } from "./key-life.ts";
 import type { Key } from "./keys.ts";
 import { adminRoutes } from "./openai-admin.ts";
 import type { OpenAiParts, OpenAiProblem } from "./openai-errors.ts";
@@ -18,16 +19,8 @@ export function createOpenAi(parts: OpenAiParts): Service {
   const { state, settings, clock, keys, chance } = parts;
   const routes = [...adminRoutes(parts), ...usageRoutes(parts)];
 
-  /** Whether the provider would take the key at this moment; close to its birth and its end it is a matter of luck. */
-  function accepts(key: Key): boolean {
-    const now = clock.now();
-    if (key.expiresAt !== undefined && key.expiresAt <= now) return false;
-    if (now < key.createdAt + clock.span(settings.settleMs)) return chance() < 0.5;
-    const ended = key.revokedAt ?? key.disabledAt;
-    if (ended === undefined || key.deadAt === undefined) return true;
-    if (now >= key.deadAt) return false;
-    return now < ended + (key.deadAt - ended) / 2 || chance() < 0.5;
-  }
+  const works = (key: Key): boolean =>
+    accepts(key, clock.now(), chance, { settleMs: clock.span(settings.settleMs), refusedFor: 0, worksFor: 0.5 });
 
   async function handle(request: Request): Promise<Reply> {
     const value = request.headers["authorization"]?.replace(/^Bearer /, "");
@@ -41,7 +34,7 @@ export function createOpenAi(parts: OpenAiParts): Service {
     const known = state.adminKeys.get(value);
     const admin = (known?.expiresAt ?? Infinity) > clock.now() ? known : undefined;
     const key = keys.byValue(value);
-    if (admin === undefined && (key === undefined || key.provider !== "openai" || !accepts(key))) {
+    if (admin === undefined && (key === undefined || key.provider !== "openai" || !works(key))) {
       const reply = incorrectKey(value);
       return { ...reply, facts: { keyId: key?.id } };
     }

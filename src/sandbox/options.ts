@@ -41,6 +41,30 @@ export interface Settings {
   deathMs: number;
   /** How late lists are, at Cloudflare and at providers. Reading one object by id is not late. */
   listLagMs: number;
+  /** A new Anthropic key may be refused for so long. */
+  anthropicSettleMs: number;
+  /** An Anthropic key made inactive or archived works for half of this, and now and then for the rest. */
+  anthropicDeathMs: number;
+  /** From making an Anthropic key active again, or undeleting one of Google's, until it works. */
+  reviveMs: number;
+  /** Active keys that Anthropic allows the organisation and each workspace; 0 for no limit. Making one active past it is refused. */
+  anthropicKeyLimit: { organization: number; workspace: number };
+  /** A new key of Google's is surely refused for the first quarter of this, and now and then for the rest. */
+  googleSettleMs: number;
+  /** A deleted auth key (`AQ.`) works for half of this, and now and then for the rest. */
+  googleDeathMs: number;
+  /** A deleted standard key (`AIza`) works erratically for a time between these (8 to 23 minutes, Aikido 2026-05-21). */
+  googleStandardDeathMs: { minMs: number; maxMs: number };
+  /** How long an operation of the API Keys API takes. */
+  operationMs: number;
+  /** Calls a minute for a Google project. */
+  googleQuota: { reads: number; writes: number };
+  /** Whether Monitoring names the service account of an auth key, not the key (unknown of the real service). */
+  monitoringNamesServiceAccount: boolean;
+  /** `guide`: the gateway's logs come one row a line, under the guide's names. Its other calls always answer. */
+  dialect: "secrets-store" | "guide";
+  /** From a purge (dialect `guide`) until the isolates have dropped what they cached. */
+  purgeMs: number;
   /** From a write until a secret's status turns `active`. */
   activationMs: number;
   /** How late rows of the gateway's logs are. */
@@ -83,12 +107,28 @@ export const defaultSettings: Settings = {
     { name: "sin", propagationMs: 20 * seconds, cacheTtlMs: 10 * minutes, isolates: 8 },
     { name: "gru", propagationMs: 45 * seconds, cacheTtlMs: 20 * minutes, isolates: 8 },
   ],
-  usageLag: { openai: { minMs: 6 * minutes, jitterMs: 1 * minutes } },
+  usageLag: {
+    openai: { minMs: 6 * minutes, jitterMs: 1 * minutes },
+    anthropic: { minMs: 3 * minutes, jitterMs: 1 * minutes },
+    google: { minMs: 20 * minutes, jitterMs: 8 * minutes },
+  },
   usageDisorder: true,
   lastUsedLagMs: 3 * minutes,
   settleMs: 4 * seconds,
   deathMs: 6 * seconds,
   listLagMs: 3 * seconds,
+  anthropicSettleMs: 2 * seconds,
+  anthropicDeathMs: 5 * seconds,
+  reviveMs: 10 * seconds,
+  anthropicKeyLimit: { organization: 0, workspace: 0 },
+  googleSettleMs: 2 * minutes,
+  googleDeathMs: 1 * minutes,
+  googleStandardDeathMs: { minMs: 8 * minutes, maxMs: 23 * minutes },
+  operationMs: 2 * seconds,
+  googleQuota: { reads: 240, writes: 120 },
+  monitoringNamesServiceAccount: false,
+  dialect: "secrets-store",
+  purgeMs: 2 * seconds,
   activationMs: 3 * seconds,
   logLagMs: 1 * seconds,
   auditLagMs: 1 * minutes,

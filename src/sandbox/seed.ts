@@ -1,5 +1,7 @@
 /** What is there when a sandbox starts: the two environments of the example inventory, keys issued long ago. */
 import { newGateway } from "./ai-gateway.ts";
+import type { AnthropicState } from "./anthropic-state.ts";
+import { newAnthropicAdminKey, newAnthropicValue } from "./anthropic-state.ts";
 import type { CloudflareState, Permission } from "./cloudflare-state.ts";
 import { preview, putConfig, putSecret, secretName } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";
@@ -24,6 +26,8 @@ interface Slot {
   project: string;
   serviceAccount: string;
   key: string;
+  workspace: string;
+  anthropicKey: string;
 }
 
 const slots: readonly Slot[] = [
@@ -32,24 +36,29 @@ const slots: readonly Slot[] = [
     project: "proj_abc",
     serviceAccount: "svc_acct_1",
     key: "key_prod_1",
+    workspace: "wrkspc_1",
+    anthropicKey: "apikey_prod_1",
   },
   {
     gateway: "github-ai-agent-staging",
     project: "proj_stg",
     serviceAccount: "svc_acct_2",
     key: "key_stg_1",
+    workspace: "wrkspc_2",
+    anthropicKey: "apikey_stg_1",
   },
 ];
 
 export interface SeedParts {
   cloudflare: CloudflareState;
   openai: OpenAiState;
+  anthropic: AnthropicState;
   keys: Keys;
   clock: Clock;
 }
 
 /** Fills the world and returns ids and credentials by name. */
-export function plant({ cloudflare, openai, keys, clock }: SeedParts): Record<string, string> {
+export function plant({ cloudflare, openai, anthropic, keys, clock }: SeedParts): Record<string, string> {
   const at = clock.now() - longAgoMs;
   const seed: Record<string, string> = { accountId: cloudflare.accountId };
   for (const [name, permissions] of Object.entries(tokens)) {
@@ -85,14 +94,37 @@ export function plant({ cloudflare, openai, keys, clock }: SeedParts): Record<st
     });
     openai.keyIds.set(key.id, key.id, at);
     serve(cloudflare, { gateway, storeId, slug: "openai", value: key.value }, at);
-    const label = gateway.endsWith("-prod") ? "production" : "staging";
+    const label = labelOf(gateway);
     seed[`${label}Gateway`] = gateway;
     seed[`${label}OpenaiKeyId`] = key.id;
     seed[`${label}OpenaiProject`] = project;
     seed[`${label}OpenaiServiceAccount`] = serviceAccount;
   }
+
+  const anthropicAdmin = newAnthropicAdminKey(["read", "write"]);
+  const anthropicReadOnly = newAnthropicAdminKey(["read"]);
+  anthropic.adminKeys.set(anthropicAdmin.value, anthropicAdmin).set(anthropicReadOnly.value, anthropicReadOnly);
+  seed["anthropicAdminKey"] = anthropicAdmin.value;
+  seed["anthropicReadOnlyAdminKey"] = anthropicReadOnly.value;
+  for (const { gateway, workspace, anthropicKey } of slots) {
+    anthropic.workspaces.set(workspace, { id: workspace, name: gateway, createdAt: at, archivedAt: undefined }, at);
+    const key = keys.add({
+      id: anthropicKey,
+      provider: "anthropic",
+      name: "made by hand",
+      value: newAnthropicValue(),
+      createdAt: at,
+      detail: { workspaceId: workspace, serviceAccountId: "svac_01Gateway", createdBy: "user_01SandboxPerson" },
+    });
+    anthropic.listed.set(key.id, { id: key.id, status: "active", name: key.name }, at);
+    serve(cloudflare, { gateway, storeId, slug: "anthropic", value: key.value }, at);
+    seed[`${labelOf(gateway)}AnthropicKeyId`] = key.id;
+    seed[`${labelOf(gateway)}AnthropicWorkspace`] = workspace;
+  }
   return seed;
 }
+
+const labelOf = (gateway: string): string => (gateway.endsWith("-prod") ? "production" : "staging");
 
 /** Puts a key into a gateway under alias `default`, as done by hand long ago; makes the gateway if need be. */
 export function serve(

@@ -35,12 +35,22 @@ export interface UsageBucket {
   rows: UsageRow[];
 }
 
+export interface UsageQuery {
+  startMs: number;
+  endMs: number;
+  widthMs: number;
+}
+
 export interface Usage {
   add(event: UsageEvent): void;
   /** Width of the bucket called `1m`, in milliseconds. */
   minuteMs(): number;
   /** Buckets from the one that holds `startMs` to the last that begins before `endMs`, as far as rows have arrived. */
-  buckets(query: { startMs: number; endMs: number; widthMs: number }): UsageBucket[];
+  buckets(query: UsageQuery): UsageBucket[];
+  /** Only those with rows, oldest first: cheap however long the time asked for. */
+  filled(query: UsageQuery): UsageBucket[];
+  /** Until when the data is sure to be whole, by the lag and the disorder that are set. */
+  wholeUntil(): number;
 }
 
 const keptBuckets = 60_000;
@@ -66,8 +76,38 @@ export function createUsage(parts: { clock: Clock; settings: Settings; provider:
     return [first, partial ? first + minuteMs() / 2 : first];
   }
 
+  function filled({ startMs, endMs, widthMs }: UsageQuery): UsageBucket[] {
+    const now = clock.now();
+    const minute = minuteMs();
+    const until = Math.min(endMs, now);
+    const firstIndex = Math.floor(startMs / widthMs);
+    const byIndex = new Map<number, UsageBucket>();
+    for (const [index, rows] of buckets) {
+      const place = Math.floor((index * minute + minute / 2) / widthMs);
+      if (place < firstIndex || place * widthMs >= until) continue;
+      const [first, rest] = arrivals(index);
+      if (first > now) continue;
+      let bucket = byIndex.get(place);
+      if (bucket === undefined) {
+        byIndex.set(place, (bucket = { startMs: place * widthMs, endMs: (place + 1) * widthMs, rows: [] }));
+      }
+      for (const { parts } of rows.values()) {
+        if (parts[0].requests > 0) bucket.rows.push(parts[0]);
+        if (rest <= now && parts[1].requests > 0) bucket.rows.push(parts[1]);
+      }
+    }
+    return [...byIndex.values()]
+      .filter(({ rows }) => rows.length > 0)
+      .sort((one, other) => one.startMs - other.startMs);
+  }
+
   return {
     minuteMs,
+    filled,
+    wholeUntil() {
+      const { minMs, jitterMs } = settings.usageLag[provider] ?? { minMs: 0, jitterMs: 0 };
+      return clock.now() - clock.span(minMs + jitterMs) - 1.5 * minuteMs();
+    },
     add(event) {
       const now = clock.now();
       const width = minuteMs();
@@ -92,26 +132,13 @@ export function createUsage(parts: { clock: Clock; settings: Settings; provider:
       row.tokensOut += event.tokensOut;
       row.costUsd += event.costUsd;
     },
-    buckets({ startMs, endMs, widthMs }) {
-      const now = clock.now();
-      const minute = minuteMs();
+    buckets(query) {
+      const { startMs, endMs, widthMs } = query;
+      const rows = new Map(filled(query).map((bucket) => [Math.round(bucket.startMs / widthMs), bucket.rows]));
       const answer: UsageBucket[] = [];
-      const firstIndex = Math.floor(startMs / widthMs);
-      const until = Math.min(endMs, now);
-      const byIndex = new Map<number, UsageBucket>();
-      for (let index = firstIndex; index * widthMs < until; index++) {
-        const bucket = { startMs: index * widthMs, endMs: (index + 1) * widthMs, rows: [] };
-        byIndex.set(index, bucket);
-        answer.push(bucket);
-      }
-      for (const [index, rows] of buckets) {
-        const bucket = byIndex.get(Math.floor((index * minute + minute / 2) / widthMs));
-        if (bucket === undefined) continue;
-        const [first, rest] = arrivals(index);
-        for (const { parts } of rows.values()) {
-          if (first <= now && parts[0].requests > 0) bucket.rows.push(parts[0]);
-          if (rest <= now && parts[1].requests > 0) bucket.rows.push(parts[1]);
-        }
+      const until = Math.min(endMs, clock.now());
+      for (let index = Math.floor(startMs / widthMs); index * widthMs < until; index++) {
+        answer.push({ startMs: index * widthMs, endMs: (index + 1) * widthMs, rows: rows.get(index) ?? [] });
       }
       return answer;
     },
