@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Client, WorkflowNotFoundError } from "@temporalio/client";
 import { loadClientConnectConfig } from "@temporalio/envconfig";
-import { DefaultLogger, NativeConnection, Runtime, Worker } from "@temporalio/worker";
+import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
 import type { Dependencies, Runs, SlotAccess } from "./activities/dependencies.ts";
 import { failureInterceptor } from "./activities/failures.ts";
@@ -61,16 +61,18 @@ export async function createWorker({
   connection,
   namespace,
   activities,
+  workflows = workflowCode(),
 }: {
   connection: NativeConnection;
   namespace: string;
   activities: RotationActivities;
+  workflows?: WorkflowCode;
 }): Promise<Worker> {
   return Worker.create({
     connection,
     namespace,
     taskQueue,
-    ...workflowCode(),
+    ...workflows,
     activities,
     interceptors: { activity: [() => ({ inbound: failureInterceptor() })] },
     shutdownGraceTime: "30 seconds",
@@ -165,8 +167,11 @@ export function runsOf(client: Client): Runs {
   };
 }
 
+/** Where a worker takes its workflows from. */
+export type WorkflowCode = Pick<WorkerOptions, "workflowBundle" | "workflowsPath">;
+
 /** The bundle made at build time, where there is one; else the sources, bundled at start. */
-function workflowCode(): { workflowBundle: { codePath: string } } | { workflowsPath: string } {
+function workflowCode(): WorkflowCode {
   const built = fileURLToPath(new URL("../workflow-bundle.js", import.meta.url));
   if (existsSync(built)) return { workflowBundle: { codePath: built } };
   return { workflowsPath: fileURLToPath(new URL("./workflows/index.ts", import.meta.url)) };

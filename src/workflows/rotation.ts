@@ -73,7 +73,8 @@ export class Rotation {
   #approval: string | undefined;
   #abort: string | undefined;
   #returnPassed = false;
-  #tellParent = workflowInfo().parent;
+  #follower = workflowInfo().parent?.workflowId;
+  #told: Promise<void> = Promise.resolve();
 
   constructor(kind: RotationKind, start: { slot: string }) {
     this.#kind = kind;
@@ -106,7 +107,10 @@ export class Rotation {
     } catch (error) {
       return await CancellationScope.nonCancellable(() => this.#stop(error));
     } finally {
-      await CancellationScope.nonCancellable(() => condition(allHandlersFinished));
+      await CancellationScope.nonCancellable(async () => {
+        await condition(allHandlersFinished);
+        await this.#told;
+      });
     }
   }
 
@@ -358,12 +362,11 @@ export class Rotation {
   #show(): void {
     const progress = this.progress();
     setCurrentDetails(describeProgress(progress));
-    if (this.#tellParent === undefined) return;
-    getExternalWorkflowHandle(this.#tellParent.workflowId)
-      .signal(followedProgressSignal, progress)
-      .catch(() => {
-        this.#tellParent = undefined; // it ended; this run goes on alone
-      });
+    if (this.#follower === undefined) return;
+    const follower = getExternalWorkflowHandle(this.#follower);
+    this.#told = CancellationScope.nonCancellable(() => follower.signal(followedProgressSignal, progress)).catch(() => {
+      this.#follower = undefined; // it ended; this run goes on alone
+    });
   }
 }
 

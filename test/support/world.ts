@@ -8,9 +8,10 @@ import { parseInventory, readCredentials } from "../../src/config.ts";
 import { taskQueue, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import { type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
 import { createSealing, generateSealingKey } from "../../src/sealing.ts";
+import { workflowBundle } from "./workflow-bundle.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
+import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
 import { createWorker, plugTogether, runsOf } from "../../src/worker.ts";
-import { searchAttributes } from "../../src/workflows/search-attributes.ts";
 
 /** The record the sandbox keeps, as far as tests ask for it. */
 export interface SandboxRecord {
@@ -49,7 +50,7 @@ export function scaledPolicy(scale: number, changes: Record<string, unknown> = {
 export async function startTemporal(): Promise<DevServer> {
   return startDevServer({
     headless: true,
-    searchAttributes: Object.values(searchAttributes).map(({ name }) => name),
+    searchAttributes: searchAttributeNames,
   });
 }
 
@@ -114,7 +115,12 @@ export async function startWorld({
     runs: runsOf(client),
   });
   const activities = { ...createActivities(dependencies), ...breakActivities(dependencies) };
-  const worker: Worker = await createWorker({ connection, namespace: temporal.namespace, activities });
+  const worker: Worker = await createWorker({
+    connection,
+    namespace: temporal.namespace,
+    activities,
+    workflows: await workflowBundle(),
+  });
   const running = worker.run();
   const flows: Traffic[] = [];
 

@@ -1,0 +1,147 @@
+import { Client } from "@temporalio/client";
+import { ApplicationFailure } from "@temporalio/common";
+import { TestWorkflowEnvironment } from "@temporalio/testing";
+import { DefaultLogger, Runtime } from "@temporalio/worker";
+
+import type { Inspection } from "../../src/activities/contract.ts";
+import type { RotationActivities } from "../../src/activities/index.ts";
+import { parseInventory } from "../../src/config.ts";
+import type { Policy } from "../../src/domain/policy.ts";
+import { slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
+import { findTestServer } from "../../src/temporal/binaries.ts";
+import { addSearchAttributes, searchAttributeNames } from "../../src/temporal/search-attributes.ts";
+import { createWorker } from "../../src/worker.ts";
+import { workflowBundle } from "./workflow-bundle.ts";
+
+export const slot = "production/openai";
+export const workflowId = slotWorkflowId(slot);
+
+/** A server that skips time, on which workflows run with activities that are played. */
+export interface Skipping {
+  env: TestWorkflowEnvironment;
+  client: Client;
+  /** Runs `body` while a worker serves these activities. */
+  withWorker<Result>(played: Played, body: () => Promise<Result>): Promise<Result>;
+  stop(): Promise<void>;
+}
+
+export async function startSkipping(): Promise<Skipping> {
+  Runtime.install({ logger: new DefaultLogger("ERROR") });
+  const { path } = await findTestServer();
+  const env = await TestWorkflowEnvironment.createTimeSkipping({
+    server: { executable: { type: "existing-path", path } },
+  });
+  await addSearchAttributes(env.connection, env.namespace ?? "default", searchAttributeNames);
+  return {
+    env,
+    client: env.client,
+    withWorker: async (played, body) => {
+      const worker = await createWorker({
+        connection: env.nativeConnection,
+        namespace: env.namespace ?? "default",
+        activities: played.activities,
+        workflows: await workflowBundle(),
+      });
+      return worker.runUntil(body);
+    },
+    stop: () => env.teardown(),
+  };
+}
+
+/** The policy of an inventory that sets nothing: the documented waits. */
+export function documentedPolicy(changes: Partial<Policy> = {}): Policy {
+  const inventory = parseInventory(
+    JSON.stringify({
+      installation: "acme",
+      account: "a",
+      environments: { production: { gateway: "gw" } },
+      slots: { [slot]: { openai: { project: "p", serviceAccount: "s" } } },
+      sealing: [{ kid: "k", publicKey: { kty: "EC", crv: "P-256", x: "x", y: "y" } }],
+    }),
+    "keyturn.yaml",
+    {},
+  );
+  const policy = inventory.slots[slot]?.policy;
+  if (policy === undefined) throw new Error("the inventory of the test has no slot");
+  return { ...policy, ...changes };
+}
+
+/** Activities that are played: what was called when, with what. */
+export interface Played {
+  activities: RotationActivities;
+  calls: { name: string; at: number; order: Record<string, unknown> }[];
+  names(): string[];
+  times(name: string): number[];
+}
+
+type Overrides = { [Name in keyof RotationActivities]?: RotationActivities[Name] };
+
+/**
+ * Plays the outside world of a rotation in which all goes well; `overrides` makes parts of it go otherwise. `now` is the
+ * server's clock, which skips.
+ */
+export function play(
+  now: () => Promise<number>,
+  { inspection = {}, ...overrides }: Overrides & { inspection?: Partial<Inspection> } = {},
+): Played {
+  const calls: Played["calls"] = [];
+  let issued = 0;
+  const iso = async (ms = 0): Promise<string> => new Date((await now()) + ms).toISOString();
+  const good: RotationActivities = {
+    inspectSlot: async () => ({
+      policy: documentedPolicy(),
+      due: { due: true, reason: "asked for" },
+      held: { id: "key_old", how: "mark" },
+      sharedWith: [],
+      secretModified: "2026-01-01T00:00:00.000Z",
+      staged: true,
+      canIssue: true,
+      canDisable: false,
+      warnings: [],
+      ...inspection,
+    }),
+    issueKey: async () => ({ id: `key_${++issued}`, fingerprint: "0123456789abcdef", sealed: "sealed" }),
+    verifyAtProvider: async () => ({ probes: 0, warnings: [] }),
+    stageAliases: async () => undefined,
+    seePrevAnswer: async () => ({ answered: true, note: "prev answered" }),
+    verifyThroughGateway: async ({ goodAnswers }) => ({ probes: goodAnswers, warnings: [] }),
+    installKey: async () => ({ at: await iso() }),
+    awaitPropagation: async () => ({ note: "active" }),
+    checkIdle: async ({ since }) => {
+      const askAt = new Date(Date.parse(since) + 32 * 60_000).toISOString();
+      const probeAt = new Date(Date.parse(since) + 16 * 60_000).toISOString();
+      const kind = (await now()) >= Date.parse(askAt) ? "idle" : "too early";
+      return { kind, note: kind, newKeyRequests: 100, ...(kind === "idle" ? {} : { probeAt, askAt }) };
+    },
+    revokeKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
+    confirmRevoked: async () => ({ deadAt: await iso(), note: "5 refusals in a row" }),
+    finish: async () => ({ leftOver: [], warnings: [], nextDue: await iso(90 * 86_400_000) }),
+    releaseSlot: async () => ({ leftOver: [], warnings: [] }),
+    revokeLeftoverKeys: async () => [],
+    findRun: async ({ workflowId: id }) => ({ workflowId: id, runId: "run" }),
+    updateRun: async () => "done",
+    ...overrides,
+  };
+  const recorded = Object.fromEntries(
+    Object.entries(good).map(([name, activity]) => [
+      name,
+      async (order: Record<string, unknown>) => {
+        calls.push({ name, at: await now(), order });
+        return (activity as (given: Record<string, unknown>) => Promise<unknown>)(order);
+      },
+    ]),
+  ) as unknown as RotationActivities;
+  return {
+    activities: recorded,
+    calls,
+    names: () => calls.map(({ name }) => name),
+    times: (name) => calls.filter((call) => call.name === name).map(({ at }) => at),
+  };
+}
+
+/** A failure as the interceptor makes it of ours. */
+export function failing(type: string, { retried = false } = {}): ApplicationFailure {
+  return ApplicationFailure.create({ type, message: `it failed: ${type}`, nonRetryable: !retried });
+}
+
+export const startOptions = { taskQueue, workflowId, args: [{ slot }] };

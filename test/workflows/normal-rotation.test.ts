@@ -1,0 +1,483 @@
+import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
+import { ApplicationFailure } from "@temporalio/common";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import type { RotationActivities } from "../../src/activities/index.ts";
+import { type Progress, type RotationResult, rotationSteps } from "../../src/domain/rotation.ts";
+import {
+  documentedPolicy,
+  failing,
+  play,
+  type Played,
+  type Skipping,
+  slot,
+  startOptions,
+  startSkipping,
+  workflowId,
+} from "../support/time-skipping.ts";
+
+const minute = 60_000;
+const hour = 60 * minute;
+
+let skipping: Skipping;
+beforeAll(async () => {
+  skipping = await startSkipping();
+});
+afterAll(() => skipping.stop());
+
+const now = (): Promise<number> => skipping.env.currentTimeMs();
+const start = (input: Record<string, unknown> = {}): Promise<WorkflowHandle> =>
+  skipping.client.workflow.start("normalRotation", { ...startOptions, args: [{ slot, ...input }] });
+const rotate = (played: Played, input: Record<string, unknown> = {}): Promise<RotationResult> =>
+  skipping.withWorker(played, async () => (await (await start(input)).result()) as RotationResult);
+
+/** The failure a rotation ends with, and the result it carries. */
+async function failureOf(ending: Promise<unknown>): Promise<{ type: string; message: string; result: RotationResult }> {
+  try {
+    await ending;
+  } catch (error) {
+    const cause = error instanceof WorkflowFailedError ? error.cause : error;
+    if (!(cause instanceof ApplicationFailure)) throw error;
+    return { type: cause.type ?? "", message: cause.message, result: cause.details?.[0] as RotationResult };
+  }
+  throw new Error("the rotation was expected to fail");
+}
+
+describe("with the documented waits", () => {
+  test("takes the fourteen steps in their order", async () => {
+    const result = await rotate(play(now));
+    expect(result.outcome).toBe("rotated");
+    expect(result.steps.map(({ step }) => step)).toEqual(rotationSteps);
+    expect(result.oldKey).toEqual({ id: "key_old" });
+    expect(result.newKey).toEqual({ id: "key_1" });
+  });
+
+  test("waits 30 s for propagation and 10 min for caches, then revokes only when the provider shows the old key idle", async () => {
+    const played = play(now);
+    await rotate(played);
+    const [installed = 0] = played.times("installKey");
+    const [active = 0] = played.times("awaitPropagation");
+    const [asked = 0, answered = 0] = played.times("checkIdle");
+    const [revoked = 0] = played.times("revokeKey");
+    expect(active - installed).toBeGreaterThanOrEqual(30_000);
+    expect(asked - active).toBeGreaterThanOrEqual(10 * minute);
+    expect(answered - asked).toBeGreaterThanOrEqual(32 * minute);
+    expect(revoked).toBeGreaterThanOrEqual(answered);
+    expect(revoked - installed).toBeLessThan(hour);
+  });
+
+  test("asks the provider a few times, not hundreds", async () => {
+    const played = play(now);
+    await rotate(played);
+    expect(played.times("checkIdle")).toHaveLength(2);
+  });
+
+  test("probes through its own alias before it asks again, so that the data can show how far it has come", async () => {
+    const played = play(now);
+    await rotate(played);
+    const afterCache = played.names().slice(played.names().indexOf("checkIdle"));
+    expect(afterCache.slice(0, 3)).toEqual(["checkIdle", "verifyThroughGateway", "checkIdle"]);
+  });
+
+  test("says while it waits what for, until when and what happens then", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const handle = await start();
+      await skipping.env.sleep(5 * minute);
+      const progress: Progress = await handle.query("progress");
+      expect(progress.phase).toBe("awaitCacheInvalidation");
+      expect(progress.waiting).toMatchObject({
+        for: "caches to drop the old key",
+        then: "the old key's use is watched",
+      });
+      const { since = "", until = "" } = progress.waiting ?? {};
+      expect(Date.parse(until) - Date.parse(since)).toBe(10 * minute);
+      await handle.result();
+    });
+  });
+});
+
+describe("at the grace ceiling of 24 h", () => {
+  const unknown: Partial<RotationActivities> = {
+    checkIdle: async () => ({ kind: "too early", note: "no rows of the new key", newKeyRequests: 0 }),
+  };
+  const used: Partial<RotationActivities> = {
+    checkIdle: async () => ({
+      kind: "used",
+      note: "somebody uses it",
+      newKeyRequests: 9,
+      lastUsed: "2026-11-23T10:00:00.000Z",
+    }),
+  };
+
+  test("revokes a key whose use is unknown, and says so", async () => {
+    const played = play(now, unknown);
+    const result = await rotate(played);
+    expect(result.outcome).toBe("rotated");
+    expect(result.unknown).toContain("use of the old key");
+    const [asked = 0] = played.times("checkIdle");
+    const [revoked = 0] = played.times("revokeKey");
+    expect(revoked - asked).toBeGreaterThanOrEqual(24 * hour);
+    expect(revoked - asked).toBeLessThan(25 * hour);
+  });
+
+  test("asks a person about a key that is still used, and stops with both keys alive when nobody answers in 7 d", async () => {
+    const played = play(now, {
+      ...used,
+      releaseSlot: async () => ({ leftOver: [{ id: "key_old", why: "clients may still use it" }], warnings: [] }),
+    });
+    const { message, result } = await failureOf(rotate(played));
+    expect(message).toContain("nobody accepted");
+    expect(result.leftOver).toEqual([{ id: "key_old", why: "clients may still use it" }]);
+    expect(played.names()).not.toContain("revokeKey");
+    const [asked = 0] = played.times("checkIdle");
+    const [released = 0] = played.times("releaseSlot");
+    expect(released - asked).toBeGreaterThanOrEqual(8 * 24 * hour);
+  });
+
+  test("goes on when a person accepts the use, and records who and why", async () => {
+    const played = play(now, used);
+    const result = await skipping.withWorker(played, async () => {
+      const handle = await start();
+      await skipping.env.sleep(26 * hour);
+      expect((await handle.query<Progress>("progress")).waiting?.action).toContain("keyturn approve");
+      await handle.signal("approveSignal", { by: "ada", why: "a forgotten batch job" });
+      return (await handle.result()) as RotationResult;
+    });
+    expect(result.outcome).toBe("rotated");
+    expect(result.steps.find(({ step }) => step === "awaitIdle")?.note).toContain("ada: a forgotten batch job");
+  });
+});
+
+describe("a new key that is not good", () => {
+  test("is revoked and replaced by another, three at most", async () => {
+    const played = play(now, {
+      verifyAtProvider: async () => {
+        throw failing("KeyRejected");
+      },
+    });
+    const { type, result } = await failureOf(rotate(played));
+    expect(type).toBe("KeyRejected");
+    expect(played.times("issueKey")).toHaveLength(3);
+    expect(played.times("revokeLeftoverKeys")).toHaveLength(2);
+    expect(played.names().at(-1)).toBe("releaseSlot");
+    expect(played.names()).not.toContain("installKey");
+    expect(result.newKey).toBeNull();
+  });
+
+  test("is replaced when its seal cannot be opened before it is installed", async () => {
+    let tries = 0;
+    const played = play(now, {
+      verifyAtProvider: async () => {
+        if (++tries === 1) throw failing("SealUnreadable");
+        return { probes: 0, warnings: [] };
+      },
+    });
+    expect((await rotate(played)).newKey).toEqual({ id: "key_2" });
+  });
+
+  test("that fails through the gateway is never installed", async () => {
+    const played = play(now, {
+      verifyThroughGateway: async () => {
+        throw failing("KeyRejected");
+      },
+    });
+    await failureOf(rotate(played));
+    expect(played.names()).not.toContain("installKey");
+    expect(played.names().at(-1)).toBe("releaseSlot");
+  });
+});
+
+describe("a slot that does not answer after the install", () => {
+  test("gets the value stored once more", async () => {
+    let broken = true;
+    const played = play(now, {
+      verifyThroughGateway: async ({ alias, goodAnswers }) => {
+        if (alias === "real" && broken) throw failing("KeyRejected");
+        return { probes: goodAnswers, warnings: [] };
+      },
+      installKey: async ({ again }) => {
+        if (again === true) broken = false;
+        return { at: new Date(await now()).toISOString() };
+      },
+    });
+    const result = await rotate(played);
+    expect(result.outcome).toBe("rotated");
+    expect(result.steps.find(({ step }) => step === "verifyThroughGateway(real)")?.note).toContain(
+      "after storing the value again",
+    );
+  });
+
+  test("stops the rotation with both keys alive when that does not help", async () => {
+    const played = play(now, {
+      verifyThroughGateway: async ({ alias, goodAnswers }) => {
+        if (alias === "real") throw failing("KeyRejected");
+        return { probes: goodAnswers, warnings: [] };
+      },
+    });
+    await failureOf(rotate(played));
+    expect(played.names()).not.toContain("revokeKey");
+    expect(played.calls.at(-1)?.order).toMatchObject({ installStarted: true });
+  });
+});
+
+describe("revoking", () => {
+  test("is never given up while it fails", async () => {
+    let failures = 0;
+    const played = play(now, {
+      revokeKey: async ({ keyId }) => {
+        if (++failures <= 30) throw failing("Unavailable", { retried: true });
+        return { at: new Date(await now()).toISOString(), note: `${keyId} revoked` };
+      },
+    });
+    expect((await rotate(played)).outcome).toBe("rotated");
+    expect(failures).toBe(31);
+  });
+
+  test("shows after an hour of failing what a person can do, and an abort then ends it with the key named", async () => {
+    const played = play(now, {
+      revokeKey: async () => {
+        throw failing("AdminCredentialRejected");
+      },
+      releaseSlot: async () => ({ leftOver: [{ id: "key_old", why: "clients may still use it" }], warnings: [] }),
+    });
+    const result = await skipping.withWorker(played, async () => {
+      const handle = await start();
+      await skipping.env.sleep(4 * hour);
+      const progress: Progress = await handle.query("progress");
+      expect(progress.phase).toBe("revokeKey");
+      expect(progress.action).toContain("keyturn abort");
+      await handle.signal("abortSignal", { by: "ada" });
+      return (await handle.result()) as RotationResult;
+    });
+    expect(result.outcome).toBe("aborted");
+    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
+  });
+
+  test("does not happen to a key that another slot holds: it is named instead", async () => {
+    const played = play(now, { inspection: { sharedWith: ["staging/openai"] } });
+    const result = await rotate(played);
+    expect(result.outcome).toBe("rotated");
+    expect(played.names()).not.toContain("revokeKey");
+    expect(result.leftOver).toEqual([{ id: "key_old", why: "staging/openai holds it too" }]);
+  });
+
+  test("stops when the slot no longer holds what was installed", async () => {
+    const played = play(now, {
+      revokeKey: async () => {
+        throw failing("SlotChanged");
+      },
+    });
+    expect((await failureOf(rotate(played))).type).toBe("SlotChanged");
+  });
+});
+
+describe("a death that cannot be seen", () => {
+  test("is reported as unknown, never as seen", async () => {
+    const result = await rotate(play(now, { confirmRevoked: async () => ({ note: "not seen dead" }) }));
+    expect(result.outcome).toBe("rotated");
+    expect(result.times.revoked).toBeDefined();
+    expect(result.times.confirmedDead).toBeUndefined();
+    expect(result.unknown).toContain("confirmedDead");
+  });
+});
+
+describe("approvals", () => {
+  test("before-install: nothing is written until somebody approves", async () => {
+    const played = play(now, { inspection: { policy: documentedPolicy({ approval: "before-install" }) } });
+    await skipping.withWorker(played, async () => {
+      const handle = await start();
+      await skipping.env.sleep(2 * hour);
+      expect(played.names()).not.toContain("installKey");
+      expect((await handle.query<Progress>("progress")).waiting?.for).toBe("an approval before install");
+      await handle.signal("approveSignal", { by: "ada" });
+      const result = (await handle.result()) as RotationResult;
+      expect(result.steps).toContainEqual(
+        expect.objectContaining({ step: "approval before-install", note: "approved by ada" }),
+      );
+    });
+  });
+
+  test("before-revoke: the old key is judged again after the approval", async () => {
+    const played = play(now, { inspection: { policy: documentedPolicy({ approval: "before-revoke" }) } });
+    await skipping.withWorker(played, async () => {
+      const handle = await start();
+      await skipping.env.sleep(5 * hour);
+      expect(played.names()).not.toContain("revokeKey");
+      const asked = played.times("checkIdle").length;
+      await handle.signal("approveSignal", {});
+      await handle.result();
+      expect(played.times("checkIdle").length).toBeGreaterThan(asked);
+    });
+  });
+});
+
+describe("stopping", () => {
+  const stoppable = [
+    ["issueKey", false],
+    ["verifyAtProvider", false],
+    ["stageAliases", false],
+    ["seePrevAnswer", false],
+    ["verifyThroughGateway", false],
+    ["installKey", true],
+    ["awaitPropagation", true],
+    ["checkIdle", true],
+  ] as const;
+  for (const [name, installStarted] of stoppable) {
+    for (const how of ["abort", "cancel"] as const) {
+      test(`by ${how} during ${name} cleans up and completes as aborted`, async () => {
+        let stop: () => Promise<void> = async () => undefined;
+        const right = play(now).activities[name] as (order: never) => Promise<unknown>;
+        const played = play(now, {
+          [name]: async (order: never) => {
+            await stop();
+            stop = async () => undefined;
+            return right(order);
+          },
+        });
+        const result = await skipping.withWorker(played, async () => {
+          const handle = await start();
+          stop = async () => {
+            await (how === "abort" ? handle.signal("abortSignal", { by: "ada" }) : handle.cancel());
+            await handle.query("progress"); // the workflow has taken it in
+          };
+          return (await handle.result()) as RotationResult;
+        });
+        expect(result.outcome).toBe("aborted");
+        expect(played.calls.at(-1)).toMatchObject({ name: "releaseSlot", order: { installStarted } });
+        expect(played.names()).not.toContain("revokeKey");
+      });
+    }
+  }
+
+  for (const name of ["revokeKey", "confirmRevoked", "finish"] as const) {
+    test(`during ${name} comes too late: the rotation finishes`, async () => {
+      let stop: () => Promise<void> = async () => undefined;
+      const right = play(now).activities[name] as (order: never) => Promise<unknown>;
+      const played = play(now, {
+        [name]: async (order: never) => {
+          await stop();
+          return right(order);
+        },
+      });
+      const result = await skipping.withWorker(played, async () => {
+        const handle = await start();
+        stop = async () => {
+          await handle.cancel();
+          await handle.query("progress");
+        };
+        return (await handle.result()) as RotationResult;
+      });
+      expect(result.outcome).toBe("rotated");
+    });
+  }
+});
+
+describe("a start", () => {
+  test("of a key that is not due ends as kept, with the reason", async () => {
+    const played = play(now, { inspection: { due: { due: false, reason: "the key is 3d old" } } });
+    expect(await rotate(played, { onlyIfDue: true })).toMatchObject({
+      outcome: "kept",
+      reason: "the key is 3d old",
+      newKey: null,
+    });
+    expect(played.names()).toEqual(["inspectSlot"]);
+  });
+
+  for (const [input, word] of [
+    [{ slot: "production" }, "slot"],
+    [{ slot: "production/nope" }, "slot"],
+    [{ slot, heldKey: "x" }, "unknown field heldKey"],
+    [{ slot, onlyIfDue: "yes" }, "onlyIfDue"],
+    ["production/openai", "input"],
+  ] as const) {
+    test(`with ${JSON.stringify(input)} is refused at once`, async () => {
+      const played = play(now);
+      const ending = skipping.withWorker(played, () =>
+        skipping.client.workflow.execute("normalRotation", { ...startOptions, args: [input] }),
+      );
+      const { type, message } = await failureOf(ending);
+      expect(type).toBe("InvalidInput");
+      expect(message).toContain(word);
+      expect(played.calls).toEqual([]);
+    });
+  }
+
+  test("whose execution timeout is shorter than its waits can be is refused", async () => {
+    const played = play(now);
+    const ending = skipping.withWorker(played, () =>
+      skipping.client.workflow.execute("normalRotation", { ...startOptions, workflowExecutionTimeout: "12 hours" }),
+    );
+    const { type, message } = await failureOf(ending);
+    expect(type).toBe("InvalidInput");
+    expect(message).toContain("execution timeout");
+    expect(played.names()).not.toContain("issueKey");
+  });
+
+  test("under another id runs the slot's own workflow and ends as it does", async () => {
+    const played = play(now);
+    const result = (await skipping.withWorker(played, () =>
+      skipping.client.workflow.execute("normalRotation", { ...startOptions, workflowId: "by-hand-1" }),
+    )) as RotationResult;
+    expect(result.outcome).toBe("rotated");
+    const { status } = await skipping.client.workflow.getHandle(workflowId).describe();
+    expect(status.name).toBe("COMPLETED");
+  });
+
+  test("under another id while the slot is busy fails at once and names the running one", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const running = await start();
+      await skipping.env.sleep(5 * minute);
+      const second = skipping.client.workflow.execute("normalRotation", { ...startOptions, workflowId: "by-hand-2" });
+      const { type, message } = await failureOf(second);
+      expect(type).toBe("SlotBusy");
+      expect(message).toContain(workflowId);
+      await running.result();
+    });
+  });
+
+  test("under another id passes on a cancellation and what it is told, and answers progress", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const follower = await skipping.client.workflow.start("normalRotation", {
+        ...startOptions,
+        workflowId: "by-hand-3",
+      });
+      await skipping.env.sleep(5 * minute);
+      const progress: Progress = await follower.query("progress");
+      expect(progress).toMatchObject({ phase: "awaitCacheInvalidation", follows: { workflowId } });
+      await follower.signal("abortSignal", { by: "ada", why: "wrong day" });
+      const result = (await follower.result()) as RotationResult;
+      expect(result).toMatchObject({ outcome: "aborted", reason: "aborted by ada: wrong day" });
+    });
+  });
+
+  test("under another id that is cancelled has its rotation aborted", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const follower = await skipping.client.workflow.start("normalRotation", {
+        ...startOptions,
+        workflowId: "by-hand-4",
+      });
+      await skipping.env.sleep(5 * minute);
+      await follower.cancel();
+      expect(((await follower.result()) as RotationResult).outcome).toBe("aborted");
+      expect(played.names().at(-1)).toBe("releaseSlot");
+    });
+  });
+
+  test("under another id that is terminated leaves its rotation alone", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const follower = await skipping.client.workflow.start("normalRotation", {
+        ...startOptions,
+        workflowId: "by-hand-5",
+      });
+      await skipping.env.sleep(5 * minute);
+      await follower.terminate();
+      const result = (await skipping.client.workflow.getHandle(workflowId).result()) as RotationResult;
+      expect(result.outcome).toBe("rotated");
+    });
+  });
+});
