@@ -8,20 +8,20 @@ import { type Duration, isDuration } from "./domain/duration.ts";
 import { RotationFailure } from "./domain/failure.ts";
 import { type Policy, inventoryNames, parseDeadRule, policyDefaults } from "./domain/policy.ts";
 import { type ProviderName, type Slot, parseSlot, secretName, slotName } from "./domain/slot.ts";
-import { Redacted } from "./redacted.ts";
+import { maskSecrets, Redacted } from "./redacted.ts";
 
 /** Environment variables by name, as `process.env` gives them. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 // ---- the inventory, keyturn.yaml -------------------------------------------------------------------------------
 
+const lengthOfTime = "a length of time with its unit, such as 30s, 15m, 24h or 90d";
 const duration = z
-  .string()
-  .refine(isDuration, "a length of time with its unit, such as 30s, 15m, 24h or 90d")
+  .string(lengthOfTime)
+  .refine(isDuration, lengthOfTime)
   .transform((text) => text as Duration);
-const deadRule = z
-  .string()
-  .refine((text) => parseDeadRule(text) !== undefined, 'refusals and the time they span, such as "5 over 30s"');
+const refusalsOverTime = 'refusals and the time they span, such as "5 over 30s"';
+const deadRule = z.string(refusalsOverTime).refine((text) => parseDeadRule(text) !== undefined, refusalsOverTime);
 const byProvider = <Value extends z.ZodType>(value: Value) =>
   z.strictObject({ openai: value.optional(), anthropic: value.optional(), google: value.optional() });
 const oneOrByProvider = <Value extends z.ZodType>(value: Value) => z.union([value, byProvider(value)]);
@@ -145,7 +145,7 @@ export function readEnvironment(env: Environment = process.env, directory = proc
  * whose message names the field and what is allowed.
  */
 export function loadInventory(env: Environment): Inventory {
-  const path = resolve(env["KEYTURN_CONFIG"] ?? "keyturn.yaml");
+  const path = resolve(env["KEYTURN_CONFIG"] || "keyturn.yaml");
   const text = readOptional(path);
   if (text === undefined) {
     throw invalid(`no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`);
@@ -160,7 +160,7 @@ export function parseInventory(text: string, path: string, env: Environment): In
   if (broken !== undefined) {
     throw invalid(`${path} is not YAML: ${broken.message.split("\n")[0]?.replace(/:$/, "") ?? "unreadable"}`);
   }
-  const parsed = inventorySchema.safeParse(fillIn(document.toJS(), env, path));
+  const parsed = inventorySchema.safeParse(fillIn(plainOf(document, path), env, path));
   if (!parsed.success) throw invalid(`${path}: ${describeIssues(parsed.error, knownFields)}`);
   const { installation, account, defaultEnvironment, environments, slots, sealing, policy } = parsed.data;
 
@@ -215,6 +215,14 @@ export function parseInventory(text: string, path: string, env: Environment): In
   return inventory;
 }
 
+function plainOf(document: ReturnType<typeof parseDocument>, path: string): unknown {
+  try {
+    return document.toJS() as unknown;
+  } catch (error) {
+    throw invalid(`${path} is not YAML: ${error instanceof Error ? error.message : "unreadable"}`);
+  }
+}
+
 /** The slot of the inventory with this name. Fails with `InvalidInput` that lists the slots there are. */
 export function slotOf(inventory: Inventory, name: string): InventorySlot {
   const slot = parseSlot(name);
@@ -240,16 +248,22 @@ function readSettings(provider: ProviderName, entry: z.output<typeof slotSchema>
 
 /** The defaults, with the inventory's policy over them, with the slot's over that. */
 function resolvePolicy(provider: ProviderName, ...layers: PolicyInput[]): Policy {
-  const word = inventoryNames[provider];
-  const merged = mergeLayers(policyDefaults, ...layers) as typeof policyDefaults;
-  const pick = (value: unknown): unknown =>
-    typeof value === "object" && value !== null && word in value ? (value as Record<string, unknown>)[word] : value;
-  return {
-    ...merged,
-    settleBudget: pick(merged.settleBudget),
-    usageLag: pick(merged.usageLag),
-    dead: parseDeadRule(String(pick(merged.dead))),
-  } as unknown as Policy;
+  const settled = [policyDefaults, ...layers].map((layer) => settleFor(inventoryNames[provider], layer));
+  const merged = mergeLayers(...settled) as Omit<Policy, "dead"> & { dead: string };
+  const dead = parseDeadRule(merged.dead);
+  if (dead === undefined) throw new TypeError(`the default rule of death for ${provider} is unreadable`);
+  return { ...merged, dead };
+}
+
+/** One layer with the values that are given by provider reduced to this provider's, or left out where it has none. */
+function settleFor(word: string, layer: Record<string, unknown>): Record<string, unknown> {
+  const settled = { ...layer };
+  for (const field of ["settleBudget", "usageLag", "dead"] as const) {
+    const value = settled[field];
+    if (isPlain(value)) settled[field] = value[word];
+    if (settled[field] === undefined) delete settled[field];
+  }
+  return settled;
 }
 
 function mergeLayers(...layers: unknown[]): unknown {
@@ -307,14 +321,27 @@ export function describeIssues(error: z.ZodError, known: string[]): string {
       const field = issue.path.map(String).join(".");
       if (issue.code === "unrecognized_keys") {
         const [unknown = ""] = issue.keys;
-        const nearest = nearestName(unknown, known);
-        const path = field === "" ? unknown : `${field}.${unknown}`;
-        return `unknown field ${path}${nearest === undefined ? "" : `: did you mean ${nearest}?`}`;
+        return `unknown field ${field === "" ? unknown : `${field}.${unknown}`}${hint(unknown, known)}`;
       }
-      const said = issue.message.replace(/^Invalid (?:input|option): /, "");
-      return `${field === "" ? "the whole" : field}: ${said}`;
+      return `${field === "" ? "the whole" : field}: ${sentenceOf(issue)}`;
     })
     .join("; ");
+}
+
+function hint(unknown: string, known: string[]): string {
+  if (known.includes(unknown)) return ": it belongs in another place";
+  const nearest = nearestName(unknown, known);
+  return nearest === undefined ? "" : `: did you mean ${nearest}?`;
+}
+
+/** Where a value may have several shapes, the first one is explained; where a name is refused, what names look like. */
+function sentenceOf(issue: z.core.$ZodIssue): string {
+  const inner =
+    issue.code === "invalid_union" ? issue.errors[0]?.[0] : issue.code === "invalid_key" ? issue.issues[0] : undefined;
+  if (inner !== undefined) return sentenceOf(inner);
+  return issue.message
+    .replace(/^Invalid (?:input|option): /, "")
+    .replace(/^expected (.*), received undefined$/, "is missing (expected $1)");
 }
 
 /** The known name that is at most three edits away, if there is one. */
@@ -395,7 +422,8 @@ export function readCredentials(env: Environment): Credentials {
 function readUrl(env: Environment, variable: string, standard: string): string {
   const text = env[variable]?.trim() || standard;
   if (!/^https?:\/\//.test(text) || !URL.canParse(text)) {
-    throw invalid(`${variable} is not an address: "${text}" should look like ${standard}`);
+    // Somebody may have put a key where its address belongs.
+    throw invalid(`${variable} is not an address: "${maskSecrets(text)}" should look like ${standard}`);
   }
   return text.replace(/\/+$/, "");
 }
