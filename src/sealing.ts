@@ -98,7 +98,7 @@ export async function generateSealingKey(
  * Fails with `InvalidInput`; the message never quotes them.
  */
 export function readSealingKeys(env: Environment): SealingPrivateKey[] {
-  const text = env["KEYTURN_SEALING_KEY"] ?? readKeyFile(env["KEYTURN_SEALING_KEY_FILE"]);
+  const text = env["KEYTURN_SEALING_KEY"] || readKeyFile(env["KEYTURN_SEALING_KEY_FILE"]);
   if (text === undefined) {
     throw new RotationFailure(
       "InvalidInput",
@@ -111,7 +111,7 @@ export function readSealingKeys(env: Environment): SealingPrivateKey[] {
 }
 
 function readKeyFile(path: string | undefined): string | undefined {
-  if (path === undefined) return undefined;
+  if (path === undefined || path === "") return undefined;
   try {
     return readFileSync(path, "utf8");
   } catch {
