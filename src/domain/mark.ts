@@ -65,6 +65,12 @@ export function masksAgree(one: string, other: string): boolean {
   return startsAgree && endsAgree;
 }
 
+/** Whether a masked form can be of this value: what it shows of its beginning and end is there. */
+export function maskFits(mask: string, value: string): boolean {
+  const { start, end } = visibleEnds(mask);
+  return value.length >= start.length + end.length && value.startsWith(start) && value.endsWith(end);
+}
+
 /** Whether a masked form shows enough to tell keys apart: at least four characters of the ending. */
 export function maskTells(mask: string): boolean {
   return visibleEnds(mask).end.length >= 4;

@@ -1,9 +1,12 @@
 import { z } from "zod";
 import type { Answer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
+import { maskFits, maskTells } from "../domain/mark.ts";
 import { bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import {
+  type HandIn,
+  judgeHandedIn,
   type KeyIssuer,
   KeyLifeTooLong,
   type KeyRecord,
@@ -148,7 +151,7 @@ export function createOpenAi({
   adminKey,
   project,
   serviceAccount,
-}: OpenAiOptions): Provider & KeyIssuer {
+}: OpenAiOptions): Provider & KeyIssuer & HandIn {
   interface Call<T> {
     method: Method;
     route: string;
@@ -375,6 +378,31 @@ export function createOpenAi({
     /** `sk-proj-`, `sk-svcacct-` and older `sk-` keys have been seen; none is promised. `sk-ant-` and `sk-admin-` are others. */
     looksLikeKey(value) {
       return /^sk-(?!ant-|admin-)[A-Za-z0-9_-]{16,}$/.test(value.reveal());
+    },
+
+    handInInstructions({ name }) {
+      return {
+        where: "https://platform.openai.com/api-keys",
+        keyName: name,
+        keyType: `a key of service account ${serviceAccount}`,
+        belongsTo: `project ${project}`,
+      };
+    },
+
+    /** By the redacted value, among the project's keys: one of another project shows as none. */
+    async identifyKey(value, { openedAt }) {
+      let found: KeyRecord[];
+      try {
+        found = await listKeys();
+      } catch (error) {
+        if (!(error instanceof RotationFailure) || error.type !== "AdminCredentialRejected") throw error;
+        return { kind: "unknown", message: error.message };
+      }
+      const fitting = found.filter(
+        ({ maskedValue }) =>
+          maskedValue !== undefined && maskTells(maskedValue) && maskFits(maskedValue, value.reveal()),
+      );
+      return judgeHandedIn(fitting, { openedAt, stranger: () => undefined });
     },
   };
 }

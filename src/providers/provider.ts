@@ -24,7 +24,9 @@ export interface UsageBucket {
   keyId: string;
   from: Date;
   to: Date;
+  /** At least so many: 1 where the provider counts only tokens. */
   requests: number;
+  /** 0 where the provider counts only requests. */
   tokens: number;
   model?: string;
 }
@@ -38,6 +40,11 @@ export interface UsageReport {
   refreshedAt?: Date;
   /** Surfaces the provider has but cannot report by key. */
   unknownSurfaces: string[];
+  /**
+   * Set where the provider reported use under names that are not these keys', and none under theirs: then their use
+   * is unknown, whatever the buckets say.
+   */
+  perKey?: false;
 }
 
 export interface UsageQuery {
@@ -98,6 +105,91 @@ export interface KeySwitch {
   /** Succeeds also when the key is already on. */
   enableKey(keyId: string): Promise<void>;
 }
+
+/** What a person who makes a key by hand is told. Each is a few words for a list. */
+export interface HandInInstructions {
+  /** The address of the page where keys are made. */
+  where: string;
+  /** The name to give the key: it is found again by it. */
+  keyName: string;
+  keyType: string;
+  /** What the key must belong to: a project, a workspace. */
+  belongsTo: string;
+}
+
+/** Why a handed-in key is not taken. */
+export type HandInFault =
+  /** No key of this provider that we can see has this value. */
+  | "none"
+  /** Several keys could be it: the provider shows too little of a value to tell. */
+  | "several"
+  /** Disabled, revoked or expired. */
+  | "dead"
+  /** It is older than the request for it. */
+  | "made before"
+  | "wrong project"
+  | "wrong workspace"
+  /** It belongs to no one workspace: each request would have to name one. */
+  | "unscoped";
+
+export type Identified =
+  | { kind: "identified"; key: KeyRecord }
+  | { kind: "refused"; fault: HandInFault; message: string }
+  /** Nothing could be looked up, so nothing is known of the key but its value. */
+  | { kind: "unknown"; message: string };
+
+/** A provider whose keys a person can hand in: because no API makes them, or because we have no admin credential. */
+export interface HandIn {
+  /** What to tell the person. `name` is the label the key should get. */
+  handInInstructions(order: { name: string }): HandInInstructions;
+
+  /**
+   * The one live key of the slot's project or workspace that has this value and was made after the request for it was
+   * opened, or why there is none. Only reads. A refused or missing admin credential is "unknown", not a failure.
+   */
+  identifyKey(value: Redacted, order: { openedAt: Date }): Promise<Identified>;
+}
+
+/** How much older than its request a handed-in key may look: two clocks, and a person who was quick. */
+export const handInToleranceMs = 5 * 60_000;
+
+export function canHandIn(provider: Provider): provider is Provider & HandIn {
+  return "identifyKey" in provider;
+}
+
+/** Judges the keys whose masked value fits a handed-in one. `stranger` says why a key is not the slot's, where it isn't. */
+export function judgeHandedIn(
+  fitting: readonly KeyRecord[],
+  { openedAt, stranger }: { openedAt: Date; stranger: (key: KeyRecord) => HandInFault | undefined },
+): Identified {
+  const faultOf = (key: KeyRecord): HandInFault | undefined => {
+    const strange = stranger(key);
+    if (strange !== undefined) return strange;
+    if (key.state !== "active") return "dead";
+    return key.createdAt.getTime() < openedAt.getTime() - handInToleranceMs ? "made before" : undefined;
+  };
+  const judged = fitting.map((key) => ({ key, fault: faultOf(key) }));
+  const [match, ...others] = judged.filter(({ fault }) => fault === undefined);
+  if (match !== undefined && others.length === 0) return { kind: "identified", key: match.key };
+  const fault = match === undefined ? (judged[0]?.fault ?? "none") : "several";
+  const named = judged.map(({ key }) => `${key.id} (${key.name})`).join(", ");
+  return {
+    kind: "refused",
+    fault,
+    message: `${handInSentences[fault]}${named === "" ? "" : `; it looks like ${named}`}`,
+  };
+}
+
+const handInSentences: Record<HandInFault, string> = {
+  none: "the provider shows no key with this value: make it where the instructions say, or wait a moment and hand it in again",
+  several: "several keys look like this value, and which it is cannot be told: make another one and hand that in",
+  dead: "this key is switched off, revoked or expired: make a new one",
+  "made before": "this key is older than the request for it: make a new one",
+  "wrong project": "this key belongs to another project: make one where the instructions say",
+  "wrong workspace": "this key belongs to another workspace: make one where the instructions say",
+  unscoped:
+    "this key is scoped to no workspace, so every client would have to name one: make one scoped to the workspace",
+};
 
 export function canIssue(provider: Provider): provider is Provider & KeyIssuer {
   return "issueKey" in provider;
