@@ -16,7 +16,8 @@ export interface Traffic {
 
 export type Method = "GET" | "POST" | "PUT" | "PATCH" | "DELETE";
 
-export type QueryValue = string | number | boolean | readonly string[] | undefined;
+/** A secret belongs in a header; some services take it nowhere else. It shows in no message and no metric of ours. */
+export type QueryValue = string | number | boolean | Redacted | readonly string[] | undefined;
 
 export interface Request {
   /** Whom we ask, for messages and metrics: `openai`, `cloudflare`, `ai-gateway`. */
@@ -233,7 +234,9 @@ function urlOf({ baseUrl, route, path = {}, query = {} }: Request): URL {
   const url = new URL(baseUrl.replace(/\/+$/, "") + filled);
   for (const [name, value] of Object.entries(query)) {
     if (value === undefined) continue;
-    for (const one of Array.isArray(value) ? value : [value]) url.searchParams.append(name, String(one));
+    for (const one of Array.isArray(value) ? value : [value]) {
+      url.searchParams.append(name, one instanceof Redacted ? one.reveal() : String(one));
+    }
   }
   return url;
 }
