@@ -1,5 +1,7 @@
 import { existsSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { asyncLocalStorage } from "@temporalio/activity";
 import { Client, WorkflowNotFoundError } from "@temporalio/client";
 import { loadClientConnectConfig } from "@temporalio/envconfig";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
@@ -23,9 +25,10 @@ import {
 import { RotationFailure } from "./domain/failure.ts";
 import { taskQueue } from "./domain/rotation.ts";
 import { createHttp, type Http } from "./http.ts";
+import { createGoogleAuth, type GoogleAuth } from "./providers/google-auth.ts";
 import { createProvider } from "./providers/index.ts";
 import type { Provider } from "./providers/provider.ts";
-import { maskSecrets } from "./redacted.ts";
+import { maskSecrets, type Redacted } from "./redacted.ts";
 import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
 import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
 import { version } from "./version.ts";
@@ -90,7 +93,10 @@ export interface Parts {
 
 /** Builds the clients and hands them to the activities. */
 export function plugTogether({ inventory, credentials, sealing, runs, http = ourHttp() }: Parts): Dependencies {
-  const slotAccess = (name: string): SlotAccess => accessTo(slotOf(inventory, name), { inventory, credentials, http });
+  // One for all slots: it keeps its token until shortly before the end.
+  const google = createGoogleAuth({ accessToken: credentials.googleAccessToken });
+  const slotAccess = (name: string): SlotAccess =>
+    accessTo(slotOf(inventory, name), { inventory, credentials, http, google });
   return {
     slotAccess,
     allSlots: () => Object.values(inventory.slots).map(({ name }) => slotAccess(name)),
@@ -102,7 +108,12 @@ export function plugTogether({ inventory, credentials, sealing, runs, http = our
 
 function accessTo(
   slot: InventorySlot,
-  { inventory, credentials, http }: Pick<Parts, "inventory" | "credentials"> & { http: Http },
+  {
+    inventory,
+    credentials,
+    http,
+    google,
+  }: Pick<Parts, "inventory" | "credentials"> & { http: Http; google: GoogleAuth },
 ): SlotAccess {
   const { baseUrls, cloudflareToken, gatewayToken } = credentials;
   const account = { http, baseUrl: baseUrls.cloudflareApi, accountId: slot.account, token: cloudflareToken };
@@ -113,7 +124,10 @@ function accessTo(
     policy: slot.policy,
     probeModel: slot.probeModel,
     place: { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias },
-    provider: providerOf(slot, credentials, http),
+    // Only when it is asked for: a slot whose credential is missing must not stop the others.
+    get provider() {
+      return providerOf(slot, credentials, { http, google });
+    },
     keyring: JSON.stringify(slot.settings),
     secrets: createSlotSecrets({ store: createSecretsStore(account), gateways: createAiGateway(account) }),
     probe: createGatewayProbe({
@@ -127,22 +141,44 @@ function accessTo(
 
 function providerOf(
   { name, settings }: InventorySlot,
-  { openaiAdminKey, baseUrls }: Credentials,
-  http: Http,
+  { openaiAdminKey, anthropicAdminKey, baseUrls }: Credentials,
+  { http, google }: { http: Http; google: GoogleAuth },
 ): Provider {
+  const needed = (key: Redacted | undefined, variable: string): Redacted => {
+    if (key !== undefined) return key;
+    throw new RotationFailure("InvalidInput", `${variable} is not set: ${name} needs it to manage its keys`);
+  };
   switch (settings.provider) {
     case "openai":
-      if (openaiAdminKey === undefined) {
-        throw new RotationFailure(
-          "InvalidInput",
-          `OPENAI_ADMIN_KEY is not set: ${name} needs it to make and revoke keys`,
-        );
-      }
-      return createProvider("openai", { http, baseUrl: baseUrls.openai, adminKey: openaiAdminKey, ...settings });
-    case "gemini":
+      return createProvider("openai", {
+        http,
+        baseUrl: baseUrls.openai,
+        adminKey: needed(openaiAdminKey, "OPENAI_ADMIN_KEY"),
+        ...settings,
+      });
     case "anthropic":
-      throw new RotationFailure("InvalidInput", `${name}: keyturn cannot rotate keys of ${settings.provider} yet`);
+      return createProvider("anthropic", {
+        http,
+        baseUrl: baseUrls.anthropic,
+        adminKey: needed(anthropicAdminKey, "ANTHROPIC_ADMIN_KEY"),
+        ...settings,
+      });
+    case "gemini":
+      return createProvider("gemini", {
+        http,
+        apiKeysBaseUrl: baseUrls.googleApiKeys,
+        monitoringBaseUrl: baseUrls.googleMonitoring,
+        geminiBaseUrl: baseUrls.gemini,
+        auth: google,
+        pause,
+        ...settings,
+      });
   }
+}
+
+/** Inside an activity, a cancellation of the rotation ends the pause; elsewhere it is plain time. */
+async function pause(ms: number): Promise<void> {
+  await (asyncLocalStorage.getStore()?.sleep(ms) ?? sleep(ms));
 }
 
 function ourHttp(): Http {
