@@ -36,7 +36,7 @@ async function abort(text: string, { why, env: chosen, json }: Flags): Promise<v
     const handle = await runningRotation(temporal, name);
     await handle.signal(abortSignal, { by: whoTypes(), ...(why === undefined ? {} : { why }) });
     output.say(`${name}: asked to stop; it cleans up first`);
-    const watched = await watchRotation(temporal, handle, output);
+    const watched = await watchRotation(temporal, handle, output, { fromNow: true });
     switch (watched.kind) {
       case "left":
         output.say(`\nit goes on cleaning up; look again with: keyturn status ${name}`);

@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { loadInventory, readEnvironment } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { withTemporal } from "../temporal/client.ts";
-import { approveUpdate } from "../workflows/messages.ts";
+import { approveUpdate, progressQuery } from "../workflows/messages.ts";
 import { createOutput } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSlot } from "./slot-argument.ts";
@@ -32,11 +32,21 @@ async function approve(text: string, { why, env: chosen, json }: Flags): Promise
   const env = readEnvironment();
   const { name } = readSlot(text, { inventory: loadInventory(env), env, chosen });
   await withTemporal(env, async (temporal) => {
+    const within = async <Result>(call: () => Promise<Result>): Promise<Result> =>
+      temporal.client.connection.withDeadline(Date.now() + 15_000, call);
     const handle = await runningRotation(temporal, name);
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
+    const { waiting, phase } = await within(() => handle.query(progressQuery));
+    if (waiting?.action?.includes("keyturn approve") !== true) {
+      // An approval given early would be taken by a later wait, for something nobody has seen yet.
+      throw new RotationFailure(
+        "InvalidInput",
+        `the rotation of ${name} waits for no approval now (step ${phase}): keyturn status ${name} says when it does`,
+      );
+    }
     const by = whoTypes();
-    const said = await temporal.client.connection.withDeadline(Date.now() + 15_000, () =>
+    const said = await within(() =>
       handle.executeUpdate(approveUpdate, { args: [{ by, ...(why === undefined ? {} : { why }) }] }),
     );
     output.result(

@@ -151,7 +151,8 @@ class Stage {
       env: sandboxedEnvironment(process.env, env),
       cwd, // where no .dev.vars is
       onErrorLine: (line) => {
-        if (isWorthReading(line)) this.#output.say(line);
+        const shown = trouble(line);
+        if (shown !== undefined) this.#output.say(shown);
       },
     });
     this.#worker = worker;
@@ -189,9 +190,19 @@ function print({ control, env, temporal, worker }: Ready, { timeScale }: Flags, 
   );
 }
 
-/** A worker's log is long; on a terminal that shows three things at once only its troubles are of interest. */
-function isWorthReading(line: string): boolean {
-  return !/^\{"at":"[^"]*","level":"(?:INFO|DEBUG|TRACE)"/.test(line);
+/** What a line of the worker's log says of trouble; nothing for the rest of it, since three things share a terminal here. */
+function trouble(line: string): string | undefined {
+  if (!line.startsWith("{")) return line;
+  try {
+    const entry = JSON.parse(line) as Record<string, unknown>;
+    const { level, message, activityType, workflowId, attempt, error } = entry;
+    if (level === "INFO" || level === "DEBUG" || level === "TRACE") return undefined;
+    const where = [workflowId, activityType, attempt === undefined ? undefined : `attempt ${String(attempt)}`];
+    const parts = [...where, error].filter((part) => part !== undefined);
+    return `worker: ${String(message)}${parts.length === 0 ? "" : `: ${parts.map(String).join(", ")}`}`;
+  } catch {
+    return line;
+  }
 }
 
 function portsFrom(control: number | undefined): SandboxOptions["ports"] {

@@ -24,16 +24,21 @@ const missesTold = 2;
 
 /**
  * Shows a rotation as it goes, to its end or until Ctrl-C. Goes on watching while Temporal or the worker is away, and
- * says so once.
+ * says so once. With `fromNow`, steps that ended before are not shown.
  */
-export async function watchRotation(temporal: Temporal, handle: WorkflowHandle, output: Output): Promise<Watched> {
+export async function watchRotation(
+  temporal: Temporal,
+  handle: WorkflowHandle,
+  output: Output,
+  { fromNow = false }: { fromNow?: boolean } = {},
+): Promise<Watched> {
   const left = new AbortController();
   const leave = (): void => left.abort();
   process.once("SIGINT", leave).once("SIGTERM", leave);
   const gone = new Promise<undefined>((resolve) =>
     left.signal.addEventListener("abort", () => resolve(undefined), { once: true }),
   );
-  const picture = createPicture(output);
+  const picture = createPicture(output, fromNow ? Date.now() : 0);
   const silence = createSilence(temporal, output);
   try {
     while (!left.signal.aborted) {
@@ -146,7 +151,7 @@ export async function nobodyWorks({ client, namespace }: Temporal): Promise<stri
 // ---- the picture -------------------------------------------------------------------------------------------------
 
 /** Prints each step when it begins and ends, each wait once, and in a terminal a line that counts the seconds. */
-function createPicture(output: Output) {
+function createPicture(output: Output, sinceMs: number) {
   const begun = new Set<number>();
   const ended = new Set<number>();
   let lastWait = "";
@@ -156,6 +161,7 @@ function createPicture(output: Output) {
       if (ended.has(index)) continue;
       if (record.outcome !== "running") {
         ended.add(index);
+        if (record.ended !== undefined && Date.parse(record.ended) < sinceMs) continue;
         output.say(describeStep(record, output));
       } else if (!begun.has(index)) {
         begun.add(index);
