@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
 
-const script = fileURLToPath(new URL("../../bin/keyturn.js", import.meta.url));
+/** The command line as a checkout runs it. */
+export const keyturnScript = fileURLToPath(new URL("../../bin/keyturn.js", import.meta.url));
 
 export interface Ran {
   code: number | null;
@@ -16,7 +17,7 @@ export interface Ran {
 
 /** Types `keyturn …` in an environment that holds nothing but PATH and what is given. */
 export async function keyturn(args: string[], env: Record<string, string> = {}, cwd = tmpdir()): Promise<Ran> {
-  const child = spawn(process.execPath, [script, ...args], {
+  const child = spawn(process.execPath, [keyturnScript, ...args], {
     cwd,
     env: { PATH: process.env["PATH"] ?? "", TEMPORAL_CONFIG_FILE: join(tmpdir(), "no-such.toml"), ...env },
     stdio: ["ignore", "pipe", "pipe"],
