@@ -9,6 +9,8 @@ import type { Edges } from "./edges.ts";
 import type { Reply, Service } from "./exchange.ts";
 import { asObject, json, jsonBody } from "./exchange.ts";
 import type { Faults } from "./faults.ts";
+import { googleControlRoutes } from "./google-control.ts";
+import type { GoogleState } from "./google-state.ts";
 import type { Key, Keys } from "./keys.ts";
 import type { Settings } from "./options.ts";
 import type { Recorder } from "./record.ts";
@@ -18,6 +20,7 @@ import { match, route } from "./routes.ts";
 export interface ControlParts {
   state: CloudflareState;
   anthropic: AnthropicState;
+  google: GoogleState;
   settings: Settings;
   clock: Clock;
   edges: Edges;
@@ -131,6 +134,7 @@ export function createControl(parts: ControlParts): Service {
     ),
     route("GET", "/slots", undefined, () => json(200, { slots: slots(parts) })),
     ...anthropicConsoleRoutes({ state: parts.anthropic, clock, keys }),
+    ...googleControlRoutes({ state: parts.google, clock, keys }),
   ];
 
   return {

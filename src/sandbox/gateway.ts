@@ -14,6 +14,7 @@ import type { Keys } from "./keys.ts";
 import type { Settings } from "./options.ts";
 import { wordId } from "./random.ts";
 import type { GatewayUse, Recorder } from "./record.ts";
+import { maskedPath } from "./record.ts";
 
 /** A provider as the gateway reaches it. */
 export interface Upstream {
@@ -313,7 +314,7 @@ export function createGateway(parts: GatewayParts): Service {
       at: started,
       provider: target.slug === "compat" ? compatProvider(request.body) : target.slug,
       model: reply.facts?.model ?? "",
-      path: target.rest,
+      path: maskedPath(target.rest),
       durationMs: clock.now() - started,
       status: reply.status,
       cached: use.source === "cache",

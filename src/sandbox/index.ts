@@ -11,6 +11,11 @@ import type { Exchange, Service } from "./exchange.ts";
 import { createExchange } from "./exchange.ts";
 import { createFaults } from "./faults.ts";
 import { createGateway } from "./gateway.ts";
+import { geminiUpstream } from "./gemini-upstream.ts";
+import { createGemini } from "./gemini.ts";
+import { createApiKeys } from "./google-apikeys.ts";
+import { createMonitoring } from "./google-monitoring.ts";
+import { createGoogleState } from "./google-state.ts";
 import { createKeys } from "./keys.ts";
 import { createOpenAiState } from "./openai-state.ts";
 import { openAiUpstream } from "./openai-upstream.ts";
@@ -27,6 +32,7 @@ import { createUsage } from "./usage.ts";
 export type { EdgeOptions, SandboxOptions, UsageLag } from "./options.ts";
 export type { ExchangeEvent, ExchangeHook } from "./exchange.ts";
 export { anthropicSpendLimit } from "./anthropic-errors.ts";
+export { geminiLocation } from "./google-errors.ts";
 export { insufficientQuota } from "./openai.ts";
 
 export interface Sandbox {
@@ -51,7 +57,15 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   const state = createCloudflareState(hexId());
   const openaiState = createOpenAiState();
   const anthropicState = createAnthropicState();
-  const seed = plant({ cloudflare: state, openai: openaiState, anthropic: anthropicState, keys, clock });
+  const googleState = createGoogleState();
+  const seed = plant({
+    cloudflare: state,
+    openai: openaiState,
+    anthropic: anthropicState,
+    google: googleState,
+    keys,
+    clock,
+  });
 
   const openai = createOpenAi({
     state: openaiState,
@@ -69,6 +83,15 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     usage: createUsage({ clock, settings, provider: "anthropic" }),
     chance: chance(settings.seed),
   });
+  const googleParts = {
+    state: googleState,
+    settings,
+    clock,
+    keys,
+    usage: createUsage({ clock, settings, provider: "google" }),
+    chance: chance(settings.seed),
+  };
+  const gemini = createGemini(googleParts);
   const edges = createEdges(settings.edges, clock, (name, moment) =>
     bindingAt(state, settings.configNeeded, name, moment),
   );
@@ -80,7 +103,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     exchange,
     keys,
     record,
-    upstreams: [openAiUpstream(openai, clock), anthropicUpstream(anthropic, clock)],
+    upstreams: [openAiUpstream(openai, clock), anthropicUpstream(anthropic, clock), geminiUpstream(gemini, clock)],
   });
 
   const open: Listening[] = [];
@@ -105,6 +128,9 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     );
     const openaiOrigin = await start(openai, exchange);
     const anthropicOrigin = await start(anthropic, exchange);
+    const apiKeysOrigin = await start(createApiKeys(googleParts), exchange);
+    const geminiOrigin = await start(gemini, exchange);
+    const monitoringOrigin = await start(createMonitoring(googleParts), exchange);
     Object.assign(env, {
       CLOUDFLARE_ACCOUNT_ID: state.accountId,
       CLOUDFLARE_API_TOKEN: seed["controlToken"],
@@ -116,9 +142,26 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
       OPENAI_BASE_URL: `${openaiOrigin}/v1`,
       ANTHROPIC_ADMIN_KEY: seed["anthropicAdminKey"],
       ANTHROPIC_BASE_URL: anthropicOrigin,
+      GOOGLE_OAUTH_ACCESS_TOKEN: seed["googleAccessToken"],
+      GOOGLE_CLOUD_PROJECT: seed["productionGoogleProject"],
+      GOOGLE_APIKEYS_BASE_URL: apiKeysOrigin,
+      GOOGLE_MONITORING_BASE_URL: monitoringOrigin,
+      GEMINI_BASE_URL: geminiOrigin,
     });
     const control = await start(
-      createControl({ state, anthropic: anthropicState, settings, clock, edges, faults, keys, record, env, seed }),
+      createControl({
+        state,
+        anthropic: anthropicState,
+        google: googleState,
+        settings,
+        clock,
+        edges,
+        faults,
+        keys,
+        record,
+        env,
+        seed,
+      }),
       plain,
     );
     return { control, env, seed, close };

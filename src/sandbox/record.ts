@@ -4,6 +4,11 @@ import type { Clock } from "./clock.ts";
 import type { Reply, Request, ServiceName } from "./exchange.ts";
 import type { Keys } from "./keys.ts";
 
+const keyInQuery = /([?&](?:key|keyString)=)[^&]*/g;
+
+/** Google takes keys in the query; they have no place in a record. */
+export const maskedPath = (path: string): string => (path.includes("key") ? path.replace(keyInQuery, "$1***") : path);
+
 interface RequestRow {
   seq: number;
   at: string;
@@ -83,7 +88,7 @@ export function createRecorder(parts: { clock: Clock; keys: Keys; trafficLog: bo
         at: rfc3339(clock.now()),
         service,
         method: request.method,
-        path: request.path,
+        path: maskedPath(request.path),
         status: null,
         userAgent: request.headers["user-agent"] ?? null,
         executed: false,

@@ -1,4 +1,5 @@
 /** What is there when a sandbox starts: the two environments of the example inventory, keys issued long ago. */
+import { randomUUID } from "node:crypto";
 import { newGateway } from "./ai-gateway.ts";
 import type { AnthropicState } from "./anthropic-state.ts";
 import { newAnthropicAdminKey, newAnthropicValue } from "./anthropic-state.ts";
@@ -6,6 +7,8 @@ import type { CloudflareState, Permission } from "./cloudflare-state.ts";
 import { preview, putConfig, putSecret, secretName } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";
 import type { Keys } from "./keys.ts";
+import type { GooglePermission, GoogleState } from "./google-state.ts";
+import { keyResource, newAccessToken, newGoogleValue } from "./google-state.ts";
 import { newAdminKey } from "./openai-admin.ts";
 import type { OpenAiState } from "./openai-state.ts";
 import { hexId, wordId } from "./random.ts";
@@ -28,7 +31,15 @@ interface Slot {
   key: string;
   workspace: string;
   anthropicKey: string;
+  google: { project: string; number: string; keyId: string };
 }
+
+/** OAuth tokens by what they are for. */
+const accessTokens: Record<string, readonly GooglePermission[]> = {
+  googleAccess: ["apikeys write", "monitoring read"],
+  googleReadOnly: ["apikeys read", "monitoring read"],
+  googleNoMonitoring: ["apikeys write"],
+};
 
 const slots: readonly Slot[] = [
   {
@@ -38,6 +49,7 @@ const slots: readonly Slot[] = [
     key: "key_prod_1",
     workspace: "wrkspc_1",
     anthropicKey: "apikey_prod_1",
+    google: { project: "my-project", number: "123456789012", keyId: "gemini-prod-1" },
   },
   {
     gateway: "github-ai-agent-staging",
@@ -46,6 +58,7 @@ const slots: readonly Slot[] = [
     key: "key_stg_1",
     workspace: "wrkspc_2",
     anthropicKey: "apikey_stg_1",
+    google: { project: "my-project-staging", number: "210987654321", keyId: "gemini-stg-1" },
   },
 ];
 
@@ -53,12 +66,13 @@ export interface SeedParts {
   cloudflare: CloudflareState;
   openai: OpenAiState;
   anthropic: AnthropicState;
+  google: GoogleState;
   keys: Keys;
   clock: Clock;
 }
 
 /** Fills the world and returns ids and credentials by name. */
-export function plant({ cloudflare, openai, anthropic, keys, clock }: SeedParts): Record<string, string> {
+export function plant({ cloudflare, openai, anthropic, google, keys, clock }: SeedParts): Record<string, string> {
   const at = clock.now() - longAgoMs;
   const seed: Record<string, string> = { accountId: cloudflare.accountId };
   for (const [name, permissions] of Object.entries(tokens)) {
@@ -120,6 +134,48 @@ export function plant({ cloudflare, openai, anthropic, keys, clock }: SeedParts)
     serve(cloudflare, { gateway, storeId, slug: "anthropic", value: key.value }, at);
     seed[`${labelOf(gateway)}AnthropicKeyId`] = key.id;
     seed[`${labelOf(gateway)}AnthropicWorkspace`] = workspace;
+  }
+
+  for (const [name, permissions] of Object.entries(accessTokens)) {
+    const value = newAccessToken();
+    google.tokens.set(value, new Set(permissions));
+    seed[`${name}Token`] = value;
+  }
+  for (const slot of slots) {
+    const { gateway } = slot;
+    const { project, number, keyId } = slot.google;
+    const email = `gw@${project}.iam.gserviceaccount.com`;
+    google.projects.push({ id: project, number });
+    google.serviceAccounts.set(email, {
+      email,
+      projectId: project,
+      uniqueId: `1${number}00000000`,
+      disabledAt: undefined,
+    });
+    const resource = keyResource({ id: project, number }, keyId);
+    const key = keys.add({
+      id: keyId,
+      provider: "google",
+      name: "made by hand",
+      value: newGoogleValue(true),
+      createdAt: at,
+      detail: {
+        projectId: project,
+        keyId,
+        resource,
+        uid: randomUUID(),
+        serviceAccountEmail: email,
+        annotations: {},
+        restrictions: { apiTargets: [{ service: "generativelanguage.googleapis.com" }] },
+        updatedAt: at,
+        version: 1,
+      },
+    });
+    google.listed.set(resource, { id: key.id, deletedAt: undefined }, at);
+    serve(cloudflare, { gateway, storeId, slug: "google-ai-studio", value: key.value }, at);
+    seed[`${labelOf(gateway)}GoogleKeyId`] = keyId;
+    seed[`${labelOf(gateway)}GoogleProject`] = project;
+    seed[`${labelOf(gateway)}GoogleServiceAccount`] = email;
   }
   return seed;
 }
