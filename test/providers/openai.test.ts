@@ -443,6 +443,41 @@ describe("reading usage", () => {
   });
 });
 
+describe("taking a key from a person", () => {
+  const mine = "sk-svcacct-made-up-0123456789-9AbC";
+  const openedAt = new Date(1_790_000_100_000);
+  const identify = () => openai.identifyKey(new Redacted(mine), { openedAt });
+
+  test("says where, what kind and under which name", () => {
+    expect(openai.handInInstructions({ name: "kt-acme-1" })).toEqual({
+      where: "https://platform.openai.com/api-keys",
+      keyName: "kt-acme-1",
+      keyType: "a key of service account svc_acct_1",
+      belongsTo: "project proj_1",
+    });
+  });
+
+  test("finds the one key of the project whose redacted value fits", async () => {
+    vendor.replies(page([row({ id: "key_0", redacted_value: "sk-svc...zzzz" }), row()]));
+    expect(await identify()).toEqual({ kind: "identified", key: record });
+  });
+
+  test.each([
+    ["none", []],
+    ["several", [row(), row({ id: "key_2" })]],
+    ["dead", [row({ expires_at: 1_790_000_200 })]],
+    ["made before", [row({ created_at: 1_789_999_000 })]],
+  ])("refuses it: %s", async (fault, rows) => {
+    vendor.replies(page(rows));
+    expect(await identify()).toMatchObject({ kind: "refused", fault });
+  });
+
+  test("says that nothing can be looked up where the admin credential is refused", async () => {
+    vendor.replies(refused(403));
+    expect((await identify()).kind).toBe("unknown");
+  });
+});
+
 test("knows the shapes its keys have today, and others' apart", () => {
   for (const value of [key, "sk-proj-made-up-0123456789abcdef", "sk-0123456789abcdef0123456789abcdef"]) {
     expect(openai.looksLikeKey(new Redacted(value))).toBe(true);
