@@ -3,7 +3,6 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { asyncLocalStorage } from "@temporalio/activity";
 import { Client, WorkflowNotFoundError } from "@temporalio/client";
-import { loadClientConnectConfig } from "@temporalio/envconfig";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
 import type { Dependencies, Runs, SlotAccess } from "./activities/dependencies.ts";
@@ -30,6 +29,7 @@ import { createProvider } from "./providers/index.ts";
 import type { Provider } from "./providers/provider.ts";
 import { maskSecrets, type Redacted } from "./redacted.ts";
 import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
+import { connectConfig } from "./temporal/client.ts";
 import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
 import { version } from "./version.ts";
 
@@ -40,7 +40,7 @@ export async function runWorker(env: Environment, ready: () => void = () => unde
   const inventory = loadInventory(env);
   const credentials = readCredentials(env);
   const sealing = createSealing(inventory.sealing, readSealingKeys(env));
-  const { connectionOptions, namespace = "default" } = loadClientConnectConfig();
+  const { connectionOptions, namespace = "default" } = connectConfig(env);
 
   Runtime.install({
     logger: jsonLogger(),
