@@ -207,7 +207,7 @@ function trouble(line: string): string | undefined {
 
 function portsFrom(control: number | undefined): SandboxOptions["ports"] {
   if (control === undefined) return undefined;
-  const services = ["control", "cloudflare", "gateway", "openai", "anthropic", "google"];
+  const services = ["control", "cloudflare", "gateway", "openai", "anthropic", "gemini", "apikeys", "monitoring"];
   return Object.fromEntries(services.map((service, index) => [service, control + index]));
 }
 
