@@ -488,15 +488,24 @@ export function createGemini({
     /** Google itself looks the value up, so there is nothing to guess. */
     async identifyKey(value, { openedAt }): Promise<Identified> {
       try {
-        const found = await admin<{ name?: string | null | undefined } | undefined>({
+        const found = await admin<{ name?: string | null | undefined } | "not told" | undefined>({
           method: "GET",
           route: "/v2/keys:lookupKey",
           query: { keyString: value },
           doing: "while looking up a key by its value",
           right: "apikeys.keys.lookup",
           response: z.object({ name: z.string().nullish() }),
-          instead: ({ status }) => (status === 404 || status === 400 ? { value: undefined } : undefined),
+          instead: ({ status }) => {
+            if (status === 403) return { value: "not told" };
+            return status === 404 || status === 400 ? { value: undefined } : undefined;
+          },
         });
+        if (found === "not told") {
+          return {
+            kind: "unknown",
+            message: `google does not say whose key this is: it is none of project ${project}'s, or our credential lacks apikeys.keys.lookup`,
+          };
+        }
         if (!found?.name) return judgeHandedIn([], { openedAt, stranger: () => undefined });
         const row = await findRow(lastPart(found.name));
         if (row?.resource !== found.name) {
