@@ -1,6 +1,7 @@
 /** What all calls of Cloudflare's control plane share: the envelope, pages, and what a call is given. */
 import type { Clock } from "./clock.ts";
 import type { CloudflareState, Permission } from "./cloudflare-state.ts";
+import type { Edges } from "./edges.ts";
 import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
 import type { Settings } from "./options.ts";
@@ -9,6 +10,7 @@ export interface CloudflareParts {
   state: CloudflareState;
   settings: Settings;
   clock: Clock;
+  edges: Edges;
   /** Origin of the gateway's data plane. */
   gatewayOrigin: () => string;
 }

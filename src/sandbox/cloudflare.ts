@@ -9,6 +9,7 @@ import type { Token } from "./cloudflare-state.ts";
 import { allows } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";
 import type { Reply, Request, Service } from "./exchange.ts";
+import { guideRoutes } from "./guide.ts";
 import type { Settings } from "./options.ts";
 import type { Route } from "./routes.ts";
 import { match, route } from "./routes.ts";
@@ -23,6 +24,7 @@ export function createCloudflare(parts: CloudflareParts): Service {
     route("GET", "/accounts/:account/tokens/verify", [], ({ request }) => verified(request)),
     ...secretsStoreRoutes(parts),
     ...aiGatewayRoutes(parts),
+    ...guideRoutes(parts),
   ];
   const limiter = createLimiter(settings, clock);
 

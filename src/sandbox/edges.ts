@@ -24,6 +24,8 @@ export interface Edge {
   propagationMs: number;
   cacheTtlMs: number;
   isolates: Isolate[];
+  /** By gateway: when its cached keys were last dropped. */
+  droppedAt: Map<string, number>;
   /** Whose turn it is. */
   turn: number;
 }
@@ -36,6 +38,8 @@ export interface Edges {
   read(edge: Edge, name: string): Binding;
   /** What every isolate of an edge would use now, without taking a turn. */
   views(edge: Edge, name: string): Binding[];
+  /** Makes every isolate drop what it cached of a gateway: it reads its edge's copy of now. */
+  drop(gatewayId: string): void;
 }
 
 export function createEdges(options: readonly EdgeOptions[], clock: Clock, resolve: Resolve): Edges {
@@ -47,6 +51,7 @@ export function createEdges(options: readonly EdgeOptions[], clock: Clock, resol
       phaseMs: (clock.span(edge.cacheTtlMs) * index) / Math.max(1, edge.isolates),
       cache: new Map(),
     })),
+    droppedAt: new Map(),
     turn: 0,
   }));
   const byName = new Map(all.map((edge) => [edge.name, edge]));
@@ -56,12 +61,13 @@ export function createEdges(options: readonly EdgeOptions[], clock: Clock, resol
     if (cached !== undefined && now < cached.until) return cached.binding;
     if (edge.cacheTtlMs <= 0) return resolve(name, now - edge.propagationMs);
     const turns = Math.floor((now - isolate.phaseMs) / edge.cacheTtlMs);
-    const lastRead = turns * edge.cacheTtlMs + isolate.phaseMs;
+    const turnedAt = turns * edge.cacheTtlMs + isolate.phaseMs;
+    const lastRead = Math.max(turnedAt, edge.droppedAt.get(name.slice(0, name.indexOf("|"))) ?? 0);
     let binding = resolve(name, lastRead - edge.propagationMs);
     // Only keys are cached: where there was none, each request looks again.
     if (binding.kind !== "key") binding = resolve(name, now - edge.propagationMs);
     if (binding.kind === "key") {
-      isolate.cache.set(name, { binding, until: lastRead + edge.cacheTtlMs });
+      isolate.cache.set(name, { binding, until: turnedAt + edge.cacheTtlMs });
     } else isolate.cache.delete(name);
     return binding;
   }
@@ -78,6 +84,14 @@ export function createEdges(options: readonly EdgeOptions[], clock: Clock, resol
       edge.turn = (edge.turn + 1) % edge.isolates.length;
       const isolate = edge.isolates[edge.turn];
       return isolate === undefined ? { kind: "none" } : look(edge, isolate, name, clock.now());
+    },
+    drop(gatewayId) {
+      for (const edge of all) {
+        edge.droppedAt.set(gatewayId, clock.now());
+        for (const { cache } of edge.isolates) {
+          for (const name of cache.keys()) if (name.startsWith(`${gatewayId}|`)) cache.delete(name);
+        }
+      }
     },
     views: (edge, name) => edge.isolates.map((isolate) => look(edge, isolate, name, clock.now())),
   };

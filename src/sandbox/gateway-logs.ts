@@ -8,6 +8,7 @@ import type { LogRow } from "./cloudflare-state.ts";
 import { rfc3339 } from "./clock.ts";
 import type { Reply } from "./exchange.ts";
 import { asObject } from "./exchange.ts";
+import { guideLine, providerOfGuide } from "./guide.ts";
 import type { Call, Route } from "./routes.ts";
 import { route } from "./routes.ts";
 
@@ -60,7 +61,10 @@ export function gatewayLogRoutes({ state, settings, clock }: CloudflareParts): R
   function list({ params, query }: Call): Reply {
     const rows = visible(params["gateway"] ?? "");
     if (rows === undefined) return unknown();
-    const filters = filtersOf(query);
+    const guide = settings.dialect === "guide";
+    const filters = filtersOf(query)?.map((filter) =>
+      guide && filter.key === "provider" ? { ...filter, value: filter.value.map(providerOfGuide) } : filter,
+    );
     if (filters === undefined) {
       return failure(400, { code: 7001, message: "Invalid filters", path: ["query", "filters"] });
     }
@@ -73,6 +77,7 @@ export function gatewayLogRoutes({ state, settings, clock }: CloudflareParts): R
       const sign = direction === "desc" ? -1 : 1;
       wanted.sort((one, other) => sign * String(field(one, order)).localeCompare(String(field(other, order))));
     }
+    if (guide) return lines(wanted, query);
     const perPage = Number(query.get("per_page") ?? 20);
     const first = (Math.max(1, Number(query.get("page") ?? 1)) - 1) * perPage;
     // Only the page asked for is spelt out: there can be very many rows.
@@ -80,6 +85,18 @@ export function gatewayLogRoutes({ state, settings, clock }: CloudflareParts): R
       index >= first && index < first + perPage ? shown(row) : undefined,
     );
     return page(query, sparse, 50);
+  }
+
+  /** Dialect `guide`: all rows, or a page of them, one a line. */
+  function lines(rows: readonly LogRow[], query: URLSearchParams): Reply {
+    const perPage = Number(query.get("per_page") ?? query.get("limit") ?? rows.length) || rows.length;
+    const first = (Math.max(1, Number(query.get("page") ?? 1)) - 1) * perPage;
+    const shownRows = rows.slice(first, first + perPage);
+    return {
+      status: 200,
+      headers: { "content-type": "application/x-ndjson" },
+      body: shownRows.map((row) => `${guideLine(row)}\n`).join(""),
+    };
   }
 
   return [

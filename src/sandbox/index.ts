@@ -123,7 +123,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   try {
     const gatewayOrigin = await start(gateway, exchange);
     const cloudflareOrigin = await start(
-      createCloudflare({ state, settings, clock, gatewayOrigin: () => gatewayOrigin }),
+      createCloudflare({ state, settings, clock, edges, gatewayOrigin: () => gatewayOrigin }),
       exchange,
     );
     const openaiOrigin = await start(openai, exchange);
