@@ -9,13 +9,13 @@ const secret = new Redacted(value);
 
 describe("a secret (promise 4)", () => {
   test.each<[string, () => string]>([
-    ["a template", () => `key: ${secret}`],
+    ["a template", () => `key: ${secret as unknown as string}`],
     ["a sum", () => "key: " + String(secret)],
     ["inspect", () => inspect(secret)],
     ["inspect with hidden fields", () => inspect({ deep: [{ secret }] }, { showHidden: true, depth: null })],
     ["a log line's format", () => format("%s %o %O", secret, secret, { secret })],
     ["a table of its entries", () => JSON.stringify([Object.entries(secret), Object.getOwnPropertyNames(secret)])],
-    ["an error", () => inspect(new Error(`no ${secret}`, { cause: secret }))],
+    ["an error", () => inspect(new Error(`no ${secret as unknown as string}`, { cause: secret }))],
     ["a copy of its fields", () => JSON.stringify({ ...secret })],
     ["a structured clone", () => serialize(structuredClone({ ...secret })).toString("latin1")],
   ])("does not show itself to %s", (_, show) => {
