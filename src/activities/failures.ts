@@ -1,4 +1,5 @@
-import { ApplicationFailure } from "@temporalio/common";
+import { CompleteAsyncError } from "@temporalio/activity";
+import { ApplicationFailure, TemporalFailure } from "@temporalio/common";
 import type { ActivityInboundCallsInterceptor } from "@temporalio/worker";
 
 import { RotationFailure } from "../domain/failure.ts";
@@ -31,5 +32,11 @@ export function asTemporalFailure(error: unknown): unknown {
   if (error instanceof TypeError || error instanceof RangeError) {
     return ApplicationFailure.nonRetryable(`a bug of ours: ${maskSecrets(error.message)}`, "RequestInvalid");
   }
-  return error;
+  // Temporal's own, cancellations among them.
+  if (error instanceof TemporalFailure || error instanceof CompleteAsyncError) return error;
+  if (error instanceof Error && error.name === "AbortError") return error;
+  return ApplicationFailure.retryable(
+    maskSecrets(error instanceof Error ? error.message : String(error)),
+    error instanceof Error ? error.name : "Unexpected",
+  );
 }
