@@ -1,6 +1,6 @@
 import type { Held } from "../cloudflare/slot-secrets.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { disbelieveMark, type Mark, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
+import { disbelieveMark, type Mark, markToleranceMs, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { OfRotation } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
@@ -42,9 +42,9 @@ export function identifyHeldKey(
     return { id: said.id, how: "operator", since: said.createdAt, warnings: [] };
   }
 
-  const { preview } = held;
+  const preview = currentPreview(held);
   const fitting =
-    preview === undefined || !maskTells(preview)
+    preview === undefined
       ? []
       : alive.filter(({ maskedValue }) => maskedValue !== undefined && masksAgree(preview, maskedValue));
   const [match, ...others] = fitting;
@@ -54,7 +54,7 @@ export function identifyHeldKey(
   }
   const candidates = (fitting.length === 0 ? alive : fitting).map(({ id, name: label }) => `${id} (${label})`);
   throw invalid(
-    `which key ${name} holds is unknown: ${doubt}, and ${fitting.length === 0 ? "no key" : "more than one key"} fits the gateway's preview; ` +
+    `which key ${name} holds is unknown: ${doubt}, and ${whyNotByPreview(preview, fitting)}; ` +
       `start with --held-key and one of: ${candidates.slice(0, 10).join(", ") || "none is alive"}`,
   );
 }
@@ -79,24 +79,33 @@ export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, 
   throw new RotationFailure("SlotChanged", `${holder} holds ${keyId}: it is not revoked; rotate ${holder} first`);
 }
 
-/** The slots that hold the key, as far as marks and previews tell. A slot whose secret is not there holds nothing. */
+/**
+ * The slots that hold the key, as far as marks and previews tell; in doubt they do. All slots of the provider are asked:
+ * by hand a key can get into any of them. A slot whose secret is not there holds nothing.
+ */
 export async function findHolders(deps: Dependencies, access: SlotAccess, keyId: string): Promise<string[]> {
   const key = await access.provider.findKey(keyId);
   const holders: string[] = [];
-  for (const neighbour of deps.allSlots().filter(({ keyring }) => keyring === access.keyring)) {
+  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
     const held = await readIfThere(neighbour);
-    if (held !== undefined && holds(held, keyId, key)) holders.push(neighbour.name);
+    if (held !== undefined && mayHold(held, keyId, key)) holders.push(neighbour.name);
   }
   return holders;
 }
 
-function holds(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
+/**
+ * A mark that names the key counts unless somebody wrote since and the preview taken then is another key's. A preview
+ * like the key counts unless a mark that can be believed is younger than it.
+ */
+function mayHold(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
+  const { modified, preview, previewModified = new Date(0) } = held;
   const mark = parseMark(held.comment);
-  const believed = mark !== undefined && disbelieveMark(mark, evidence(held, undefined)) === undefined;
-  if (believed) return mark.keyId === keyId;
-  const { preview } = held;
+  const believed = mark !== undefined && disbelieveMark(mark, { secretModified: modified }) === undefined;
   const mask = key?.maskedValue;
-  return preview !== undefined && mask !== undefined && maskTells(preview) && masksAgree(preview, mask);
+  const alike =
+    preview === undefined || mask === undefined || !maskTells(preview) ? undefined : masksAgree(preview, mask);
+  if (mark?.keyId === keyId) return believed || alike !== false || previewModified < modified;
+  return alike === true && !(believed && previewModified < mark.at);
 }
 
 /** What the slot holds, or nothing when its secret or provider config is not there. */
@@ -109,7 +118,8 @@ export async function readIfThere(access: SlotAccess): Promise<Held | undefined>
   }
 }
 
-async function doubtAbout(access: SlotAccess, mark: Mark, held: Held): Promise<string | undefined> {
+/** Why the mark does not speak of what the slot holds now, or nothing. */
+export async function doubtAbout(access: SlotAccess, mark: Mark, held: Held): Promise<string | undefined> {
   const key = await access.provider.findKey(mark.keyId);
   return disbelieveMark(mark, evidence(held, key));
 }
@@ -133,8 +143,21 @@ function evidence(held: Held, key: KeyRecord | undefined) {
   };
 }
 
-function contradicts({ preview }: Held, { maskedValue }: KeyRecord): boolean {
-  return preview !== undefined && maskedValue !== undefined && maskTells(preview) && !masksAgree(preview, maskedValue);
+function contradicts(held: Held, { maskedValue }: KeyRecord): boolean {
+  const preview = currentPreview(held);
+  return preview !== undefined && maskedValue !== undefined && !masksAgree(preview, maskedValue);
+}
+
+/** The preview, where it tells keys apart and is not from before the secret's last write: then it is another value's. */
+function currentPreview({ preview, previewModified, modified }: Held): string | undefined {
+  if (preview === undefined || !maskTells(preview)) return undefined;
+  const old = previewModified !== undefined && modified.getTime() - previewModified.getTime() > markToleranceMs;
+  return old ? undefined : preview;
+}
+
+function whyNotByPreview(preview: string | undefined, fitting: KeyRecord[]): string {
+  if (preview === undefined) return "the gateway has no preview of its present value";
+  return `${fitting.length === 0 ? "no key" : "more than one key"} fits the gateway's preview`;
 }
 
 function invalid(message: string): RotationFailure {
