@@ -26,7 +26,7 @@ import type {
   VerifyThroughGatewayOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { readIfThere, requireInstalled } from "./held-key.ts";
+import { doubtAbout, findHolders, readIfThere, requireInstalled } from "./held-key.ts";
 import { liveKeysOf, revokeLeftovers } from "./keys.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
@@ -52,7 +52,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
    */
   async seePrevAnswer(order: VerifyThroughGatewayOrder): Promise<PrevAnswer> {
     const access = deps.slotAccess(order.slot);
-    const verdict = classifyAnswer(access.provider.name, await probe(access, order, "prev"));
+    const verdict = await verdictOn(access, order, "prev");
     if (verdict === "works" || verdict === "works, no quota") return { answered: true, note: "prev answered" };
     if (Date.now() >= Date.parse(order.until)) return { answered: false, note: `prev did not answer: ${verdict}` };
     throw new RotationFailure("NotYetPropagated", `${order.slot}: its copy on prev does not answer yet: ${verdict}`);
@@ -91,6 +91,8 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const held = await secrets.read(place);
     const mark = parseMark(held.comment);
     const written = mark?.rotationId === rotationId && mark.fingerprint === key.fingerprint;
+    // The mark may have survived somebody's edit of the value.
+    if (written) await requireInstalled(access, { slot, rotationId }, key.id);
     if (written && !again) return installedAt(held.modified, (await access.provider.findKey(key.id))?.expiresAt);
     if (!written && held.modified.toISOString() !== secretModified) {
       throw new RotationFailure(
@@ -133,16 +135,14 @@ export const gatewayActivities = (deps: Dependencies) => ({
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
       context.heartbeat();
-      const record = await access.provider.findKey(order.keyId);
-      if (record?.state === "active") {
-        seen = "the provider still lists it as alive";
+      const listed = await listedAlive(access, order.keyId);
+      if (listed !== false) {
+        seen = listed === true ? "the provider still lists it as alive" : listed;
+        row = [];
       } else if (!order.throughPrev) {
         return { note: "the provider lists it as alive no more; no probe could see its death" };
       } else {
-        const verdict = await probe(access, order, "prev").then(
-          (answer) => classifyAnswer(access.provider.name, answer),
-          () => "unavailable" as const,
-        );
+        const verdict = await verdictOn(access, order, "prev");
         seen = `prev answered: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
         const [first] = row;
@@ -167,7 +167,8 @@ export const gatewayActivities = (deps: Dependencies) => ({
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.type !== "SlotChanged") throw error;
       warnings.push(error.message);
-      leftOver.push({ id: installedKeyId, why: "the slot was changed by hand after it was installed" });
+      const ids = new Set([installedKeyId, ...(await liveKeysOf(access, order.rotationId)).map(({ id }) => id)]);
+      leftOver.push(...[...ids].map((id) => ({ id, why: changedByHand })));
     }
     return { leftOver, warnings, nextDue: new Date(Date.now() + inMs(access.policy.every)).toISOString() };
   },
@@ -178,24 +179,66 @@ export const gatewayActivities = (deps: Dependencies) => ({
    */
   async releaseSlot({ installStarted, oldKeyId, ...order }: ReleaseOrder): Promise<Released> {
     const access = deps.slotAccess(order.slot);
-    const mark = parseMark((await readIfThere(access))?.comment);
+    const held = await readIfThere(access);
+    const mark = parseMark(held?.comment);
     await removeAliases(access, order.rotationId);
-    const held = mark?.rotationId === order.rotationId ? mark.keyId : undefined;
-    if (held !== undefined) {
-      const leftOver = oldKeyId === undefined ? [] : [{ id: oldKeyId, why: "clients may still use it" }];
-      return { leftOver, warnings: [] };
+    if (held !== undefined && mark?.rotationId === order.rotationId) {
+      const old = await named(access, oldKeyId, "clients may still use it");
+      const doubt = await doubtAbout(access, mark, held);
+      if (doubt === undefined) {
+        await revokeLeftovers(deps, access, order.rotationId);
+        return { leftOver: old, warnings: [] };
+      }
+      // The edges may still serve it: nothing is revoked.
+      const live = await liveKeysOf(access, order.rotationId);
+      return {
+        leftOver: [...old, ...live.map(({ id }) => ({ id, why: changedByHand }))],
+        warnings: [`somebody changed ${order.slot} meanwhile: ${doubt}; look what it holds`],
+      };
     }
     if (!installStarted) {
       await revokeLeftovers(deps, access, order.rotationId);
       return { leftOver: [], warnings: [] };
     }
     const live = await liveKeysOf(access, order.rotationId);
+    const unheld = oldKeyId !== undefined && (await findHolders(deps, access, oldKeyId)).length === 0;
     return {
-      leftOver: live.map(({ id }) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
+      leftOver: [
+        ...live.map(({ id }) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
+        ...(unheld ? await named(access, oldKeyId, "no slot shows that it holds it") : []),
+      ],
       warnings: [`${order.slot} does not hold the key this rotation wrote: look what it holds`],
     };
   },
 });
+
+const changedByHand = "the slot was changed by hand after it was installed";
+
+/** The key with the reason why it stays, unless its provider knows it as dead. */
+async function named({ provider }: SlotAccess, id: string | undefined, why: string): Promise<Released["leftOver"]> {
+  const state = id === undefined ? undefined : (await provider.findKey(id))?.state;
+  return id !== undefined && (state === "active" || state === "disabled") ? [{ id, why }] : [];
+}
+
+/** Whether the provider lists the key as alive, or why it could not be asked. */
+async function listedAlive({ provider }: SlotAccess, keyId: string): Promise<boolean | string> {
+  try {
+    return (await provider.findKey(keyId))?.state === "active";
+  } catch (error) {
+    if (error instanceof RotationFailure) return error.message;
+    throw error;
+  }
+}
+
+/** What a probe says; no answer at all says nothing about the key. */
+async function verdictOn(access: SlotAccess, order: OfRotation, alias: ProbeAlias): Promise<Verdict> {
+  try {
+    return classifyAnswer(access.provider.name, await probe(access, order, alias));
+  } catch (error) {
+    if (error instanceof RotationFailure && error.type === "Unavailable") return "unavailable";
+    throw error;
+  }
+}
 
 async function probe(access: SlotAccess, { rotationId }: OfRotation, alias: ProbeAlias): Promise<Answer> {
   const { place, policy, probeModel } = access;
@@ -278,6 +321,9 @@ async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: New
     }
   }
   const record = await provider.findKey(id);
+  if (record !== undefined && record.state !== "active") {
+    throw new RotationFailure("KeyRejected", `key ${id} for ${name} is ${record.state}: it is not installed`);
+  }
   const expiresAt = record?.expiresAt;
   if (expiresAt !== undefined && expiresAt.getTime() - Date.now() < leastLifeMs(policy) - 60_000) {
     throw new RotationFailure(
