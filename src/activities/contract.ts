@@ -124,6 +124,8 @@ export interface IdleAnswer {
   askAt?: string;
   /** Requests with the new key since the install, as the provider reports them. */
   newKeyRequests: number;
+  /** Ways to use a key that the provider has and cannot report by key. */
+  unknownSurfaces?: string[];
 }
 
 export interface RevokeOrder extends OfRotation {

@@ -36,6 +36,7 @@ export const usageActivities = (deps: Dependencies) => ({
       kind: verdict.kind,
       note: describe(verdict, facts),
       newKeyRequests,
+      ...(report.unknownSurfaces.length === 0 ? {} : { unknownSurfaces: report.unknownSurfaces }),
       ...(verdict.lastUsed === undefined ? {} : { lastUsed: time(verdict.lastUsed) }),
       ...(verdict.horizon === undefined ? {} : { horizon: time(verdict.horizon) }),
       ...(verdict.kind === "idle" ? {} : { probeAt: time(verdict.probeAt), askAt: time(verdict.askAt) }),
