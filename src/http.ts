@@ -34,6 +34,8 @@ export interface Request {
   headers?: Record<string, string | Redacted>;
   /** Sent as JSON. A `Redacted` in it becomes its value on the wire, and nowhere else. */
   body?: unknown;
+  /** The answer is one JSON value a line: `body` is then an array of them. */
+  lines?: boolean;
   /** What this is for, as it ends a sentence: `while listing the keys of project proj_1`. Never a secret. */
   doing: string;
   /** Ends the request early; the call then fails with the signal's own reason. */
@@ -134,7 +136,7 @@ export function createHttp({ dispatcher, timeoutMs = 20_000, userAgent, onRespon
       const value = headers[name.toLowerCase()];
       return Array.isArray(value) ? value.join(", ") : value;
     };
-    const body = parsed(text);
+    const body = wanted.lines === true ? parsedLines(text) : parsed(text);
     if (status >= 200 && status < 300 && body === notJson) {
       throw noAnswer(wanted, url, "an answer that is not json");
     }
@@ -272,6 +274,14 @@ function parsed(text: string): unknown {
   } catch {
     return notJson;
   }
+}
+
+function parsedLines(text: string): unknown {
+  const values = text
+    .split("\n")
+    .filter((line) => line.trim() !== "")
+    .map(parsed);
+  return values.includes(notJson) ? notJson : values;
 }
 
 /**

@@ -33,6 +33,11 @@ export interface StoreFacts {
  * test/cloudflare/slot-secrets.contract.ts says what each promises.
  */
 export interface SlotSecrets {
+  /**
+   * Whether comments are kept beside values, so that `read` tells which key a place holds. Where not, only the last
+   * result or the operator knows, and nothing that a place holds may be revoked on the word of `read`.
+   */
+  readonly keepsMarks: boolean;
   /** Fails with `SlotMissing` when the gateway is not there or has no store. */
   storeOf(gateway: string): Promise<StoreFacts>;
   /** What the place holds. Fails with `SlotMissing` when its secret or its provider config is not there. */
@@ -45,6 +50,16 @@ export interface SlotSecrets {
   makeCopy(place: Place, from: Place, comment: string): Promise<void>;
   /** Removes the place. Succeeds also when it is already gone. */
   remove(place: Place): Promise<void>;
+}
+
+/** A dialect that has a call for dropping cached keys. The public API has none. */
+export interface CachePurge {
+  /** Asks for it. That a cache obeyed is not told. */
+  purgeCache(gateway: string): Promise<void>;
+}
+
+export function canPurge(secrets: SlotSecrets): secrets is SlotSecrets & CachePurge {
+  return "purgeCache" in secrets;
 }
 
 const scopes = ["ai_gateway"];
@@ -84,6 +99,8 @@ export function createSlotSecrets({ store, gateways }: { store: SecretsStore; ga
   }
 
   return {
+    keepsMarks: true,
+
     async storeOf(gateway) {
       const [{ authentication, byokOnly }, quota] = await Promise.all([
         gateways.getGateway(gateway),
