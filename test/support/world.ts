@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
 import { NativeConnection, type Worker } from "@temporalio/worker";
 import { Pool } from "undici";
@@ -19,6 +20,7 @@ export interface SandboxRecord {
     id: string;
     name: string;
     provider: string;
+    projectId: string;
     state: string;
     lastUsedAt: string | null;
     revokedAt: string | null;
@@ -45,6 +47,21 @@ export function scaledPolicy(scale: number, changes: Record<string, unknown> = {
     ...changes,
   };
 }
+
+interface PlayedSlot {
+  gateway: string;
+  provider: string;
+  alias: string;
+  edges: { edge: string; isolates: Record<string, number> }[];
+}
+
+const productionGateway = "github-ai-agent-prod";
+
+/** For tests to which the waits do not matter: done in a few seconds. */
+export const quick = {
+  timeScale: 600,
+  policy: { graceCeiling: { after: "500ms", ifUnknown: "revoke", ifUsed: "revoke" } },
+} satisfies Partial<WorldOptions>;
 
 /** One Temporal server for a file of tests. */
 export async function startTemporal(): Promise<DevServer> {
@@ -73,6 +90,14 @@ export interface World {
   /** Every key value the sandbox ever issued. */
   values(): Promise<string[]>;
   faults(fault: Record<string, unknown>): Promise<void>;
+  /** The ids of the keys that any isolate of any edge sends now for `production/openai`. */
+  servedKeys(): Promise<string[]>;
+  /** The secrets in the store, as Cloudflare lists them. */
+  secrets(): Promise<{ id: string; name: string; comment: string | null }[]>;
+  /** Waits so many milliseconds of the sandbox's time. */
+  later(ms: number): Promise<void>;
+  /** Waits until it is so, 20 s at most. */
+  until(condition: () => Promise<boolean>): Promise<void>;
   start(input?: Record<string, unknown>, workflowId?: string): Promise<WorkflowHandle>;
   rotate(input?: Record<string, unknown>): Promise<RotationResult>;
   traffic(perSecond: number): Traffic;
@@ -92,7 +117,7 @@ export async function startWorld({
     installation: "acme",
     account: played.env["CLOUDFLARE_ACCOUNT_ID"],
     environments: {
-      production: { gateway: "github-ai-agent-prod" },
+      production: { gateway: productionGateway },
       staging: { gateway: "github-ai-agent-staging" },
     },
     slots: {
@@ -144,7 +169,28 @@ export async function startWorld({
     control: played.control,
     inventoryText,
     record: async () => (await control("/record")) as SandboxRecord,
-    values: async () => ((await control("/values")) as { values: string[] }).values,
+    values: async () =>
+      ((await control("/values")) as { values: { value: string }[] }).values.map(({ value }) => value),
+    servedKeys: async () => {
+      const { slots } = (await control("/slots")) as { slots: PlayedSlot[] };
+      const ours = slots.filter(
+        ({ gateway, provider, alias }) => gateway === productionGateway && provider === "openai" && alias === "default",
+      );
+      return [...new Set(ours.flatMap((slot) => slot.edges.flatMap(({ isolates }) => Object.keys(isolates))))];
+    },
+    secrets: async () => {
+      const address = `${played.env["CLOUDFLARE_API_BASE_URL"]}/accounts/${played.env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${played.seed["storeId"]}/secrets?per_page=100`;
+      const response = await fetch(address, {
+        headers: { authorization: `Bearer ${played.env["CLOUDFLARE_API_TOKEN"]}` },
+      });
+      return ((await response.json()) as { result: { id: string; name: string; comment: string | null }[] }).result;
+    },
+    later: (ms) => delay(ms / timeScale),
+    until: async (condition) => {
+      for (const deadline = Date.now() + 20_000; !(await condition().catch(() => false)); await delay(50)) {
+        if (Date.now() > deadline) throw new Error("it did not come true within 20 s");
+      }
+    },
     faults: async (fault) => void (await control("/faults", fault)),
     start,
     rotate: async (input) => (await (await start(input)).result()) as RotationResult,

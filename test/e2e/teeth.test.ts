@@ -1,0 +1,40 @@
+import { Runtime } from "@temporalio/worker";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+import type { DevServer } from "../../src/temporal/dev-server.ts";
+import { keepingLogger } from "../support/secrecy.ts";
+import { idleByNoRows, lateUsage, lateUsagePolicy, noWaits } from "../support/teeth.ts";
+import { startTemporal, startWorld, type WorldOptions } from "../support/world.ts";
+
+/** The sandbox can only show that nothing is lost if it shows what is lost when keyturn is broken. */
+
+const timeScale = 60;
+let temporal: DevServer;
+beforeAll(async () => {
+  Runtime.install({ logger: keepingLogger });
+  temporal = await startTemporal();
+});
+afterAll(() => temporal.stop());
+
+async function lostBy(options: Omit<WorldOptions, "temporal" | "timeScale">): Promise<number> {
+  const world = await startWorld({ temporal, timeScale, ...options });
+  try {
+    const traffic = world.traffic(100);
+    expect((await world.rotate()).outcome).toBe("rotated");
+    await world.later(10 * 60_000);
+    await traffic.stop();
+    expect((await world.record()).traffic.failed).toBe(traffic.failed);
+    return traffic.failed;
+  } finally {
+    await world.stop();
+  }
+}
+
+test("without waits and without the idle check, requests are lost", async () => {
+  expect(await lostBy({ policy: noWaits })).toBeGreaterThan(0);
+}, 60_000);
+
+test("taking no rows for no use loses requests where usage comes late", async () => {
+  const lost = await lostBy({ sandbox: lateUsage, policy: lateUsagePolicy(timeScale), breakActivities: idleByNoRows });
+  expect(lost).toBeGreaterThan(0);
+}, 90_000);
