@@ -1,4 +1,4 @@
-import { Client } from "@temporalio/client";
+import type { Client } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
 import { DefaultLogger, Runtime } from "@temporalio/worker";
