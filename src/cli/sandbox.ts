@@ -1,6 +1,6 @@
 /** `keyturn sandbox`: plays the outside services until it is told to stop. */
 import { once } from "node:events";
-import { Command, InvalidArgumentError } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
 import type { EdgeOptions, SandboxOptions, UsageLag } from "../sandbox/index.ts";
 import { startSandbox } from "../sandbox/index.ts";
 
@@ -14,6 +14,7 @@ interface Flags {
   settle?: number;
   death?: number;
   listLag?: number;
+  dialect?: "secrets-store" | "guide";
   secretQuota?: number;
   maxKeyLife?: number;
   modelLatency?: number;
@@ -41,15 +42,12 @@ export function sandboxCommand(): Command {
       addEdge,
       [],
     )
-    .option("--settle <duration>", "a new key may be refused for so long", duration)
-    .option("--death <duration>", "a revoked key may work for so long", duration)
+    .option("--settle <duration>", "a new key may be refused for so long, at every provider", duration)
+    .option("--death <duration>", "a revoked key may work for so long, at every provider", duration)
     .option("--list-lag <duration>", "how late lists are", duration)
+    .addOption(new Option("--dialect <dialect>", "of the gateway's logs").choices(["secrets-store", "guide"]))
     .option("--secret-quota <n>", "secrets the account may hold", whole)
-    .option(
-      "--max-key-life <duration>",
-      "longest life of a key that the organisation allows",
-      duration,
-    )
+    .option("--max-key-life <duration>", "longest life of a key that the organisation allows", duration)
     .option("--model-latency <duration>", "how long a model takes (not scaled)", duration)
     .option("--seed <n>", "seed of what is left to chance", whole)
     .option("--no-unified-billing", "let Cloudflare pay for no call")
@@ -63,7 +61,13 @@ async function run(flags: Flags): Promise<void> {
     usageLag: flags.usageLag,
     edges: flags.edge.length > 0 ? flags.edge : undefined,
     settleMs: flags.settle,
+    anthropicSettleMs: flags.settle,
+    googleSettleMs: flags.settle,
     deathMs: flags.death,
+    anthropicDeathMs: flags.death,
+    googleDeathMs: flags.death,
+    googleStandardDeathMs: flags.death === undefined ? undefined : { minMs: flags.death, maxMs: flags.death },
+    dialect: flags.dialect,
     listLagMs: flags.listLag,
     secretQuota: flags.secretQuota,
     maxKeyLifeSeconds: flags.maxKeyLife === undefined ? undefined : flags.maxKeyLife / 1_000,
@@ -91,6 +95,10 @@ const portsFrom = (first: number): Record<string, number> => ({
   cloudflare: first + 1,
   gateway: first + 2,
   openai: first + 3,
+  anthropic: first + 4,
+  apikeys: first + 5,
+  gemini: first + 6,
+  monitoring: first + 7,
 });
 
 const units: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
@@ -127,8 +135,7 @@ function addUsageLag(text: string, before: Record<string, UsageLag>): Record<str
 }
 
 function addEdge(text: string, before: EdgeOptions[]): EdgeOptions[] {
-  const [, name, propagation = "", ttl = "", isolates = "8"] =
-    /^([\w-]+)=([^,]+),([^,]+)(?:,(\d+))?$/.exec(text) ?? [];
+  const [, name, propagation = "", ttl = "", isolates = "8"] = /^([\w-]+)=([^,]+),([^,]+)(?:,(\d+))?$/.exec(text) ?? [];
   if (name === undefined) throw new InvalidArgumentError(`"${text}" is not like lhr=2s,1m,8.`);
   const edge = {
     name,

@@ -24,7 +24,15 @@ const ready = (): Promise<string> =>
   );
 
 test("prints one line of JSON when ready, takes its flags, and ends on SIGTERM", async () => {
-  const ended = run("--json", "--time-scale=60", "--usage-lag=openai=20m", "--edge=one=1s,1m,4", "--edge=two=2s,5m");
+  const ended = run(
+    "--json",
+    "--time-scale=60",
+    "--usage-lag=openai=20m",
+    "--edge=one=1s,1m,4",
+    "--edge=two=2s,5m",
+    "--settle=1s",
+    "--dialect=guide",
+  );
   const line = JSON.parse(await ready()) as {
     ready: boolean;
     control: string;
@@ -35,6 +43,9 @@ test("prints one line of JSON when ready, takes its flags, and ends on SIGTERM",
   const options = (await (await fetch(`${line.control}/options`)).json()) as unknown;
   expect(options).toMatchObject({
     timeScale: 60,
+    dialect: "guide",
+    settleMs: 1_000,
+    googleSettleMs: 1_000,
     usageLag: { openai: { minMs: 1_200_000 } },
     edges: [
       { name: "one", propagationMs: 1_000, cacheTtlMs: 60_000, isolates: 4 },
@@ -57,6 +68,13 @@ test("prints its environment as NAME=value lines", async () => {
       "CLOUDFLARE_BASE_URL",
       "OPENAI_ADMIN_KEY",
       "OPENAI_BASE_URL",
+      "ANTHROPIC_ADMIN_KEY",
+      "ANTHROPIC_BASE_URL",
+      "GOOGLE_OAUTH_ACCESS_TOKEN",
+      "GOOGLE_CLOUD_PROJECT",
+      "GOOGLE_APIKEYS_BASE_URL",
+      "GOOGLE_MONITORING_BASE_URL",
+      "GEMINI_BASE_URL",
     ]),
   );
   process.emit("SIGTERM");
@@ -64,7 +82,7 @@ test("prints its environment as NAME=value lines", async () => {
 });
 
 test("refuses what it cannot read", async () => {
-  for (const flag of ["--usage-lag=20m", "--edge=one", "--time-scale=0", "--port=x", "--settle=3"]) {
+  for (const flag of ["--usage-lag=20m", "--edge=one", "--time-scale=0", "--port=x", "--settle=3", "--dialect=x"]) {
     await expect(run(flag)).rejects.toThrow();
   }
 });
