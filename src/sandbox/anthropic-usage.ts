@@ -138,7 +138,8 @@ export function anthropicUsageRoutes(parts: AnthropicParts): Route<undefined>[] 
   /** Without a width the whole range, in whole hours, is one bucket. */
   function bucketsOf(range: Range, widthMs: number | undefined): UsageBucket[] {
     if (widthMs !== undefined) {
-      return usage.filled({ startMs: range.startMs + 0.5, endMs: range.endMs, widthMs });
+      // A start that we gave out may have been rounded down by part of a millisecond.
+      return usage.filled({ startMs: range.startMs + 1, endMs: range.endMs, widthMs });
     }
     const startMs = Math.floor(range.startMs / hourMs) * hourMs;
     const endMs = Math.floor(range.endMs / hourMs) * hourMs;
@@ -165,7 +166,7 @@ export function anthropicUsageRoutes(parts: AnthropicParts): Route<undefined>[] 
     const fields = queryList(query, "group_by");
     const by = fields.flatMap((name) => groupings[name] ?? []);
     const passes = filter(query);
-    const startMs = Number(fromToken(query.get("page")) ?? range.startMs) + 0.5;
+    const startMs = Number(fromToken(query.get("page")) ?? range.startMs) + 1;
     const upTo = Math.min(range.endMs, (Math.floor(startMs / widthMs) + limit + 1) * widthMs);
     const found = usage.buckets({ startMs, endMs: upTo, widthMs });
     const next = found[limit];

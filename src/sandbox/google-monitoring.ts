@@ -115,7 +115,7 @@ export function createMonitoring(parts: GoogleParts): Service {
   ): Point[] {
     const points = new Map<string, Point>();
     // A start that we gave out may have been rounded down by part of a millisecond.
-    for (const bucket of usage.filled({ ...query, startMs: query.startMs + 0.5 })) {
+    for (const bucket of usage.filled({ ...query, startMs: query.startMs + 1 })) {
       for (const row of grouped(bucket.rows, ["surface", "keyId", "project"])) {
         const series = seriesOf(row);
         if (row.project !== projectId || !test(series)) continue;
