@@ -235,6 +235,14 @@ describe("revokeKey (promise 3: never the key that a slot holds)", () => {
     }
   });
 
+  test("revokes nothing after somebody put a third key into the slot: they may want the old one back", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    await stage.edit(prodGateway, { value: (await stage.keyByHand("by hand")).value });
+    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
+    expect(await stage.alive()).toEqual(expect.arrayContaining(["key_prod_1", key.id]));
+  });
+
   const batch = { "production/openai:batch": { openai: { project: "proj_abc", serviceAccount: "svc_acct_9" } } };
 
   test("revokes no key that another slot holds by its preview", async () => {
