@@ -74,10 +74,12 @@ const slotSchema = z
     openai: z.strictObject({ project: z.string().min(1), serviceAccount: z.string().min(1) }).optional(),
     google: z.strictObject({ project: z.string().min(1), serviceAccount: z.string().min(1) }).optional(),
     anthropic: z.strictObject({ workspace: z.string().min(1) }).optional(),
+    secretId: z.string().min(1).optional(),
     probeModel: z.string().min(1).optional(),
     policy: policySchema.optional(),
   })
   .describe("slot");
+const dialect = z.enum(["secrets-store", "guide"]);
 const publicKeySchema = z.strictObject({
   kty: z.literal("EC"),
   crv: z.literal("P-256"),
@@ -88,7 +90,15 @@ const inventorySchema = z.strictObject({
   installation: name,
   account: z.string().min(1).optional(),
   defaultEnvironment: name.optional(),
-  environments: z.record(name, z.strictObject({ gateway: z.string().min(1), account: z.string().min(1).optional() })),
+  dialect: dialect.optional(),
+  environments: z.record(
+    name,
+    z.strictObject({
+      gateway: z.string().min(1),
+      account: z.string().min(1).optional(),
+      dialect: dialect.optional(),
+    }),
+  ),
   slots: z.record(z.string(), slotSchema),
   sealing: z.array(z.strictObject({ kid: z.string().min(1), publicKey: publicKeySchema })).min(1),
   policy: policySchema.optional(),
@@ -106,6 +116,8 @@ export interface InventorySlot {
   slot: Slot;
   account: string;
   gateway: string;
+  /** Set where Cloudflare is spoken to in the dialect `guide`: the id of the slot's secret there. */
+  secretId?: string;
   settings: ProviderSettings;
   probeModel: string;
   policy: Policy;
@@ -163,6 +175,7 @@ export function parseInventory(text: string, path: string, env: Environment): In
   const parsed = inventorySchema.safeParse(fillIn(plainOf(document, path), env, path));
   if (!parsed.success) throw invalid(`${path}: ${describeIssues(parsed.error, knownFields)}`);
   const { installation, account, defaultEnvironment, environments, slots, sealing, policy } = parsed.data;
+  const defaultDialect = parsed.data.dialect;
 
   const accountOf = (environment: string): string => {
     const found = environments[environment]?.account ?? account;
@@ -198,7 +211,10 @@ export function parseInventory(text: string, path: string, env: Environment): In
       );
     }
     const named = slotName(slot);
-    const target = `${environment.account} ${secretName(environment.gateway, slot.provider, slot.alias)}`;
+    const spoken = environments[slot.environment]?.dialect ?? defaultDialect ?? "secrets-store";
+    const slotPolicy = resolvePolicy(slot.provider, policy ?? {}, entry.policy ?? {});
+    const secretId = readSecretId(spoken, entry.secretId, slotPolicy, `${path}: slots: ${key}`);
+    const target = `${environment.account} ${secretId ?? secretName(environment.gateway, slot.provider, slot.alias)}`;
     const twin = targets.get(target);
     if (twin !== undefined)
       throw invalid(`${path}: slots ${twin} and ${named} are one physical secret: keep one of them`);
@@ -206,10 +222,12 @@ export function parseInventory(text: string, path: string, env: Environment): In
     inventory.slots[named] = {
       name: named,
       slot,
-      ...environment,
+      account: environment.account,
+      gateway: environment.gateway,
+      ...(secretId === undefined ? {} : { secretId }),
       settings: readSettings(slot.provider, entry, `${path}: slots: ${key}`),
       probeModel: entry.probeModel ?? probeModels[slot.provider],
-      policy: resolvePolicy(slot.provider, policy ?? {}, entry.policy ?? {}),
+      policy: slotPolicy,
     };
   }
   return inventory;
@@ -233,6 +251,28 @@ export function slotOf(inventory: Inventory, name: string): InventorySlot {
   throw invalid(
     `no slot ${name} in ${inventory.path}${nearest === undefined ? "" : `: did you mean ${nearest}?`} (slots: ${list(known)})`,
   );
+}
+
+/** The id a slot's secret has in the dialect `guide`, which finds secrets by nothing else. */
+function readSecretId(
+  spoken: z.output<typeof dialect>,
+  secretId: string | undefined,
+  { aliases }: Policy,
+  where: string,
+): string | undefined {
+  if (spoken === "secrets-store") {
+    if (secretId === undefined) return undefined;
+    throw invalid(
+      `${where}: secretId is only for dialect: guide; without it the secret is found by its name: remove it`,
+    );
+  }
+  if (secretId === undefined) {
+    throw invalid(`${where}: secretId is missing: in dialect: guide it says which secret the slot reads`);
+  }
+  if (aliases === "always") {
+    throw invalid(`${where}: policy.aliases: always needs aliases, and dialect: guide has none: set auto or never`);
+  }
+  return secretId;
 }
 
 function readSettings(provider: ProviderName, entry: z.output<typeof slotSchema>, where: string): ProviderSettings {
@@ -297,6 +337,7 @@ const knownFields = [
   ...[inventorySchema, slotSchema, policySchema].flatMap(({ shape }) => Object.keys(shape)),
   "gateway",
   "account",
+  "dialect",
   "project",
   "serviceAccount",
   "workspace",

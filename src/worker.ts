@@ -10,6 +10,7 @@ import { failureInterceptor } from "./activities/failures.ts";
 import { createActivities, type RotationActivities } from "./activities/index.ts";
 import { createAiGateway } from "./cloudflare/ai-gateway.ts";
 import { createGatewayProbe } from "./cloudflare/data-plane.ts";
+import { createGuideSecrets } from "./cloudflare/guide.ts";
 import { createSecretsStore } from "./cloudflare/secrets-store.ts";
 import { createSlotSecrets } from "./cloudflare/slot-secrets.ts";
 import {
@@ -22,7 +23,7 @@ import {
   slotOf,
 } from "./config.ts";
 import { RotationFailure } from "./domain/failure.ts";
-import { taskQueue } from "./domain/rotation.ts";
+import { type RotationResult, slotWorkflowId, taskQueue } from "./domain/rotation.ts";
 import { createHttp, type Http } from "./http.ts";
 import { createGoogleAuth, type GoogleAuth } from "./providers/google-auth.ts";
 import { createProvider } from "./providers/index.ts";
@@ -116,6 +117,7 @@ function accessTo(
   }: Pick<Parts, "inventory" | "credentials"> & { http: Http; google: GoogleAuth },
 ): SlotAccess {
   const { baseUrls, cloudflareToken, gatewayToken } = credentials;
+  const place = { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias };
   const account = { http, baseUrl: baseUrls.cloudflareApi, accountId: slot.account, token: cloudflareToken };
   return {
     name: slot.name,
@@ -123,13 +125,16 @@ function accessTo(
     installation: inventory.installation,
     policy: slot.policy,
     probeModel: slot.probeModel,
-    place: { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias },
+    place,
     // Only when it is asked for: a slot whose credential is missing must not stop the others.
     get provider() {
       return providerOf(slot, credentials, { http, google });
     },
     keyring: JSON.stringify(slot.settings),
-    secrets: createSlotSecrets({ store: createSecretsStore(account), gateways: createAiGateway(account) }),
+    secrets:
+      slot.secretId === undefined
+        ? createSlotSecrets({ store: createSecretsStore(account), gateways: createAiGateway(account) })
+        : createGuideSecrets({ ...account, place, secretId: slot.secretId }),
     probe: createGatewayProbe({
       http,
       gatewayBaseUrl: baseUrls.cloudflareGateway,
@@ -196,6 +201,16 @@ export function runsOf(client: Client): Runs {
         if (!(error instanceof WorkflowNotFoundError)) throw error;
         throw new RotationFailure("SlotMissing", `no run of ${workflowId}: it may have just ended`);
       }
+    },
+    async lastInstalledKey(slot) {
+      const workflowId = slotWorkflowId(slot);
+      const runs = client.workflow.list({ query: `WorkflowId = "${workflowId}" AND ExecutionStatus != "Running"` });
+      for await (const { runId, status } of runs) {
+        if (status.name !== "COMPLETED") return undefined;
+        const { outcome, newKey } = (await client.workflow.getHandle(workflowId, runId).result()) as RotationResult;
+        if (outcome !== "kept") return outcome === "rotated" ? newKey?.id : undefined;
+      }
+      return undefined;
     },
     async update({ workflowId, runId, update, arg }) {
       return client.workflow.getHandle(workflowId, runId).executeUpdate<string, [unknown]>(update, { args: [arg] });

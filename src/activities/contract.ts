@@ -26,7 +26,7 @@ export interface Inspection {
   policy: Policy;
   due: { due: boolean; reason: string };
   /** The key the slot holds, and how that is known. */
-  held: { id: string; how: "mark" | "preview" | "operator"; since?: string };
+  held: { id: string; how: "mark" | "preview" | "operator" | "last result"; since?: string };
   /** Other slots that hold the same key: then it is not revoked. */
   sharedWith: string[];
   /** When the secret was last modified: what `installKey` expects to still be true. */

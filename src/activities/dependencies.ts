@@ -38,4 +38,9 @@ export interface Runs {
   /** The open run of this workflow id. Fails with `SlotMissing` when there is none. */
   find(workflowId: string): Promise<RunningRotation>;
   update(order: UpdateOrder): Promise<string>;
+  /**
+   * The key that the slot's last rotation left in it, by its result; nothing where none is kept, or where a run since
+   * then ended so that it does not tell.
+   */
+  lastInstalledKey(slot: string): Promise<string | undefined>;
 }

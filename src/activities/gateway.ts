@@ -163,7 +163,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const leftOver: Released["leftOver"] = [];
     try {
       await requireInstalled(access, order, installedKeyId);
-      await revokeLeftovers(deps, access, order.rotationId);
+      await revokeLeftovers(deps, access, order.rotationId, installedKeyId);
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.type !== "SlotChanged") throw error;
       warnings.push(error.message);

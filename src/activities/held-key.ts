@@ -8,7 +8,7 @@ import type { Dependencies, SlotAccess } from "./dependencies.ts";
 /** Which key a slot holds, and how that is known. */
 export interface HeldKey {
   id: string;
-  how: "mark" | "preview" | "operator";
+  how: "mark" | "preview" | "operator" | "last result";
   since?: Date;
 }
 
@@ -59,8 +59,12 @@ export function identifyHeldKey(
   );
 }
 
-/** Fails with `SlotChanged` unless the slot still holds the key this rotation installed, by a mark that can be believed. */
+/**
+ * Fails with `SlotChanged` unless the slot still holds the key this rotation installed, by a mark that can be believed.
+ * Where no marks are kept, there is nothing to look at, and somebody's edit goes unseen.
+ */
 export async function requireInstalled(access: SlotAccess, order: OfRotation, keyId: string): Promise<void> {
+  if (!access.secrets.keepsMarks) return;
   const held = await access.secrets.read(access.place);
   const mark = parseMark(held.comment);
   const ours = mark?.rotationId === order.rotationId && mark.keyId === keyId;
@@ -81,12 +85,18 @@ export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, 
 
 /**
  * The slots that hold the key, as far as marks and previews tell; in doubt they do. All slots of the provider are asked:
- * by hand a key can get into any of them. A slot whose secret is not there holds nothing.
+ * by hand a key can get into any of them. A slot whose secret is not there holds nothing. Where no marks are kept,
+ * another slot's last result tells; the slot's own is out of date while it is rotated, so its callers have to know.
  */
 export async function findHolders(deps: Dependencies, access: SlotAccess, keyId: string): Promise<string[]> {
   const key = await access.provider.findKey(keyId);
   const holders: string[] = [];
   for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
+    if (!neighbour.secrets.keepsMarks) {
+      const known = neighbour.name === access.name ? undefined : await deps.runs.lastInstalledKey(neighbour.name);
+      if (known === keyId) holders.push(neighbour.name);
+      continue;
+    }
     const held = await readIfThere(neighbour);
     if (held !== undefined && mayHold(held, keyId, key)) holders.push(neighbour.name);
   }

@@ -80,6 +80,8 @@ export const keyActivities = (deps: Dependencies) => ({
   async revokeKey({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Revoked> {
     const access = deps.slotAccess(order.slot);
     await requireInstalled(access, order, installedKeyId);
+    if (keyId === installedKeyId)
+      throw new RotationFailure("SlotChanged", `${order.slot} holds ${keyId}: it is not revoked`);
     await requireHeldByNone(deps, access, keyId);
     await access.provider.revokeKey(keyId);
     return { at: new Date().toISOString(), note: `${keyId} revoked` };
@@ -93,12 +95,17 @@ export async function liveKeysOf(access: SlotAccess, rotationId: string): Promis
   return keys.filter(({ name, state }) => name.startsWith(prefix) && (state === "active" || state === "disabled"));
 }
 
-/** Revokes the keys of this rotation that no slot holds, and returns their ids. */
-export async function revokeLeftovers(deps: Dependencies, access: SlotAccess, rotationId: string): Promise<string[]> {
+/** Revokes the keys of this rotation that no slot holds and that are not the installed one, and returns their ids. */
+export async function revokeLeftovers(
+  deps: Dependencies,
+  access: SlotAccess,
+  rotationId: string,
+  installedKeyId?: string,
+): Promise<string[]> {
   const live = await liveKeysOf(access, rotationId);
   const revoked: string[] = [];
   for (const { id } of live.slice(0, leftoverCap)) {
-    if ((await findHolders(deps, access, id)).length > 0) continue;
+    if (id === installedKeyId || (await findHolders(deps, access, id)).length > 0) continue;
     await access.provider.revokeKey(id);
     revoked.push(id);
   }

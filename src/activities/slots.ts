@@ -27,7 +27,10 @@ export const slotActivities = (deps: Dependencies) => ({
     const held = await secrets.read(place);
     await provider.checkAdminCredential();
     const keys = await provider.listKeys();
-    const { warnings, ...key } = identifyHeldKey(access.name, held, keys, heldKeyId);
+    const remembered =
+      secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name);
+    const { warnings, ...key } = identifyHeldKey(access.name, held, keys, heldKeyId ?? remembered);
+    if (remembered !== undefined) key.how = "last result";
     const record = keys.find(({ id }) => id === key.id);
     if (record?.state !== "active") warnings.push(`key ${key.id}, which the slot holds, is not alive at its provider`);
     const sharedWith = (await findHolders(deps, access, key.id)).filter((name) => name !== access.name);

@@ -33,8 +33,8 @@ export const usageActivities = (deps: Dependencies) => ({
       .filter(({ keyId, from }) => keyId === newKeyId && from >= installed)
       .reduce((sum, { requests }) => sum + requests, 0);
     return {
-      kind: verdict.kind,
-      note: describe(verdict, facts),
+      kind: report.perKey === false ? "unknown" : verdict.kind,
+      note: report.perKey === false ? "the provider's usage names none of these keys" : describe(verdict, facts),
       newKeyRequests,
       ...(report.unknownSurfaces.length === 0 ? {} : { unknownSurfaces: report.unknownSurfaces }),
       ...(verdict.lastUsed === undefined ? {} : { lastUsed: time(verdict.lastUsed) }),

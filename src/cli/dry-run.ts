@@ -26,7 +26,7 @@ export async function dryRun({ slot, inventory, credentials, start, output }: Dr
     inventory,
     credentials,
     sealing: { ...createSealer(inventory.sealing), open: none },
-    runs: { find: none, update: none },
+    runs: { find: none, update: none, lastInstalledKey: () => Promise.resolve(undefined) },
   });
   const { heldKeyId, onlyIfDue } = start;
   const found = await slotActivities(dependencies).inspectSlot({
@@ -41,7 +41,12 @@ export async function dryRun({ slot, inventory, credentials, start, output }: Dr
 
 function describe({ name, gateway, slot }: InventorySlot, found: Inspection, waits: PlannedWait[]): string {
   const { held, due, staged, canIssue, sharedWith, warnings } = found;
-  const how = { mark: "by the mark", preview: "by the gateway's preview", operator: "as told" }[held.how];
+  const how = {
+    mark: "by the mark",
+    preview: "by the gateway's preview",
+    "last result": "by the last rotation's result",
+    operator: "as told",
+  }[held.how];
   const rows: [string, string | undefined][] = [
     ["gateway", `${gateway}, alias ${slot.alias}`],
     ["held key", `${held.id} (known ${how}${held.since === undefined ? "" : `, since ${held.since}`})`],

@@ -139,6 +139,7 @@ export async function startStage({
     runs: {
       find: ({ length }) => Promise.reject(new RotationFailure("SlotMissing", `no run of ${length} letters`)),
       update: ({ update }) => Promise.resolve(update),
+      lastInstalledKey: () => Promise.resolve(undefined),
     },
   });
   const activities = createActivities(dependencies);
