@@ -32,9 +32,11 @@ export const usageActivities = (deps: Dependencies) => ({
     const newKeyRequests = facts.uses
       .filter(({ keyId, from }) => keyId === newKeyId && from >= installed)
       .reduce((sum, { requests }) => sum + requests, 0);
+    // What was seen in use stays used, whatever names the rest of the usage bears.
+    const unknown = report.perKey === false && verdict.kind !== "used";
     return {
-      kind: report.perKey === false ? "unknown" : verdict.kind,
-      note: report.perKey === false ? "the provider's usage names none of these keys" : describe(verdict, facts),
+      kind: unknown ? "unknown" : verdict.kind,
+      note: unknown ? "the provider's usage names none of these keys" : describe(verdict, facts),
       newKeyRequests,
       ...(report.unknownSurfaces.length === 0 ? {} : { unknownSurfaces: report.unknownSurfaces }),
       ...(verdict.lastUsed === undefined ? {} : { lastUsed: time(verdict.lastUsed) }),

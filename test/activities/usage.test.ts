@@ -1,6 +1,8 @@
 import { describe, expect, test } from "vitest";
 
-import { inFuture, prodGateway, type Stage, startStage } from "../support/activities.ts";
+import { usageActivities } from "../../src/activities/usage.ts";
+import type { Provider } from "../../src/providers/provider.ts";
+import { inFuture, prod, prodGateway, type Stage, startStage } from "../support/activities.ts";
 
 /** checkIdle guards promise 3: only a key seen idle in the provider's own, late data counts as idle. */
 
@@ -65,6 +67,30 @@ describe("checkIdle", () => {
     await oldKeyUsed(stage);
     const later = inFuture(5_000);
     expect((await ask(later)).kind).toBe("too early");
+  });
+
+  test.each([
+    [undefined, "unknown"],
+    [new Date(), "used"],
+  ])("calls use that bears no key's name unknown, unless last_used_at (%s) shows it", async (lastUsedAt, kind) => {
+    const stage = await startStage();
+    const access = stage.dependencies.slotAccess(prod);
+    const provider: Provider = {
+      ...access.provider,
+      findKey: (id) =>
+        Promise.resolve({
+          id,
+          name: "",
+          state: "active",
+          createdAt: new Date(0),
+          ...(lastUsedAt === undefined ? {} : { lastUsedAt }),
+        }),
+      readUsage: () => Promise.resolve({ buckets: [], bucketMs: 100, unknownSurfaces: [], perKey: false }),
+    };
+    const { checkIdle } = usageActivities({ ...stage.dependencies, slotAccess: () => ({ ...access, provider }) });
+    const order = { ...stage.of, oldKeyId: "old", newKeyId: "new" };
+    const since = inFuture(-10_000);
+    expect(await checkIdle({ ...order, installedAt: since, since })).toMatchObject({ kind });
   });
 
   test("names the ways to use a key that the provider cannot tell by key (promise 12)", async () => {
