@@ -11,7 +11,7 @@ export interface Output {
   readonly paint: Colours;
   /** A line of progress. */
   say(line: string): void;
-  /** The line below the others that says what is going on right now; nothing where there is no terminal. */
+  /** The line below the others that says what is going on right now, until the next line; nothing without a terminal. */
   live(line: string | undefined): void;
   /** The result, once: the document with `--json`, else the text. */
   result(document: unknown, text: string): void;
@@ -21,6 +21,7 @@ type Colours = ReturnType<typeof pc.createColors>;
 
 export function createOutput({ json = false }: { json?: boolean | undefined } = {}): Output {
   const terminal = process.stderr.isTTY === true && process.env["TERM"] !== "dumb";
+  const paint = coloursFor(process.stderr);
   let shown = "";
   const clear = (): void => {
     if (shown !== "") process.stderr.write("\r\u001B[2K");
@@ -28,17 +29,17 @@ export function createOutput({ json = false }: { json?: boolean | undefined } = 
   };
   return {
     json,
-    paint: coloursFor(process.stderr),
+    paint,
     say(line) {
-      const below = shown;
       clear();
       process.stderr.write(`${line}\n`);
-      if (below !== "") process.stderr.write((shown = below));
     },
     live(line) {
       if (!terminal) return;
       clear();
-      if (line !== undefined) process.stderr.write((shown = cut(line, process.stderr.columns)));
+      if (line === undefined) return;
+      shown = cut(line, process.stderr.columns || 80);
+      process.stderr.write(paint.dim(shown));
     },
     result(document, text) {
       clear();
@@ -70,6 +71,6 @@ export function table(rows: [string, string | undefined][], indent = "  "): stri
   return given.map(([label, value]) => `${indent}${label.padEnd(width)}  ${value}`).join("\n");
 }
 
-function cut(line: string, columns = 80): string {
+function cut(line: string, columns: number): string {
   return line.length < columns ? line : `${line.slice(0, columns - 2)}…`;
 }

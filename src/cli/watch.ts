@@ -179,7 +179,7 @@ function createPicture(output: Output, sinceMs: number) {
         output.say(`    ${describeWait(waiting)}`);
       }
       const running = progress.steps.findLast(({ outcome }) => outcome === "running");
-      output.live(running === undefined ? undefined : liveLine(running, waiting, output));
+      output.live(running === undefined ? undefined : liveLine(running, waiting));
     },
   };
 }
@@ -199,9 +199,10 @@ export function describeWait({ for: what, until, then, action }: Wait): string {
   return `waits for ${what}, ${when}; then ${then}${action === undefined ? "" : `; to do: ${action}`}`;
 }
 
-function liveLine({ step, started }: StepRecord, waiting: Wait | null, { paint }: Output): string {
-  const since = readableMs(Math.floor((Date.now() - Date.parse(started)) / 1_000) * 1_000);
-  return paint.dim(`… ${step} ${since}${waiting === null ? "" : `, waits for ${waiting.for}`}`);
+function liveLine({ step, started }: StepRecord, waiting: Wait | null): string {
+  const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(started)) / 1_000));
+  const since = seconds === 0 ? "" : ` ${readableMs(seconds * 1_000)}`;
+  return `… ${step}${since}${waiting === null ? "" : `, waits for ${waiting.for}`}`;
 }
 
 /** Time of day here, with the date where that is not today. */

@@ -76,8 +76,13 @@ function effectiveConfig(env: Environment): Record<string, unknown> {
       sealing: sealing.map(({ kid }) => kid),
     },
     credentials: Object.fromEntries(Object.keys(secrets).map((name) => [name, "set"])),
-    baseUrls,
+    baseUrls: Object.fromEntries(Object.entries(baseUrls).map(([name, url]) => [name, withoutPassword(url)])),
   };
+}
+
+/** An address may carry a proxy's user and password. */
+function withoutPassword(address: string): string {
+  return address.replace(/^(https?:\/\/)[^/@]*@/, "$1[redacted]@");
 }
 
 function isConnectionError(error: unknown): boolean {
