@@ -396,3 +396,44 @@ describe("credentials and addresses", () => {
     expect(() => JSON.stringify(readCredentials(token))).toThrow(TypeError);
   });
 });
+
+describe("the dialect guide", () => {
+  const text = (environment: string, slot: string, top = ""): string => `
+installation: acme
+account: acc
+${top}
+environments: { production: { gateway: gw${environment} }, staging: { gateway: gw2 } }
+slots:
+  production/openai: { openai: { project: p, serviceAccount: s }${slot} }
+${sealing}
+`;
+  const read = (...parts: [string, string, string?]): Inventory => parseInventory(text(...parts), "keyturn.yaml", {});
+
+  test("is spoken where an environment or the account says so, and then names each slot's secret", () => {
+    expect(read(", dialect: guide", ", secretId: s1").slots["production/openai"]?.secretId).toBe("s1");
+    expect(read("", ", secretId: s1", "dialect: guide").slots["production/openai"]?.secretId).toBe("s1");
+    expect(read(", dialect: secrets-store", "", "dialect: guide").slots["production/openai"]).not.toHaveProperty(
+      "secretId",
+    );
+    expect(read("", "").slots["production/openai"]).not.toHaveProperty("secretId");
+  });
+
+  test.each([
+    [", dialect: guide", "", "", "secretId is missing"],
+    ["", ", secretId: s1", "", "secretId is only for dialect: guide"],
+    [", dialect: guide", ", secretId: s1, policy: { aliases: always }", "", "aliases: always needs aliases"],
+    [", dialect: guide", ", secretId: s1", "policy: { aliases: always }", "aliases: always needs aliases"],
+    [", dialect: manual", "", "", "dialect"],
+    ["", "", "dialetc: guide", "did you mean dialect?"],
+  ])("refuses what does not fit it (%#)", (environment, slot, top, words) => {
+    expect(() => read(environment, slot, top)).toThrow(words);
+  });
+
+  test("refuses two slots with one secret", () => {
+    const two = text("", ", secretId: s1", "dialect: guide").replace(
+      "slots:",
+      "slots:\n  staging/openai: { openai: { project: p, serviceAccount: s }, secretId: s1 }",
+    );
+    expect(() => parseInventory(two, "keyturn.yaml", {})).toThrow("one physical secret");
+  });
+});

@@ -29,6 +29,10 @@ type Result<Name extends keyof RotationActivities> = Awaited<ReturnType<Rotation
 export interface StageOptions {
   policy?: Record<string, unknown>;
   slots?: Record<string, unknown>;
+  /** More of the inventory. */
+  inventory?: Record<string, unknown>;
+  /** What the last rotation of a slot left in it, by its result. */
+  lastInstalledKey?: (slot: string) => Promise<string | undefined>;
   sandbox?: SandboxOptions;
   env?: Record<string, string | undefined>;
 }
@@ -109,6 +113,8 @@ const hour = 3_600_000;
 export async function startStage({
   policy = {},
   slots = {},
+  inventory: more = {},
+  lastInstalledKey = () => Promise.resolve(undefined),
   sandbox = {},
   env = {},
 }: StageOptions = {}): Promise<Stage> {
@@ -127,6 +133,7 @@ export async function startStage({
       },
       sealing: [publicKey],
       policy: { dead: "3 over 60ms", quietPeriod: "300ms", usageLag: "50ms", ...policy },
+      ...more,
     }),
     "keyturn.yaml",
     played.env,
@@ -139,7 +146,7 @@ export async function startStage({
     runs: {
       find: ({ length }) => Promise.reject(new RotationFailure("SlotMissing", `no run of ${length} letters`)),
       update: ({ update }) => Promise.resolve(update),
-      lastInstalledKey: () => Promise.resolve(undefined),
+      lastInstalledKey,
     },
   });
   const activities = createActivities(dependencies);
