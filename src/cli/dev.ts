@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Command, InvalidArgumentError } from "commander";
 
 import { RotationFailure } from "../domain/failure.ts";
-import { type Sandbox, startSandbox, type SandboxOptions, type UsageLag } from "../sandbox/index.ts";
+import { type Sandbox, startSandbox, type UsageLag } from "../sandbox/index.ts";
 import { findDevServer } from "../temporal/binaries.ts";
 import { type DevServer, startDevServer } from "../temporal/dev-server.ts";
 import { searchAttributes } from "../workflows/search-attributes.ts";
@@ -11,7 +11,7 @@ import { type Child, keyturnScript, sandboxedEnvironment, startChild } from "./c
 import { createDevDirectory, type DevDirectory, isAlive } from "./dev-directory.ts";
 import { exitCodes } from "./failures.ts";
 import { createOutput, type Output } from "./output.ts";
-import { sandboxCommand } from "./sandbox.ts";
+import { portsFrom, sandboxCommand } from "./sandbox.ts";
 import { onStdinEnd } from "./stdin-leash.ts";
 
 interface Flags {
@@ -117,7 +117,11 @@ class Stage {
       ...(uiPort === undefined ? {} : { uiPort }),
     });
     if (this.#ending) return undefined;
-    this.#sandbox = await startSandbox({ timeScale, usageLag, ports: portsFrom(control) });
+    this.#sandbox = await startSandbox({
+      timeScale,
+      usageLag,
+      ports: control === undefined ? undefined : portsFrom(control),
+    });
     const { address, namespace, ui } = this.#temporal;
     const env = {
       ...this.#sandbox.env,
@@ -203,12 +207,6 @@ function trouble(line: string): string | undefined {
   } catch {
     return line;
   }
-}
-
-function portsFrom(control: number | undefined): SandboxOptions["ports"] {
-  if (control === undefined) return undefined;
-  const services = ["control", "cloudflare", "gateway", "openai", "anthropic", "gemini", "apikeys", "monitoring"];
-  return Object.fromEntries(services.map((service, index) => [service, control + index]));
 }
 
 /** The sandbox command's own option, so that both read it alike. */

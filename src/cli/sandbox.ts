@@ -90,7 +90,7 @@ async function run(flags: Flags): Promise<void> {
   await sandbox.close();
 }
 
-const portsFrom = (first: number): Record<string, number> => ({
+export const portsFrom = (first: number): Record<string, number> => ({
   control: first,
   cloudflare: first + 1,
   gateway: first + 2,
