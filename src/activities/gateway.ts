@@ -106,6 +106,11 @@ export const gatewayActivities = (deps: Dependencies) => ({
     return installedAt(new Date(), expiresAt);
   },
 
+  /** Removes the rotation's aliases. Gone is success, so repeating is safe. */
+  async removeAliases({ slot, rotationId }: OfRotation): Promise<void> {
+    await removeAliases(deps.slotAccess(slot), rotationId);
+  },
+
   /** Waits until Cloudflare calls the written value active. Only reads; fails with `NotYetPropagated` until then. */
   async awaitPropagation({ slot, until }: OfRotation & { until: string }): Promise<Active> {
     const { place, secrets } = deps.slotAccess(slot);

@@ -38,7 +38,7 @@ async function approve(text: string, { why, env: chosen, json }: Flags): Promise
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
     const { waiting, phase } = await within(() => handle.query(progressQuery));
-    if (waiting?.action?.includes("keyturn approve") !== true) {
+    if (waiting?.takes !== "approval") {
       // An approval given early would be taken by a later wait, for something nobody has seen yet.
       throw new RotationFailure(
         "InvalidInput",

@@ -2,5 +2,5 @@ import type { Wait } from "../domain/rotation.ts";
 
 /** Whether a wait ends by what a person does, as against one that a person may only shorten. */
 export function needsPerson(waiting: Wait | null): boolean {
-  return waiting?.action !== undefined && !waiting.action.startsWith("nothing");
+  return waiting?.person === true;
 }

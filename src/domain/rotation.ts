@@ -73,6 +73,10 @@ export interface Wait {
   then: string;
   /** What a person can do about it, where there is something. */
   action?: string;
+  /** What it takes from a person: with it the wait ends. */
+  takes?: "approval" | "key";
+  /** Whether the rotation cannot go on without a person. */
+  person?: boolean;
 }
 
 /** What the query `progress` answers. */

@@ -35,6 +35,7 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
         until: new Date(ceilingMs).toISOString(),
         then: `the provider is asked again at ${new Date(askAt).toISOString()}; at the ceiling: ${atCeiling(answer, found)}`,
         action: "nothing, or keyturn approve to accept the use it shows",
+        takes: "approval",
       },
       async () => {
         await sleepUntil(rotation, probeAt, "until the quiet period can be over");

@@ -93,6 +93,7 @@ function sharedKey(rotation: Rotation, { held, sharedWith }: Inspection): string
 
 /** Puts the new key and a copy of the old on aliases of this rotation, and sees the copy answer once. */
 async function stage(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
+  rotation.stageStarted = true;
   await management.stageAliases({ ...rotation.of, key });
   const until = rotation.deadline(policy.propagationBudget);
   const answered = await propagation.seePrevAnswer({ ...rotation.of, alias: "prev", goodAnswers: 1, until });

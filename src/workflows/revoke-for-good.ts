@@ -29,6 +29,7 @@ export async function revokeForGood(rotation: Rotation, { held, policy }: Inspec
           for: `the revocation of ${held.id}: ${failureMessage(error)}`,
           until: rotation.deadlineIn(pauseMs),
           then: "it is tried again",
+          person: alert,
           action: alert ? "mend what the message says, or keyturn abort and revoke the key by hand" : "nothing yet",
         },
         () => condition(() => rotation.abortAsked, pauseMs, { summary: "before revoking again" }),

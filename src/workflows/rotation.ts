@@ -9,6 +9,7 @@ import {
   log,
   setCurrentDetails,
   setHandler,
+  sleep,
   upsertSearchAttributes,
   uuid4,
   workflowInfo,
@@ -54,6 +55,8 @@ export class Rotation {
   readonly times: RotationTimes = { started: new Date().toISOString() };
   /** Set once a write of the new key may have been sent: from then on the new key may be the one that serves. */
   installStarted = false;
+  /** Set once aliases may have been made: lists show them late, so a clean-up looks twice. */
+  stageStarted = false;
   /** Whether the copy of the old key on `prev` was seen to answer: only then can its death be seen there. */
   prevAnswered = false;
   /** Our own requests with the new key since it was installed. */
@@ -83,10 +86,14 @@ export class Rotation {
     setHandler(approveUpdate, (approval) => this.#approve(approval), {
       validator: (approval) => {
         parseInput(approvalInput, approval ?? {}, "approve");
+        this.#requireWaitFor("approval");
       },
       description: "lets a rotation go on that waits for a person",
     });
-    setHandler(approveSignal, (approval) => void this.#approve(approval));
+    setHandler(approveSignal, (approval) => {
+      if (this.#waiting?.takes === "approval") this.#approve(approval);
+      else log.warn("an approval came that nothing waits for", { slot: start.slot });
+    });
     setHandler(abortSignal, (request) => this.#askToAbort(request));
     upsertSearchAttributes([
       { key: searchAttributes.slot, value: start.slot },
@@ -150,8 +157,9 @@ export class Rotation {
     }
   }
 
-  /** Shows a wait while `body` lasts. */
+  /** Shows a wait while `body` lasts. An approval from before it doesn't count for it. */
   async waiting<Result>(plan: WaitPlan, body: () => Promise<Result>): Promise<Result> {
+    this.#approval = undefined;
     this.#waiting = { ...plan, since: new Date().toISOString() };
     this.#show();
     try {
@@ -196,7 +204,14 @@ export class Rotation {
     const reminderMs = inMs(deadline) / 7;
     const action = `keyturn approve ${this.of.slot}, or keyturn abort ${this.of.slot}`;
     return this.waiting(
-      { for: what, until: new Date(deadlineMs).toISOString(), then: "the rotation stops", action },
+      {
+        for: what,
+        until: new Date(deadlineMs).toISOString(),
+        then: "the rotation stops",
+        action,
+        takes: "approval",
+        person: true,
+      },
       async () => {
         while (Date.now() < deadlineMs) {
           const pauseMs = Math.min(reminderMs, deadlineMs - Date.now());
@@ -332,6 +347,10 @@ export class Rotation {
       });
       this.#leftOver.push(...released.leftOver);
       this.warn(released.warnings);
+      if (this.stageStarted && this.#policy !== undefined) {
+        await sleep(inMs(this.#policy.propagationWait), { summary: "until lists show what was made last" });
+        await cleanup.removeAliases(this.of);
+      }
     } catch (error) {
       this.warn([`cleaning up failed: ${failureMessage(error)}`]);
       for (const key of [this.#oldKey, this.#newKey]) {
@@ -341,8 +360,14 @@ export class Rotation {
     }
   }
 
+  #requireWaitFor(what: "approval" | "key"): void {
+    if (this.#waiting?.takes === what) return;
+    const now = this.#waiting === null ? `it is at ${this.progress().phase}` : `it waits for ${this.#waiting.for}`;
+    throw ApplicationFailure.nonRetryable(`${this.of.slot} takes no ${what} now: ${now}`, "InvalidInput");
+  }
+
   #approve(approval: Approval | undefined): string {
-    const { by = "somebody", why } = parseInput(approvalInput, approval ?? {}, "approve");
+    const { by = "somebody", why } = approvalInput.safeParse(approval ?? {}).data ?? {};
     this.#approval = why === undefined ? by : `${by}: ${why}`;
     return `approved ${this.of.slot}`;
   }

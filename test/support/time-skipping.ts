@@ -116,6 +116,7 @@ export function play(
     revokeKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
     confirmRevoked: async () => ({ deadAt: await iso(), note: "5 refusals in a row" }),
     finish: async () => ({ leftOver: [], warnings: [], nextDue: await iso(90 * 86_400_000) }),
+    removeAliases: async () => undefined,
     releaseSlot: async () => ({ leftOver: [], warnings: [] }),
     revokeLeftoverKeys: async () => [],
     findRun: async ({ workflowId: id }) => ({ workflowId: id, runId: "run" }),
