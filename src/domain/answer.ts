@@ -52,7 +52,7 @@ export function classifyAnswer(provider: ProviderName, answer: Answer): Verdict 
   if (answer.cached) return "cached";
   if (answer.gatewayError !== undefined) return classifyGatewayError(answer);
   if (answer.status >= 200 && answer.status < 300) return "works";
-  return classifiers[provider](answer.status, answer.providerError ?? {});
+  return classifiers[provider](answer.status, answer.providerError ?? {}, answer.retryAfterMs);
 }
 
 /** Whether the verdict says that the key authenticated at its provider. */
@@ -77,15 +77,21 @@ function classifyGatewayError({ status, gatewayError }: Answer): Verdict {
       return "not the stored key";
     case 2040:
       return "alias unknown";
+    case 7003:
+      // The probe itself is wrong: model or input.
+      return "unclear";
     case undefined:
     default:
       if (status === 401) return "gateway token refused";
+      if (status === 402) return "not the stored key";
       if (status === 429) return "rate limited";
       return status >= 500 ? "unavailable" : "alias unknown";
   }
 }
 
-const classifiers: Record<ProviderName, (status: number, error: ProviderError) => Verdict> = {
+type Classifier = (status: number, error: ProviderError, retryAfterMs: number | undefined) => Verdict;
+
+const classifiers: Record<ProviderName, Classifier> = {
   openai: classifyOpenAi,
   anthropic: classifyAnthropic,
   gemini: classifyGemini,
@@ -97,7 +103,12 @@ const openAiNoMoney =
 /** developers.openai.com error-codes guide, 2026-08. */
 function classifyOpenAi(status: number, { code, type, message = "" }: ProviderError): Verdict {
   if (status === 401) {
-    if (code === "invalid_api_key") return "key refused";
+    // What is said of an expired key is not published (2026-11).
+    if (
+      code === "invalid_api_key" ||
+      /key\S* (?:is |has )?expired|expired\S* key|expired_api_key|key_expired/i.test(`${code ?? ""} ${message}`)
+    )
+      return "key refused";
     if (code === "ip_not_authorized" || /missing scopes|insufficient permissions/i.test(message)) {
       return "works, not allowed";
     }
@@ -111,11 +122,20 @@ function classifyOpenAi(status: number, { code, type, message = "" }: ProviderEr
 }
 
 /** platform.claude.com errors page, 2026-08. */
-function classifyAnthropic(status: number, { type, message = "" }: ProviderError): Verdict {
+function classifyAnthropic(
+  status: number,
+  { type, message = "" }: ProviderError,
+  retryAfterMs: number | undefined,
+): Verdict {
   if (status === 401 && type === "authentication_error") {
     return /header is required|no api key|missing/i.test(message) ? "no key sent" : "key refused";
   }
   if (status === 402 && type === "billing_error") return "works, no quota";
+  // A limit that passes says when; the cap of a tier does not.
+  if (status === 429 && type === "rate_limit_error" && retryAfterMs === undefined) return "works, no quota";
+  if ((status === 404 && type === "not_found_error") || (status === 409 && type === "conflict_error")) {
+    return "works, not allowed";
+  }
   if (status === 400 && type === "invalid_request_error") {
     if (/spend limit|credit balance/i.test(message)) return "works, no quota";
     return /anthropic-workspace-id/i.test(message) ? "works, not allowed" : "unclear";
@@ -126,10 +146,15 @@ function classifyAnthropic(status: number, { type, message = "" }: ProviderError
 /** ai.google.dev, and answers seen by third parties, 2026-05 to 2026-09: a bad key is a 400 or a 401. */
 function classifyGemini(status: number, { status: word, reason, message = "" }: ProviderError): Verdict {
   if (status === 400) {
-    if (reason === "API_KEY_INVALID") return "key refused";
+    if (reason === "API_KEY_INVALID" || /api key (?:expired|not valid)/i.test(message)) return "key refused";
     return word === "FAILED_PRECONDITION" ? "works, not allowed" : "unclear";
   }
-  if (status === 401) return reason === "ACCESS_TOKEN_TYPE_UNSUPPORTED" ? "key refused" : "unclear";
+  if (status === 401) {
+    if (reason === "ACCESS_TOKEN_TYPE_UNSUPPORTED") return "key refused";
+    return reason === "CREDENTIALS_MISSING" || /missing required authentication/i.test(message)
+      ? "no key sent"
+      : "unclear";
+  }
   if (status === 403) {
     if (/reported as leaked/i.test(message)) return "key refused";
     return /unregistered callers|without established identity/i.test(message) ? "no key sent" : "works, not allowed";

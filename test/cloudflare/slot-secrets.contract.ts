@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { Place, SlotSecrets } from "../../src/cloudflare/slot-secrets.ts";
-import { Redacted } from "../../src/redacted.ts";
+import type { Redacted } from "../../src/redacted.ts";
 import { failureOf } from "./support.ts";
 
 export interface DialectWorld {
