@@ -1,6 +1,7 @@
-import { ActivityCancellationType, proxyActivities } from "@temporalio/workflow";
+import { ActivityCancellationType, type ActivityOptions, proxyActivities } from "@temporalio/workflow";
 
 import type { RotationActivities } from "../activities/index.ts";
+import { withSummaries } from "./summaries.ts";
 
 /**
  * How patiently each kind of step is repeated. Whether a failure is repeated at all is decided where it is made
@@ -11,7 +12,7 @@ import type { RotationActivities } from "../activities/index.ts";
  * Calls of management APIs: patient enough to outlast Cloudflare's five-minute block. A cancellation waits for the
  * attempt that is under way, since only its end tells what there is to clean up.
  */
-export const management = proxyActivities<RotationActivities>({
+export const management = group({
   startToCloseTimeout: "2 minutes",
   scheduleToCloseTimeout: "45 minutes",
   cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -19,28 +20,32 @@ export const management = proxyActivities<RotationActivities>({
 });
 
 /** Waiting for something to arrive: short and even, ended by the deadline in the order itself. */
-export const propagation = proxyActivities<RotationActivities>({
+export const propagation = group({
   startToCloseTimeout: "5 minutes",
   scheduleToCloseTimeout: "1 hour",
   retry: { initialInterval: "500 milliseconds", backoffCoefficient: 1.3, maximumInterval: "10 seconds" },
 });
 
 /** One batch of attempts to revoke; the workflow repeats batches for ever, and says why. */
-export const revocation = proxyActivities<RotationActivities>({
+export const revocation = group({
   startToCloseTimeout: "2 minutes",
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "1 minute", maximumAttempts: 6 },
 });
 
 /** Long watching, alive by heartbeats. */
-export const watching = proxyActivities<RotationActivities>({
+export const watching = group({
   startToCloseTimeout: "6 hours",
   heartbeatTimeout: "1 minute",
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "1 minute" },
 });
 
 /** Cleaning up: long patience, since giving up leaves something behind. */
-export const cleanup = proxyActivities<RotationActivities>({
+export const cleanup = group({
   startToCloseTimeout: "2 minutes",
   scheduleToCloseTimeout: "24 hours",
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "5 minutes" },
 });
+
+function group(options: ActivityOptions) {
+  return withSummaries(proxyActivities<RotationActivities>(options));
+}

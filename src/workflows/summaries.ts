@@ -1,0 +1,49 @@
+import type { ActivityInterfaceFor } from "@temporalio/workflow";
+
+import type {
+  ConfirmOrder,
+  FinishOrder,
+  IdleOrder,
+  InstallOrder,
+  IssueOrder,
+  OfRotation,
+  RevokeOrder,
+  StageOrder,
+  VerifyAtProviderOrder,
+  VerifyThroughGatewayOrder,
+} from "../activities/contract.ts";
+import type { RotationActivities } from "../activities/index.ts";
+
+/** What the Temporal UI shows beside an activity's name. One that is not here shows its slot. */
+const summaries: Partial<Record<keyof RotationActivities, (order: never) => string>> = {
+  issueKey: ({ slot, ordinal }: IssueOrder) => `key ${ordinal} for ${slot}`,
+  verifyAtProvider: ({ key }: VerifyAtProviderOrder) => `new key ${key.id}`,
+  stageAliases: ({ key }: StageOrder) => `new key ${key.id} on alias new, a copy of the old one on prev`,
+  seePrevAnswer: () => "the copy of the old key, on alias prev",
+  verifyThroughGateway: ({ alias, goodAnswers }: VerifyThroughGatewayOrder) =>
+    `${alias === "real" ? "the slot itself" : `alias ${alias}`}, ${goodAnswers} good answer${goodAnswers === 1 ? "" : "s in a row"}`,
+  installKey: ({ slot, key, again }: InstallOrder) =>
+    `new key ${key.id} into ${slot}${again === true ? ", once more" : ""}`,
+  checkIdle: ({ oldKeyId }: IdleOrder) => `old key ${oldKeyId}`,
+  revokeKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
+  confirmRevoked: ({ keyId, throughPrev }: ConfirmOrder) =>
+    `old key ${keyId}${throughPrev ? ", seen through alias prev" : ""}`,
+  finish: ({ installedKeyId }: FinishOrder) => `${installedKeyId} stays installed`,
+};
+
+/** The same activities, each call with a line in the Temporal UI that says what it is about. */
+export function withSummaries(
+  activities: ActivityInterfaceFor<RotationActivities>,
+): ActivityInterfaceFor<RotationActivities> {
+  return new Proxy(activities, {
+    get(_, name: keyof RotationActivities) {
+      const activity = activities[name];
+      return async (order: never): Promise<unknown> =>
+        activity.executeWithOptions({ summary: summaryOf(name, order) }, [order]);
+    },
+  });
+}
+
+function summaryOf(name: keyof RotationActivities, order: never): string {
+  return summaries[name]?.(order) ?? (order as Partial<OfRotation>).slot ?? "";
+}
