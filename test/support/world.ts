@@ -5,10 +5,10 @@ import { Pool } from "undici";
 
 import type { Dependencies } from "../../src/activities/dependencies.ts";
 import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
-import { parseInventory, readCredentials } from "../../src/config.ts";
+import { parseInventory, readCredentials, type SealingPublicKey } from "../../src/config.ts";
 import { taskQueue, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import { type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
-import { createSealing, generateSealingKey } from "../../src/sealing.ts";
+import { createSealing, generateSealingKey, type SealingPrivateKey } from "../../src/sealing.ts";
 import { workflowBundle } from "./workflow-bundle.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
@@ -76,8 +76,21 @@ export interface WorldOptions {
   timeScale: number;
   policy?: Record<string, unknown>;
   sandbox?: SandboxOptions;
+  /** More of the inventory's environments and slots; `serveMore` makes what they need outside. */
+  environments?: Record<string, unknown>;
+  slots?: Record<string, unknown>;
+  /** Sealing keys, the first of them seals. */
+  sealing?: SealingKeys;
   /** Puts a broken activity in place of a right one. */
   breakActivities?: (dependencies: Dependencies) => Partial<RotationActivities>;
+  /** Awaited before each attempt of an activity: the moment at which a test steps in. */
+  beforeActivity?: (name: string, order: Record<string, unknown>) => Promise<void>;
+}
+
+/** What the inventory and a worker know of sealing keys. */
+export interface SealingKeys {
+  publicKeys: SealingPublicKey[];
+  privateKeys: SealingPrivateKey[];
 }
 
 /** A sandbox, an inventory for it, a client and a worker, all in this process. */
@@ -86,6 +99,13 @@ export interface World {
   env: Record<string, string>;
   control: string;
   inventoryText: string;
+  storeId: string;
+  /** Ends the worker and starts another, with these sealing keys in inventory and environment. */
+  restartWorker(sealing?: SealingKeys): Promise<void>;
+  /** A call of Cloudflare's API in the sandbox's account, or of OpenAI's, as somebody's hands and scripts make it. */
+  cloudflare(method: string, path: string, body?: unknown): Promise<unknown>;
+  openai(method: string, path: string, body?: unknown): Promise<unknown>;
+  options(options: Record<string, unknown>): Promise<void>;
   record(): Promise<SandboxRecord>;
   /** Every key value the sandbox ever issued. */
   values(): Promise<string[]>;
@@ -109,46 +129,74 @@ export async function startWorld({
   timeScale,
   policy = {},
   sandbox = {},
+  environments = {},
+  slots = {},
+  sealing: given,
   breakActivities = () => ({}),
+  beforeActivity,
 }: WorldOptions): Promise<World> {
   const played = await startSandbox({ timeScale, ...sandbox });
-  const { publicKey, privateKey } = await generateSealingKey("2026-11");
-  const inventoryText = JSON.stringify({
-    installation: "acme",
-    account: played.env["CLOUDFLARE_ACCOUNT_ID"],
-    environments: {
-      production: { gateway: productionGateway },
-      staging: { gateway: "github-ai-agent-staging" },
-    },
-    slots: {
-      "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
-      "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
-    },
-    sealing: [publicKey],
-    policy: scaledPolicy(timeScale, policy),
-  });
-  const inventory = parseInventory(inventoryText, "keyturn.yaml", played.env);
-  const sealing = createSealing(inventory.sealing, [privateKey]);
+  const sealingKeys = given ?? (await newSealingKeys("2026-11"));
+  const inventoryWith = ({ publicKeys }: SealingKeys): string =>
+    JSON.stringify({
+      installation: "acme",
+      account: played.env["CLOUDFLARE_ACCOUNT_ID"],
+      environments: {
+        production: { gateway: productionGateway },
+        staging: { gateway: "github-ai-agent-staging" },
+        ...environments,
+      },
+      slots: {
+        "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
+        "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
+        ...slots,
+      },
+      sealing: publicKeys,
+      policy: scaledPolicy(timeScale, policy),
+    });
 
   const connection = await NativeConnection.connect({ address: temporal.address });
   const clientConnection = await Connection.connect({ address: temporal.address });
   const client = new Client({ connection: clientConnection, namespace: temporal.namespace });
-  const dependencies = plugTogether({
-    inventory,
-    credentials: readCredentials(played.env),
-    sealing,
-    runs: runsOf(client),
-  });
-  const activities = { ...createActivities(dependencies), ...breakActivities(dependencies) };
-  const worker: Worker = await createWorker({
-    connection,
-    namespace: temporal.namespace,
-    activities,
-    workflows: await workflowBundle(),
-  });
-  const running = worker.run();
+  const startWorker = async (keys: SealingKeys): Promise<() => Promise<void>> => {
+    const inventory = parseInventory(inventoryWith(keys), "keyturn.yaml", played.env);
+    const dependencies = plugTogether({
+      inventory,
+      credentials: readCredentials(played.env),
+      sealing: createSealing(inventory.sealing, keys.privateKeys),
+      runs: runsOf(client),
+    });
+    const activities = { ...createActivities(dependencies), ...breakActivities(dependencies) };
+    const worker: Worker = await createWorker({
+      connection,
+      namespace: temporal.namespace,
+      activities: beforeActivity === undefined ? activities : withMoments(activities, beforeActivity),
+      workflows: await workflowBundle(),
+    });
+    const running = worker.run();
+    return async () => {
+      worker.shutdown();
+      await running;
+    };
+  };
+  let stopWorker = await startWorker(sealingKeys);
   const flows: Traffic[] = [];
 
+  const account = `${played.env["CLOUDFLARE_API_BASE_URL"]}/accounts/${played.env["CLOUDFLARE_ACCOUNT_ID"]}`;
+  const call = async (method: string, url: string, token: string | undefined, body: unknown): Promise<unknown> => {
+    const response = await fetch(url, {
+      method,
+      headers: {
+        authorization: `Bearer ${token}`,
+        "content-type": "application/json",
+        "user-agent": "somebody's hands",
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${url}: ${response.status} ${text}`);
+    return text === "" ? undefined : JSON.parse(text);
+  };
   const control = async (path: string, body?: unknown): Promise<unknown> => {
     const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
     const response = await fetch(`${played.control}${path}`, init);
@@ -167,7 +215,16 @@ export async function startWorld({
     client,
     env: played.env,
     control: played.control,
-    inventoryText,
+    inventoryText: inventoryWith(sealingKeys),
+    storeId: played.seed["storeId"] ?? "",
+    restartWorker: async (keys = sealingKeys) => {
+      await stopWorker();
+      stopWorker = await startWorker(keys);
+    },
+    cloudflare: (method, path, body) => call(method, `${account}${path}`, played.env["CLOUDFLARE_API_TOKEN"], body),
+    openai: (method, path, body) =>
+      call(method, `${played.env["OPENAI_BASE_URL"]}${path}`, played.env["OPENAI_ADMIN_KEY"], body),
+    options: async (options) => void (await control("/options", options)),
     record: async () => (await control("/record")) as SandboxRecord,
     values: async () =>
       ((await control("/values")) as { values: { value: string }[] }).values.map(({ value }) => value),
@@ -201,13 +258,34 @@ export async function startWorld({
     },
     stop: async () => {
       await Promise.all(flows.map((flow) => flow.stop()));
-      worker.shutdown();
-      await running;
+      await stopWorker();
       await connection.close();
       await clientConnection.close();
       await played.close();
     },
   };
+}
+
+/** One new sealing key, for the inventory and for a worker. */
+export async function newSealingKeys(kid: string): Promise<SealingKeys> {
+  const { publicKey, privateKey } = await generateSealingKey(kid);
+  return { publicKeys: [publicKey], privateKeys: [privateKey] };
+}
+
+/** The activities, each attempt of which waits for a moment of the test's first. */
+function withMoments(
+  activities: RotationActivities,
+  before: NonNullable<WorldOptions["beforeActivity"]>,
+): RotationActivities {
+  return Object.fromEntries(
+    Object.entries(activities).map(([name, activity]) => [
+      name,
+      async (order: Record<string, unknown>) => {
+        await before(name, order);
+        return (activity as (given: Record<string, unknown>) => Promise<unknown>)(order);
+      },
+    ]),
+  ) as unknown as RotationActivities;
 }
 
 /** Steady requests through the gateway, as clients send them. */
