@@ -7,6 +7,7 @@ import {
   getExternalWorkflowHandle,
   isCancellation,
   log,
+  makeContinueAsNewFunc,
   setCurrentDetails,
   setHandler,
   sleep,
@@ -19,6 +20,9 @@ import type { Inspection, Installed, NewKey, OfRotation } from "../activities/co
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { longestRotationMs, type Policy } from "../domain/policy.ts";
 import type {
+  Clocks,
+  EmergencyStep,
+  Incident,
   Progress,
   RotationKind,
   RotationResult,
@@ -29,7 +33,7 @@ import type {
 } from "../domain/rotation.ts";
 import { parseSlot } from "../domain/slot.ts";
 import { describeProgress } from "./details.ts";
-import { cleanup } from "./groups.ts";
+import { cleanup, management } from "./groups.ts";
 import {
   type AbortRequest,
   type Approval,
@@ -38,9 +42,18 @@ import {
   approvalInput,
   approveSignal,
   approveUpdate,
+  type EmergencyRotationStart,
+  type Escalation,
+  escalateSignal,
+  escalateUpdate,
+  escalationInput,
   followedProgressSignal,
   parseInput,
   progressQuery,
+  type Submission,
+  submissionInput,
+  submitKeySignal,
+  submitKeyUpdate,
 } from "./messages.ts";
 import { searchAttributes } from "./search-attributes.ts";
 
@@ -61,6 +74,8 @@ export class Rotation {
   prevAnswered = false;
   /** Our own requests with the new key since it was installed. */
   probes = 0;
+  /** From when until when requests could fail for want of a key: `cut-first` only. */
+  outage: RotationResult["outage"];
 
   readonly #kind: RotationKind;
   readonly #steps: StepRecord[] = [];
@@ -74,7 +89,13 @@ export class Rotation {
   #policy: Policy | undefined;
   #nextDue: string | undefined;
   #approval: string | undefined;
+  #openedAt: string | undefined;
+  #handedIn: NewKey | undefined;
   #abort: string | undefined;
+  #hurry: string | undefined;
+  #handOver: EmergencyRotationStart | undefined;
+  #clocks: Clocks | undefined;
+  #incident: Incident | undefined;
   #returnPassed = false;
   #follower = workflowInfo().parent?.workflowId;
   #told: Promise<void> = Promise.resolve();
@@ -93,6 +114,30 @@ export class Rotation {
     setHandler(approveSignal, (approval) => {
       if (this.#waiting?.takes === "approval") this.#approve(approval);
       else log.warn("an approval came that nothing waits for", { slot: start.slot });
+    });
+    setHandler(submitKeyUpdate, (submission) => this.#take(submission), {
+      validator: (submission) => {
+        parseInput(submissionInput, submission, "submitKey");
+        this.#requireWaitFor("key");
+      },
+      description: "hands in the new key, sealed for this slot and rotation",
+    });
+    setHandler(submitKeySignal, async (submission) => {
+      try {
+        this.#requireWaitFor("key");
+        await this.#take(submission);
+      } catch (error) {
+        this.warn([`a key was handed in and not taken: ${failureMessage(error)}`]);
+      }
+    });
+    setHandler(escalateUpdate, (escalation) => this.#escalate(escalation), {
+      validator: (escalation) => {
+        parseInput(escalationInput, escalation, "escalate");
+      },
+      description: "says that a key is compromised while this rotation runs",
+    });
+    setHandler(escalateSignal, async (escalation) => {
+      await this.#escalate(escalation).catch((error: unknown) => this.warn([failureMessage(error)]));
     });
     setHandler(abortSignal, (request) => this.#askToAbort(request));
     upsertSearchAttributes([
@@ -117,6 +162,7 @@ export class Rotation {
       await CancellationScope.nonCancellable(async () => {
         await condition(allHandlersFinished);
         await this.#told;
+        if (this.#handOver !== undefined) await continueAsEmergency(this.#handOver);
       });
     }
   }
@@ -129,7 +175,7 @@ export class Rotation {
 
   /** Runs one step and keeps its record. `unless` names why the step is skipped, where it is. */
   async step<Result>(
-    name: RotationStep,
+    name: RotationStep | EmergencyStep,
     body: () => Promise<Result>,
     { unless }: { unless?: string | undefined } = {},
   ): Promise<Result> {
@@ -186,9 +232,39 @@ export class Rotation {
     return by;
   }
 
+  /** Why this rotation no longer takes its time, where it doesn't: its old key is compromised. */
+  get hurry(): string | undefined {
+    return this.#hurry;
+  }
+
+  /**
+   * Waits until a person hands in a key that can be used. One that cannot is answered at once with the reason, and the
+   * wait goes on. Past the deadline the rotation stops.
+   */
+  async handedIn(wait: { for: string; action: string; deadline: Duration; orElse: string }): Promise<NewKey> {
+    const deadlineMs = Date.now() + inMs(wait.deadline);
+    this.#openedAt = new Date().toISOString();
+    this.#handedIn = undefined;
+    return this.waiting(
+      {
+        for: wait.for,
+        until: new Date(deadlineMs).toISOString(),
+        then: "the rotation stops",
+        action: wait.action,
+        takes: "key",
+        person: true,
+      },
+      async () => {
+        await this.#remind(wait, deadlineMs, () => this.#handedIn !== undefined);
+        if (this.#handedIn !== undefined) return this.#handedIn;
+        throw ApplicationFailure.nonRetryable(wait.orElse, "InvalidInput");
+      },
+    );
+  }
+
   /** Waits for the approval that policy asks for at this point. Returns whether there was one to wait for. */
   async approval(point: Policy["approval"]): Promise<boolean> {
-    if (this.#policy?.approval !== point) return false;
+    if (this.#policy?.approval !== point || this.#kind === "emergency" || this.#hurry !== undefined) return false;
     const by = await this.person({
       for: `an approval ${point.replace("-", " ")}`,
       deadline: this.#policy.personDeadline,
@@ -201,7 +277,6 @@ export class Rotation {
   /** Waits for a person, with reminders; returns who it was. Past the deadline the rotation stops. */
   async person({ for: what, deadline, orElse }: { for: string; deadline: Duration; orElse: string }): Promise<string> {
     const deadlineMs = Date.now() + inMs(deadline);
-    const reminderMs = inMs(deadline) / 7;
     const action = `keyturn approve ${this.of.slot}, or keyturn abort ${this.of.slot}`;
     return this.waiting(
       {
@@ -213,16 +288,25 @@ export class Rotation {
         person: true,
       },
       async () => {
-        while (Date.now() < deadlineMs) {
-          const pauseMs = Math.min(reminderMs, deadlineMs - Date.now());
-          await condition(() => this.approved, pauseMs, { summary: "for a person" });
-          const by = this.takeApproval();
-          if (by !== undefined) return by;
-          log.warn("a rotation waits for a person", { slot: this.of.slot, for: what, action });
-        }
+        await this.#remind({ for: what, action, deadline }, deadlineMs, () => this.approved || this.#hurry !== undefined);
+        const by = this.takeApproval() ?? this.#hurry;
+        if (by !== undefined) return by;
         throw ApplicationFailure.nonRetryable(orElse, "InvalidInput");
       },
     );
+  }
+
+  /** Waits until it is so or the deadline is reached, with a reminder in the log every seventh of the time. */
+  async #remind(
+    wait: { for: string; action: string; deadline: Duration },
+    deadlineMs: number,
+    done: () => boolean,
+  ): Promise<void> {
+    while (Date.now() < deadlineMs) {
+      const pauseMs = Math.min(inMs(wait.deadline) / 7, deadlineMs - Date.now());
+      if (await condition(done, pauseMs, { summary: "for a person" })) return;
+      log.warn("a rotation waits for a person", { slot: this.of.slot, for: wait.for, action: wait.action });
+    }
   }
 
   // ---- the record -----------------------------------------------------------------------------------------------
@@ -242,10 +326,31 @@ export class Rotation {
   installed(key: NewKey, { at }: Installed): void {
     this.#newKey = { id: key.id };
     this.reached("installed", at);
+    if (this.#clocks !== undefined) this.#clocks.installed = at;
+  }
+
+  /** Starts the clocks of an emergency: they run from now. */
+  startClocks({ emergency }: Policy): Clocks {
+    this.#clocks = {
+      installBy: this.deadline(emergency.installWithin),
+      revokeBy: this.deadline(emergency.revokeWithin),
+    };
+    return this.#clocks;
+  }
+
+  /** What the compromised key was used for, as far as it is known by now. */
+  incident(incident: Incident): void {
+    this.#incident = incident;
+  }
+
+  /** The key that is compromised, where it is not the one the slot held. */
+  compromised(id: string): void {
+    this.#oldKey = { id };
   }
 
   reached(moment: keyof RotationTimes, at: string = new Date().toISOString()): void {
     this.times[moment] = at;
+    if ((moment === "cut" || moment === "revoked") && this.#clocks !== undefined) this.#clocks.revoked ??= at;
   }
 
   warn(warnings: string[]): void {
@@ -281,6 +386,7 @@ export class Rotation {
       oldKey: this.#oldKey,
       newKey: this.#newKey,
       times: { ...this.times },
+      ...(this.#clocks === undefined ? {} : { clocks: { ...this.#clocks } }),
       steps: this.#steps.map((step) => ({ ...step })),
     };
   }
@@ -315,6 +421,9 @@ export class Rotation {
       leftOver: this.#leftOver,
       warnings: [...this.#warnings],
       ...(this.#nextDue === undefined ? {} : { nextDue: this.#nextDue }),
+      ...(this.#clocks === undefined ? {} : { clocks: this.#clocks }),
+      ...(this.outage === undefined ? {} : { outage: this.outage }),
+      ...(this.#incident === undefined ? {} : { incident: this.#incident }),
       steps: this.#steps,
     };
     upsertSearchAttributes([{ key: searchAttributes.phase, value: outcome }]);
@@ -372,6 +481,52 @@ export class Rotation {
     return `approved ${this.of.slot}`;
   }
 
+  async #take(submission: Submission | undefined): Promise<string> {
+    const { sealed } = parseInput(submissionInput, submission, "submitKey");
+    const openedAt = this.#openedAt ?? this.times.started;
+    const key = await management.acceptKey({ ...this.of, sealed, openedAt });
+    this.#handedIn = key;
+    return `${this.of.slot} takes ${key.id}`;
+  }
+
+  /** A key was found compromised while this rotation runs: what that means depends on which key it is. */
+  async #escalate(escalation: Escalation | undefined): Promise<string> {
+    const { compromisedKeyId: id, by = "somebody", why } = parseInput(escalationInput, escalation, "escalate");
+    const said = `${by} says ${id} is compromised${why === undefined ? "" : `: ${why}`}`;
+    if (id === this.#oldKey?.id) {
+      if (this.#policy === undefined || this.times.revoked !== undefined) return `${id} is revoked already`;
+      if (this.#hurry === undefined) {
+        this.#hurry = said;
+        void this.#cutAtDeadline(id, this.startClocks(this.#policy));
+      }
+      return `the rotation hurries: ${id} is cut as soon as the new key serves, or at ${this.#clocks?.revokeBy}`;
+    }
+    if (id === this.#newKey?.id) {
+      this.#abort = said;
+      if (this.installStarted) {
+        const leftOver = this.#oldKey === null || this.#returnPassed ? [] : [this.#oldKey.id];
+        this.#handOver = { slot: this.of.slot, compromisedKeyId: id, leftOver, reason: said };
+      }
+      if (!this.#returnPassed) this.#scope.cancel();
+      return this.installStarted ? `an emergency of ${id} follows` : `${id} is revoked, it was not installed yet`;
+    }
+    const { how } = await management.cutKey({ ...this.of, keyId: id });
+    return `${id} is ${how}; it is not a key of this rotation, which goes on`;
+  }
+
+  /** Cuts the compromised old key when its deadline comes, whatever the state of the new one, where policy says so. */
+  async #cutAtDeadline(keyId: string, { revokeBy }: Clocks): Promise<void> {
+    const done = (): boolean => this.times.revoked !== undefined || this.times.finished !== undefined;
+    const reached = await CancellationScope.nonCancellable(() =>
+      condition(done, Math.max(1, Date.parse(revokeBy) - Date.now()), { summary: "until the compromised key is cut" }),
+    );
+    if (reached || this.#policy?.emergency.atDeadline !== "revoke") return;
+    await CancellationScope.nonCancellable(async () => {
+      const { at } = await cleanup.cutKey({ ...this.of, keyId });
+      this.reached("cut", at);
+    });
+  }
+
   #askToAbort(request: AbortRequest | undefined): void {
     const { by = "somebody", why } = abortInput.safeParse(request ?? {}).data ?? {};
     this.#abort = `aborted by ${by}${why === undefined ? "" : `: ${why}`}`;
@@ -395,11 +550,17 @@ export class Rotation {
   }
 }
 
+/** Goes on under the same workflow id as the emergency of the key this rotation put in. */
+const continueAsEmergency = makeContinueAsNewFunc<(start: EmergencyRotationStart) => Promise<RotationResult>>({
+  workflowType: "emergencyRotation",
+});
+
 /** A run that would be killed before its waits can be over is refused while nothing is changed. */
 function refuseShortTimeout({ policy, canIssue }: Inspection): void {
-  const { executionTimeoutMs } = workflowInfo();
+  // A start by `temporal` says 0 for no timeout.
+  const { executionTimeoutMs = 0 } = workflowInfo();
   const longestMs = longestRotationMs(policy, { byPerson: !canIssue });
-  if (executionTimeoutMs === undefined || executionTimeoutMs >= longestMs) return;
+  if (executionTimeoutMs === 0 || executionTimeoutMs >= longestMs) return;
   throw ApplicationFailure.nonRetryable(
     `the execution timeout of ${readableMs(executionTimeoutMs)} is shorter than the waits of this rotation can be: start it with ${readableMs(longestMs)} or more, or without one`,
     "InvalidInput",
