@@ -433,7 +433,9 @@ export class Rotation {
 
   /** Ends a rotation that did not reach its end: nothing of its own stays behind unnamed. */
   async #stop(error: unknown): Promise<RotationResult> {
-    const aborted = isCancellation(error) || (this.abortAsked && this.#returnPassed);
+    // An attempt that fails while it is cancelled ends with its own failure.
+    const cancelled = isCancellation(error) || (!this.#returnPassed && this.#scope.consideredCancelled);
+    const aborted = cancelled || (this.abortAsked && this.#returnPassed);
     const reason = aborted ? (this.#abort ?? "cancelled") : failureMessage(error);
     if (this.#policy !== undefined) await this.#release();
     if (!this.installStarted && this.times.issued !== undefined) this.#newKey = null;
