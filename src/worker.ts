@@ -5,7 +5,7 @@ import { asyncLocalStorage } from "@temporalio/activity";
 import { Client, WorkflowNotFoundError } from "@temporalio/client";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
-import type { Dependencies, Runs, SlotAccess } from "./activities/dependencies.ts";
+import type { Dependencies, OpenRotation, Runs, SlotAccess } from "./activities/dependencies.ts";
 import { failureInterceptor } from "./activities/failures.ts";
 import { createActivities, type RotationActivities } from "./activities/index.ts";
 import { createAiGateway } from "./cloudflare/ai-gateway.ts";
@@ -33,6 +33,7 @@ import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
 import { connectConfig } from "./temporal/client.ts";
 import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
 import { version } from "./version.ts";
+import { progressQuery } from "./workflows/messages.ts";
 
 /** The composition root: what is plugged into what. */
 
@@ -212,10 +213,39 @@ export function runsOf(client: Client): Runs {
       }
       return undefined;
     },
+    async openRotations(slots) {
+      const open: OpenRotation[] = [];
+      for (const slot of slots) {
+        const rotation = await openRotationOf(client, slot);
+        if (rotation !== undefined) open.push(rotation);
+      }
+      return open;
+    },
     async update({ workflowId, runId, update, arg }) {
       return client.workflow.getHandle(workflowId, runId).executeUpdate<string, [unknown]>(update, { args: [arg] });
     },
   };
+}
+
+const answerWithinMs = 10_000;
+
+/** By the slot's own workflow id, not by a search: the search index is late. */
+async function openRotationOf(client: Client, slot: string): Promise<OpenRotation | undefined> {
+  const workflowId = slotWorkflowId(slot);
+  const asked = async <Result>(call: () => Promise<Result>): Promise<Result> =>
+    client.connection.withDeadline(Date.now() + answerWithinMs, call);
+  try {
+    const { runId, status } = await asked(() => client.workflow.getHandle(workflowId).describe());
+    if (status.name !== "RUNNING") return undefined;
+    const { rotationId, oldKey, newKey } = await asked(() =>
+      client.workflow.getHandle(workflowId, runId).query(progressQuery),
+    );
+    return { slot, workflowId, rotationId, keyIds: [oldKey, newKey].flatMap((key) => (key === null ? [] : [key.id])) };
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return undefined;
+    const why = error instanceof Error ? error.message : String(error);
+    throw new RotationFailure("Unavailable", `whether a rotation of ${slot} is open cannot be told: ${why}`);
+  }
 }
 
 /** Where a worker takes its workflows from. */

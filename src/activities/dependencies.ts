@@ -43,4 +43,17 @@ export interface Runs {
    * then ended so that it does not tell.
    */
   lastInstalledKey(slot: string): Promise<string | undefined>;
+  /**
+   * The rotations of these slots that are open now, by what they tell themselves. Fails with `Unavailable` when the
+   * server cannot be asked or one of them does not answer: then nobody knows which keys they own.
+   */
+  openRotations(slots: string[]): Promise<OpenRotation[]>;
+}
+
+/** A rotation that runs, and the keys it answers for. */
+export interface OpenRotation {
+  slot: string;
+  workflowId: string;
+  rotationId: string;
+  keyIds: string[];
 }

@@ -107,7 +107,7 @@ export async function findHolders(deps: Dependencies, access: SlotAccess, keyId:
  * A mark that names the key counts unless somebody wrote since and the preview taken then is another key's. A preview
  * like the key counts unless a mark that can be believed is younger than it.
  */
-function mayHold(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
+export function mayHold(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
   const { modified, preview, previewModified = new Date(0) } = held;
   const mark = parseMark(held.comment);
   const believed = mark !== undefined && disbelieveMark(mark, { secretModified: modified }) === undefined;
@@ -116,6 +116,18 @@ function mayHold(held: Held, keyId: string, key: KeyRecord | undefined): boolean
     preview === undefined || mask === undefined || !maskTells(preview) ? undefined : masksAgree(preview, mask);
   if (mark?.keyId === keyId) return believed || alike !== false || previewModified < modified;
   return alike === true && !(believed && previewModified < mark.at);
+}
+
+/**
+ * Whether what is seen of a slot rules out that it holds the key: a mark that can be believed and names another one, or
+ * a preview of its present value that is not this key's. Where nothing tells, it may hold any. `keys` is what the
+ * provider lists.
+ */
+export function rulesOut(held: Held, key: KeyRecord, keys: KeyRecord[]): boolean {
+  const mark = parseMark(held.comment);
+  if (mark !== undefined && doubtOf(mark, held, keys) === undefined) return mark.keyId !== key.id;
+  const preview = currentPreview(held);
+  return preview !== undefined && key.maskedValue !== undefined && !masksAgree(preview, key.maskedValue);
 }
 
 /** What the slot holds, or nothing when its secret or provider config is not there. */

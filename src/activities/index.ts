@@ -1,6 +1,7 @@
 import type { Dependencies } from "./dependencies.ts";
 import { gatewayActivities } from "./gateway.ts";
 import { keyActivities } from "./keys.ts";
+import { orphanActivities } from "./orphans.ts";
 import { runActivities } from "./runs.ts";
 import { slotActivities } from "./slots.ts";
 import { usageActivities } from "./usage.ts";
@@ -12,6 +13,7 @@ export const createActivities = (deps: Dependencies) => ({
   ...gatewayActivities(deps),
   ...usageActivities(deps),
   ...runActivities(deps),
+  ...orphanActivities(deps),
 });
 
 export type RotationActivities = ReturnType<typeof createActivities>;

@@ -26,7 +26,7 @@ export async function dryRun({ slot, inventory, credentials, start, output }: Dr
     inventory,
     credentials,
     sealing: { ...createSealer(inventory.sealing), open: none },
-    runs: { find: none, update: none, lastInstalledKey: () => Promise.resolve(undefined) },
+    runs: { find: none, update: none, lastInstalledKey: () => Promise.resolve(undefined), openRotations: none },
   });
   const { heldKeyId, onlyIfDue } = start;
   const found = await slotActivities(dependencies).inspectSlot({

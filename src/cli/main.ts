@@ -10,6 +10,7 @@ import { rotateCommand } from "./rotate.ts";
 import { sandboxCommand } from "./sandbox.ts";
 import { sealKeyCommand } from "./seal-key.ts";
 import { statusCommand } from "./status.ts";
+import { sweepCommand } from "./sweep.ts";
 import { workerCommand } from "./worker.ts";
 
 /** The whole command line. Each command is a file beside this one. */
@@ -27,6 +28,7 @@ export function createProgram(): Command {
     statusCommand(),
     approveCommand(),
     abortCommand(),
+    sweepCommand(),
     workerCommand(),
     sealKeyCommand(),
     devCommand(),

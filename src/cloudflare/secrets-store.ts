@@ -56,7 +56,30 @@ const storeRow = z.object({ id: z.string(), name: z.string() });
 export function createSecretsStore(options: ControlPlaneOptions) {
   const api = createControlPlane(options);
 
+  async function listSecrets(storeId: string, doing: string): Promise<SecretRecord[]> {
+    const rows = await api.list(
+      {
+        method: "GET",
+        route: secrets,
+        path: { store: storeId },
+        // A settled order, so that no row slips between two pages. Not `search`: what it does with `_` is not written down.
+        query: { order: "name", direction: "asc" },
+        doing,
+        right: read,
+        failure: (refusal) => storeMissing(refusal, storeId),
+      },
+      secretRow,
+    );
+    // A delete is only accepted (202): its row may stay a while.
+    return rows.filter(({ status }) => status !== "deleted");
+  }
+
   return {
+    /** All secrets of the store. A list can lag a write by seconds. */
+    async listSecrets(storeId: string): Promise<SecretRecord[]> {
+      return listSecrets(storeId, "while listing the secrets of the store");
+    },
+
     /** How many secrets the account may hold and holds. */
     async quota(): Promise<{ quota: number; usage: number }> {
       const doing = "while reading the quota of the secrets store";
@@ -72,21 +95,8 @@ export function createSecretsStore(options: ControlPlaneOptions) {
 
     /** The secret of exactly this name, or nothing. A list can lag a write by seconds. */
     async findSecret(storeId: string, name: string): Promise<SecretRecord | undefined> {
-      const rows = await api.list(
-        {
-          method: "GET",
-          route: secrets,
-          path: { store: storeId },
-          // A settled order, so that no row slips between two pages. Not `search`: what it does with `_` is not written down.
-          query: { order: "name", direction: "asc" },
-          doing: `while looking for secret ${name}`,
-          right: read,
-          failure: (refusal) => storeMissing(refusal, storeId),
-        },
-        secretRow,
-      );
-      // A delete is only accepted (202): its row may stay a while.
-      return rows.find((secret) => secret.name === name && secret.status !== "deleted");
+      const rows = await listSecrets(storeId, `while looking for secret ${name}`);
+      return rows.find((secret) => secret.name === name);
     },
 
     /** The secret with this id, or nothing. */

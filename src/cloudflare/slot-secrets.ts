@@ -62,10 +62,26 @@ export function canPurge(secrets: SlotSecrets): secrets is SlotSecrets & CachePu
   return "purgeCache" in secrets;
 }
 
+/** A dialect that tells which aliases a provider has in a gateway. The dialect `guide` has none to tell of. */
+export interface AliasList {
+  /** All that have a secret or a provider config, and when the younger of the two was made or changed. */
+  listAliases(gateway: string, provider: ProviderName): Promise<{ alias: string; since: Date }[]>;
+}
+
+export function canListAliases(secrets: SlotSecrets): secrets is SlotSecrets & AliasList {
+  return "listAliases" in secrets;
+}
+
 const scopes = ["ai_gateway"];
 
 /** The dialect `secrets-store`: Cloudflare's public API. */
-export function createSlotSecrets({ store, gateways }: { store: SecretsStore; gateways: AiGateway }): SlotSecrets {
+export function createSlotSecrets({
+  store,
+  gateways,
+}: {
+  store: SecretsStore;
+  gateways: AiGateway;
+}): SlotSecrets & AliasList {
   async function storeIdOf(gateway: string): Promise<string> {
     const { storeId } = await gateways.getGateway(gateway);
     if (storeId !== undefined) return storeId;
@@ -145,6 +161,24 @@ export function createSlotSecrets({ store, gateways }: { store: SecretsStore; ga
       if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
       const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
       await link(place, made(place, copy).id);
+    },
+
+    async listAliases(gateway, provider) {
+      const storeId = await storeIdOf(gateway);
+      const [secrets, configs] = await Promise.all([store.listSecrets(storeId), gateways.listProviderConfigs(gateway)]);
+      const prefix = secretName(gateway, provider, "");
+      const found = new Map<string, Date>();
+      const note = (alias: string, at: Date): void => {
+        const known = found.get(alias);
+        if (known === undefined || known < at) found.set(alias, at);
+      };
+      for (const { name, modified } of secrets) {
+        if (name.startsWith(prefix)) note(name.slice(prefix.length), modified);
+      }
+      for (const { alias, providerSlug, modified } of configs) {
+        if (providerSlug === gatewaySlugs[provider]) note(alias, modified ?? new Date(0));
+      }
+      return [...found].map(([alias, since]) => ({ alias, since }));
     },
 
     async remove(place) {

@@ -55,6 +55,11 @@ export function rotationAliases(rotationId: string): { new: string; prev: string
   return { new: `kt-${short}-new`, prev: `kt-${short}-prev` };
 }
 
+/** The short rotation id in the name of a rotation's own alias; nothing when the alias is not one. */
+export function readRotationAlias(alias: string): string | undefined {
+  return /^kt-([0-9a-f]{8})-(?:new|prev)$/.exec(alias)?.[1];
+}
+
 /** The first eight letters of the rotation id: enough to tell rotations apart in names that people read. */
 export function shortRotationId(rotationId: string): string {
   return rotationId.replaceAll("-", "").slice(0, 8);

@@ -40,7 +40,12 @@ export const followedProgressSignal = defineSignal<[Progress]>("followedProgress
  * Checks what came from outside. Fails with `InvalidInput`, which no retry policy repeats; a raw error here would
  * fail the workflow task forever and look like a hang.
  */
-export function parseInput<Schema extends z.ZodType>(schema: Schema, input: unknown, what: string): z.output<Schema> {
+export function parseInput<Schema extends z.ZodType>(
+  schema: Schema,
+  input: unknown,
+  what: string,
+  example = '{"slot":"production/openai"}',
+): z.output<Schema> {
   const parsed = schema.safeParse(input);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.slice(0, 3).map((issue) => {
@@ -49,7 +54,7 @@ export function parseInput<Schema extends z.ZodType>(schema: Schema, input: unkn
     return `${field === "" ? "input" : field}: ${issue.message.replace(/^Invalid input: /, "")}`;
   });
   throw ApplicationFailure.nonRetryable(
-    `${what} does not take this input: ${issues.join("; ")} (example: {"slot":"production/openai"})`,
+    `${what} does not take this input: ${issues.join("; ")} (example: ${example})`,
     "InvalidInput",
   );
 }

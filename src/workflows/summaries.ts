@@ -13,6 +13,7 @@ import type {
   VerifyThroughGatewayOrder,
 } from "../activities/contract.ts";
 import type { RotationActivities } from "../activities/index.ts";
+import type { EndOrphanOrder } from "../activities/orphans.ts";
 
 /** What the Temporal UI shows beside an activity's name. One that is not here shows its slot. */
 const summaries: Partial<Record<keyof RotationActivities, (order: never) => string>> = {
@@ -28,6 +29,8 @@ const summaries: Partial<Record<keyof RotationActivities, (order: never) => stri
   revokeKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
   confirmRevoked: ({ keyId, throughPrev }: ConfirmOrder) =>
     `old key ${keyId}${throughPrev ? ", seen through alias prev" : ""}`,
+  revokeOrphan: ({ id, slot }: EndOrphanOrder) => `orphan ${id} of ${slot}`,
+  removeOrphanAlias: ({ id, slot }: EndOrphanOrder) => `left-over alias ${id} beside ${slot}`,
   finish: ({ installedKeyId }: FinishOrder) => `${installedKeyId} stays installed`,
 };
 

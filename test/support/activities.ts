@@ -33,6 +33,8 @@ export interface StageOptions {
   inventory?: Record<string, unknown>;
   /** What the last rotation of a slot left in it, by its result. */
   lastInstalledKey?: (slot: string) => Promise<string | undefined>;
+  /** The rotations that are open; fails where Temporal is away. */
+  openRotations?: Dependencies["runs"]["openRotations"];
   sandbox?: SandboxOptions;
   env?: Record<string, string | undefined>;
 }
@@ -115,6 +117,7 @@ export async function startStage({
   slots = {},
   inventory: more = {},
   lastInstalledKey = () => Promise.resolve(undefined),
+  openRotations = () => Promise.resolve([]),
   sandbox = {},
   env = {},
 }: StageOptions = {}): Promise<Stage> {
@@ -147,6 +150,7 @@ export async function startStage({
       find: ({ length }) => Promise.reject(new RotationFailure("SlotMissing", `no run of ${length} letters`)),
       update: ({ update }) => Promise.resolve(update),
       lastInstalledKey,
+      openRotations,
     },
   });
   const activities = createActivities(dependencies);

@@ -121,6 +121,9 @@ export function play(
     revokeLeftoverKeys: async () => [],
     findRun: async ({ workflowId: id }) => ({ workflowId: id, runId: "run" }),
     updateRun: async () => "done",
+    findOrphans: async () => ({ installation: "acme", orphans: [], spared: [], blocked: [], unknown: [] }),
+    revokeOrphan: async () => ({ kind: "ended", at: await iso() }),
+    removeOrphanAlias: async () => ({ kind: "ended", at: await iso() }),
     ...overrides,
   };
   const recorded = Object.fromEntries(
