@@ -10,7 +10,7 @@ import { failureInterceptor } from "./activities/failures.ts";
 import { createActivities, type RotationActivities } from "./activities/index.ts";
 import { createAiGateway } from "./cloudflare/ai-gateway.ts";
 import { createGatewayProbe } from "./cloudflare/data-plane.ts";
-import { createGuideSecrets } from "./cloudflare/guide.ts";
+import { createGuideLogs, createGuideSecrets } from "./cloudflare/guide.ts";
 import { createSecretsStore } from "./cloudflare/secrets-store.ts";
 import { createSlotSecrets } from "./cloudflare/slot-secrets.ts";
 import {
@@ -142,6 +142,10 @@ function accessTo(
       accountId: slot.account,
       token: gatewayToken,
     }),
+    readLogs: (span) =>
+      slot.secretId === undefined
+        ? createAiGateway(account).readLogs(place.gateway, span)
+        : createGuideLogs(account)(place.gateway, span),
   };
 }
 

@@ -37,6 +37,8 @@ export interface Inspection {
   canIssue: boolean;
   /** Whether the provider can switch a key off and on again. */
   canDisable: boolean;
+  /** What to tell the person who makes the next key, where no API makes it. */
+  handIn?: { where: string; keyName: string; keyType: string; belongsTo: string };
   warnings: string[];
 }
 
@@ -45,6 +47,13 @@ export interface IssueOrder extends OfRotation {
   ordinal: number;
   /** How long the key lives if nobody installs it. */
   unprovenLife: Duration;
+}
+
+export interface AcceptOrder extends OfRotation {
+  /** The value, sealed where it was handed in. */
+  sealed: string;
+  /** When the request for a key was opened: older keys are not taken. */
+  openedAt: string;
 }
 
 export interface VerifyAtProviderOrder extends OfRotation {
@@ -134,10 +143,69 @@ export interface RevokeOrder extends OfRotation {
   installedKeyId: string;
 }
 
+export interface SoakOrder extends OfRotation {
+  installedKeyId: string;
+  /** When the old key was switched off. */
+  since: string;
+}
+
+export interface SoakLook {
+  /** Requests the provider refused since, beyond what was usual before; nothing where the logs cannot be read. */
+  newErrors?: number;
+  note: string;
+}
+
+export interface CompromisedOrder extends OfRotation {
+  compromisedKeyId?: string;
+  /** The leaked value, sealed for this slot. */
+  leaked?: string;
+}
+
+export interface Compromised {
+  id: string;
+  how: "id" | "fingerprint" | "masked value";
+  alive: boolean;
+  /** The slots that hold it. */
+  heldBy: string[];
+}
+
+export interface CutOrder extends OfRotation {
+  keyId: string;
+}
+
+export interface Cut {
+  at: string;
+  how: "disabled" | "revoked";
+}
+
+export interface EvidenceOrder extends OfRotation {
+  keyId: string;
+  from: string;
+  to: string;
+}
+
+/** What the compromised key was used for: the provider's word against the gateway's. */
+export interface Evidence {
+  from: string;
+  to: string;
+  /** Requests with the key, as its provider counts them. */
+  providerRequests: number;
+  providerTokens: number;
+  /** Requests of the slot's provider through the slot's gateway; nothing where its logs cannot be read. */
+  gatewayRequests?: number;
+  /** Minutes in which the provider saw more than the gateway sent: use by somebody else. */
+  strangers: { from: string; to: string; requests: number; models: string[] }[];
+  /** Models that the gateway never asked for. */
+  strangeModels: string[];
+  notes: string[];
+}
+
 export interface ConfirmOrder extends OfRotation {
   keyId: string;
   /** Whether `prev` serves the key, so that its death can be seen. */
   throughPrev: boolean;
+  /** The key's value, sealed for this slot, where it leaked: then its death is seen at the provider itself. */
+  leaked?: string;
   until: string;
 }
 

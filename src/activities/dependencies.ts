@@ -1,9 +1,11 @@
+import type { LogRow } from "../cloudflare/ai-gateway.ts";
 import type { GatewayProbe } from "../cloudflare/data-plane.ts";
 import type { Place, SlotSecrets } from "../cloudflare/slot-secrets.ts";
 import type { Policy } from "../domain/policy.ts";
 import type { Slot } from "../domain/slot.ts";
 import type { Provider } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
+import type { SealPurpose } from "../sealing.ts";
 import type { RunningRotation, UpdateOrder } from "./contract.ts";
 
 /** One slot with everything an activity needs to act on it. */
@@ -19,6 +21,8 @@ export interface SlotAccess {
   keyring: string;
   secrets: SlotSecrets;
   probe: GatewayProbe;
+  /** What the gateway logged. Evidence, never a condition: not every account can be asked. */
+  readLogs(span: { from: Date; to: Date }): Promise<LogRow[]>;
 }
 
 /** What the activities are made of. The composition root fills it in; tests fill it with the sandbox. */
@@ -29,7 +33,7 @@ export interface Dependencies {
   allSlots(): SlotAccess[];
   seal(value: Redacted, purpose: { slot: string; rotationId: string }): Promise<string>;
   /** Fails with `SealUnreadable`. */
-  open(sealed: string, purpose: { slot: string; rotationId: string }): Promise<Redacted>;
+  open(sealed: string, purpose: SealPurpose): Promise<Redacted>;
   runs: Runs;
 }
 

@@ -136,6 +136,8 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const spanMs = inMs(span);
     const pauseMs = Math.max(20, Math.min(spanMs / Math.max(1, answers - 1), 15_000));
     const context = Context.current();
+    const leaked =
+      order.leaked === undefined ? undefined : await deps.open(order.leaked, { slot: order.slot, purpose: "leaked" });
     let row: number[] = [];
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
@@ -144,16 +146,20 @@ export const gatewayActivities = (deps: Dependencies) => ({
       if (listed !== false) {
         seen = listed === true ? "the provider still lists it as alive" : listed;
         row = [];
+      } else if (leaked !== undefined) {
+        const verdict = classifyAnswer(access.provider.name, await access.provider.tryKey(leaked));
+        seen = `the provider answered the leaked value: ${verdict}`;
+        row = verdict === "key refused" ? [...row, Date.now()] : [];
       } else if (!order.throughPrev) {
         return { note: "the provider lists it as alive no more; no probe could see its death" };
       } else {
         const verdict = await verdictOn(access, order, "prev");
         seen = `prev answered: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
-        const [first] = row;
-        if (first !== undefined && row.length >= answers && Date.now() - first >= spanMs) {
-          return { deadAt: new Date(first).toISOString(), note: `${row.length} refusals in a row over ${span}` };
-        }
+      }
+      const [first] = row;
+      if (first !== undefined && row.length >= answers && Date.now() - first >= spanMs) {
+        return { deadAt: new Date(first).toISOString(), note: `${row.length} refusals in a row over ${span}` };
       }
       await context.sleep(pauseMs);
     }

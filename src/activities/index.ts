@@ -1,4 +1,5 @@
 import type { Dependencies } from "./dependencies.ts";
+import { emergencyActivities } from "./emergency.ts";
 import { gatewayActivities } from "./gateway.ts";
 import { keyActivities } from "./keys.ts";
 import { orphanActivities } from "./orphans.ts";
@@ -11,6 +12,7 @@ export const createActivities = (deps: Dependencies) => ({
   ...slotActivities(deps),
   ...keyActivities(deps),
   ...gatewayActivities(deps),
+  ...emergencyActivities(deps),
   ...usageActivities(deps),
   ...runActivities(deps),
   ...orphanActivities(deps),

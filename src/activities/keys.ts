@@ -4,8 +4,11 @@ import { classifyAnswer, provesKey } from "../domain/answer.ts";
 import { inMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { keyName, rotationPrefix } from "../domain/key-name.ts";
-import { canIssue, type KeyRecord } from "../providers/provider.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
 import type {
+  AcceptOrder,
+  Cut,
+  CutOrder,
   IssueOrder,
   NewKey,
   OfRotation,
@@ -36,6 +39,38 @@ export const keyActivities = (deps: Dependencies) => ({
     const name = keyName(access.installation, access.slot, rotationId, `${ordinal}-${Context.current().info.attempt}`);
     const { key, value } = await provider.issueKey({ name, lifeMs: inMs(unprovenLife) });
     return { id: key.id, fingerprint: value.fingerprint(), sealed: await deps.seal(value, { slot, rotationId }) };
+  },
+
+  /**
+   * Takes a key that a person made: opens its seal, finds out which key it is, and sees that it is the slot's to use.
+   * Only reads, so repeating is safe. Fails with `InvalidInput` and the reason when it is not to be used: the person
+   * makes another one.
+   */
+  async acceptKey({ slot, rotationId, sealed, openedAt }: AcceptOrder): Promise<NewKey> {
+    const access = deps.slotAccess(slot);
+    const { provider } = access;
+    if (!canHandIn(provider)) throw new RotationFailure("InvalidInput", `${slot}: its provider takes no key by hand`);
+    const value = await deps.open(sealed, { slot, rotationId });
+    const identified = await provider.identifyKey(value, { openedAt: new Date(openedAt) });
+    if (identified.kind !== "identified") {
+      throw new RotationFailure("InvalidInput", `${slot} does not take this key: ${identified.message}`);
+    }
+    const { id } = identified.key;
+    const [holder] = await findHolders(deps, access, id);
+    if (holder !== undefined) {
+      throw new RotationFailure(
+        "InvalidInput",
+        `${slot} does not take ${id}: ${holder} holds it already; make another`,
+      );
+    }
+    const verdict = classifyAnswer(provider.name, await provider.tryKey(value));
+    if (verdict === "key refused" || verdict === "works, not allowed") {
+      throw new RotationFailure(
+        "InvalidInput",
+        `${slot} does not take ${id}: the provider says ${verdict}; make another`,
+      );
+    }
+    return { id, fingerprint: value.fingerprint(), sealed };
   },
 
   /**
@@ -74,19 +109,66 @@ export const keyActivities = (deps: Dependencies) => ({
   },
 
   /**
+   * Switches the old key off, so that it could be switched on again. Looks first that the slot holds the new one and that
+   * no slot holds this one; already off is success, so repeating is safe. Fails with `SlotChanged`.
+   */
+  async disableKey({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Cut> {
+    const access = deps.slotAccess(order.slot);
+    await requireReplaced(deps, access, order, { keyId, installedKeyId });
+    if (!canDisable(access.provider))
+      throw new RotationFailure("InvalidInput", `${order.slot}: its keys cannot be disabled`);
+    await access.provider.disableKey(keyId);
+    return { at: new Date().toISOString(), how: "disabled" };
+  },
+
+  /** Switches a key on again that this rotation switched off. Already on is success, so repeating is safe. */
+  async enableKey({ slot, keyId }: CutOrder): Promise<void> {
+    const { provider } = deps.slotAccess(slot);
+    if (canDisable(provider)) await provider.enableKey(keyId);
+  },
+
+  /**
+   * Cuts a compromised key at once, whoever uses it: switches it off where that can be undone, else revokes it. Already
+   * gone is success, so repeating is safe.
+   */
+  async cutKey({ slot, keyId }: CutOrder): Promise<Cut> {
+    const { provider } = deps.slotAccess(slot);
+    const undoable = canDisable(provider);
+    await (undoable ? provider.disableKey(keyId) : provider.revokeKey(keyId));
+    return { at: new Date().toISOString(), how: undoable ? "disabled" : "revoked" };
+  },
+
+  /** Ends a compromised key for good, whoever uses it. Already gone is success, so repeating is safe. */
+  async endCompromisedKey({ slot, keyId }: CutOrder): Promise<Revoked> {
+    await deps.slotAccess(slot).provider.revokeKey(keyId);
+    return { at: new Date().toISOString(), note: `${keyId} revoked` };
+  },
+
+  /**
    * Ends the old key for good. Looks first that the slot holds the new one and that no slot holds this one; already
    * gone is success, so repeating is safe. Fails with `SlotChanged`.
    */
   async revokeKey({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Revoked> {
     const access = deps.slotAccess(order.slot);
-    await requireInstalled(access, order, installedKeyId);
-    if (keyId === installedKeyId)
-      throw new RotationFailure("SlotChanged", `${order.slot} holds ${keyId}: it is not revoked`);
-    await requireHeldByNone(deps, access, keyId);
+    await requireReplaced(deps, access, order, { keyId, installedKeyId });
     await access.provider.revokeKey(keyId);
     return { at: new Date().toISOString(), note: `${keyId} revoked` };
   },
 });
+
+/** Fails with `SlotChanged` unless the slot holds the new key and none holds the old. */
+async function requireReplaced(
+  deps: Dependencies,
+  access: SlotAccess,
+  order: OfRotation,
+  { keyId, installedKeyId }: { keyId: string; installedKeyId: string },
+): Promise<void> {
+  await requireInstalled(access, order, installedKeyId);
+  if (keyId === installedKeyId) {
+    throw new RotationFailure("SlotChanged", `${order.slot} holds ${keyId}: it is not revoked`);
+  }
+  await requireHeldByNone(deps, access, keyId);
+}
 
 /** Keys of this rotation that are alive at the provider. */
 export async function liveKeysOf(access: SlotAccess, rotationId: string): Promise<KeyRecord[]> {

@@ -1,6 +1,7 @@
 import { RotationFailure } from "../domain/failure.ts";
-import { decideDue } from "../domain/policy.ts";
-import { canDisable, canIssue } from "../providers/provider.ts";
+import { keyName } from "../domain/key-name.ts";
+import { decideDue, type Policy } from "../domain/policy.ts";
+import { canDisable, canHandIn, canIssue } from "../providers/provider.ts";
 import type { InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { findHolders, identifyHeldKey } from "./held-key.ts";
@@ -9,11 +10,16 @@ import { findHolders, identifyHeldKey } from "./held-key.ts";
 const aliasesNeeded = 2;
 
 export const slotActivities = (deps: Dependencies) => ({
+  /** The slot's policy, from the inventory alone. Fails with `InvalidInput` when there is no such slot. */
+  async readPolicy({ slot }: { slot: string }): Promise<Policy> {
+    return deps.slotAccess(slot).policy;
+  },
+
   /**
    * Looks whether the slot can be rotated, and finds the key it holds. Changes nothing, so repeating is safe. Fails
    * with `InvalidInput` (no such slot, held key unknown), `SlotMissing`, `AdminCredentialRejected`, `KeyLimitReached`.
    */
-  async inspectSlot({ slot, heldKeyId, onlyIfDue = false }: InspectOrder): Promise<Inspection> {
+  async inspectSlot({ slot, rotationId, heldKeyId, onlyIfDue = false }: InspectOrder): Promise<Inspection> {
     const access = deps.slotAccess(slot);
     const { place, policy, provider, secrets } = access;
 
@@ -56,6 +62,11 @@ export const slotActivities = (deps: Dependencies) => ({
       staged: decideStaging(access, store.secretsLeft),
       canIssue: canIssue(provider),
       canDisable: canDisable(provider),
+      ...(canIssue(provider) || !canHandIn(provider)
+        ? {}
+        : {
+            handIn: provider.handInInstructions({ name: keyName(access.installation, access.slot, rotationId, "1") }),
+          }),
       warnings,
     };
   },

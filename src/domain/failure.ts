@@ -12,6 +12,7 @@ export const failureTypes = {
   KeyLimitReached: { retried: false },
   SlotMissing: { retried: false },
   SlotChanged: { retried: false },
+  KeyStillUsed: { retried: false },
   InvalidInput: { retried: false },
   SlotBusy: { retried: false },
   SealUnreadable: { retried: false },

@@ -18,6 +18,9 @@ export const rotationSteps = [
 
 export type RotationStep = (typeof rotationSteps)[number];
 
+/** What an emergency does beside the steps of a rotation. */
+export type EmergencyStep = "findCompromised" | "cutKey" | "gatherEvidence";
+
 export type RotationKind = "normal" | "emergency";
 
 export interface StepRecord {
@@ -37,6 +40,8 @@ export interface RotationTimes {
   verified?: string;
   /** The last use of the old key that its provider reports. */
   lastUsed?: string;
+  /** Emergencies: the compromised key was switched off or revoked, before anything else. */
+  cut?: string;
   /** The provider accepted the revocation. */
   revoked?: string;
   /** The key was seen not to work. */
@@ -61,7 +66,34 @@ export interface RotationResult {
   warnings: string[];
   /** When the slot should be rotated next. */
   nextDue?: string;
+  /** Emergencies only. */
+  clocks?: Clocks;
+  /** `cut-first` only: from when until when requests could fail for want of a key; without `until` they still may. */
+  outage?: { from: string; until?: string };
+  /** Emergencies only: what the compromised key was used for. */
+  incident?: Incident;
   steps: StepRecord[];
+}
+
+/** The clocks of an emergency: RFC 3339 deadlines, and when each was kept. */
+export interface Clocks {
+  installBy: string;
+  installed?: string;
+  revokeBy: string;
+  revoked?: string;
+}
+
+/** What is known of a compromised key's use, from its provider and from the gateway. */
+export interface Incident {
+  compromisedKey: { id: string };
+  from: string;
+  to: string;
+  providerRequests: number;
+  providerTokens: number;
+  gatewayRequests?: number;
+  strangers: { from: string; to: string; requests: number; models: string[] }[];
+  strangeModels: string[];
+  notes: string[];
 }
 
 /** One wait of a running rotation: promise 10. */
@@ -91,6 +123,7 @@ export interface Progress {
   oldKey: { id: string } | null;
   newKey: { id: string } | null;
   times: RotationTimes;
+  clocks?: Clocks;
   steps: StepRecord[];
   /** Set on a start that follows the run of the slot's own id. */
   follows?: { workflowId: string; runId: string };

@@ -26,6 +26,7 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
     return answer;
   };
 
+  if (rotation.hurry() !== undefined) return `hurried: ${rotation.hurry()}`;
   let answer = await ask();
   while (answer.kind !== "idle") {
     const { probeAt, askAt } = schedule(answer, ceilingMs);
@@ -44,6 +45,7 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
       },
     );
     const approved = rotation.takeApproval();
+    if (rotation.hurry() !== undefined) return `hurried: ${rotation.hurry()}`;
     answer = await ask();
     if (answer.kind === "idle") break;
     if (approved !== undefined) return `use accepted by ${approved}: ${answer.note}`;
@@ -61,7 +63,7 @@ function schedule(answer: IdleAnswer, ceilingMs: number): { probeAt: number; ask
 /** Sleeps until then, or until somebody approves. */
 async function sleepUntil(rotation: Rotation, at: number, summary: string): Promise<void> {
   const ms = at - Date.now();
-  if (ms > 0) await condition(() => rotation.approved, ms, { summary });
+  if (ms > 0) await condition(() => rotation.approved || rotation.hurry() !== undefined, ms, { summary });
 }
 
 /** One request of ours with the new key: its bucket shows how far the provider's data has come. */

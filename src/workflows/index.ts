@@ -1,3 +1,4 @@
 /** The workflows a worker offers, by the names that starts use. */
+export { emergencyRotation } from "./emergency-rotation.ts";
 export { normalRotation } from "./normal-rotation.ts";
 export { sweepOrphans } from "./sweep-orphans.ts";

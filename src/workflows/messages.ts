@@ -23,6 +23,37 @@ export const normalRotationInput = z.strictObject({
 });
 export type NormalRotationStart = z.output<typeof normalRotationInput>;
 
+export const emergencyRotationInput = z.strictObject({
+  slot,
+  reason: words.optional(),
+  strategy: z.enum(["swap-first", "cut-first"]).optional(),
+  compromisedKeyId: z.string().min(1).max(200).optional(),
+  heldKeyId: z.string().min(1).max(200).optional(),
+  /** The leaked value, sealed for this slot and the purpose `leaked`. */
+  leaked: z.string().max(10_000).optional(),
+  /** From when on the key's use is looked at; the day before, where it is not known when it leaked. */
+  since: z.iso.datetime({ offset: true }).optional(),
+  /** Live keys that an earlier rotation left behind: ended with the compromised one. */
+  leftOver: z.array(z.string().min(1).max(200)).max(10).optional(),
+  /** Moves the slot off the key and leaves the cut to the emergency that started this one. */
+  cutBy: z.string().max(200).optional(),
+});
+export type EmergencyRotationStart = z.output<typeof emergencyRotationInput>;
+
+export const submissionInput = z.strictObject({
+  /** The key's value, sealed for the slot and the rotation that waits for it. */
+  sealed: z.string().min(1).max(10_000),
+  by: words.optional(),
+});
+export type Submission = z.output<typeof submissionInput>;
+
+export const escalationInput = z.strictObject({
+  compromisedKeyId: z.string().min(1).max(200),
+  by: words.optional(),
+  why: words.optional(),
+});
+export type Escalation = z.output<typeof escalationInput>;
+
 export const approvalInput = z.strictObject({ by: words.optional(), why: words.optional() });
 export type Approval = z.output<typeof approvalInput>;
 
@@ -32,6 +63,10 @@ export type AbortRequest = z.output<typeof abortInput>;
 export const progressQuery = defineQuery<Progress>("progress");
 export const approveUpdate = defineUpdate<string, [Approval | undefined]>("approve");
 export const approveSignal = defineSignal<[Approval | undefined]>("approveSignal");
+export const submitKeyUpdate = defineUpdate<string, [Submission | undefined]>("submitKey");
+export const submitKeySignal = defineSignal<[Submission | undefined]>("submitKeySignal");
+export const escalateUpdate = defineUpdate<string, [Escalation | undefined]>("escalate");
+export const escalateSignal = defineSignal<[Escalation | undefined]>("escalateSignal");
 export const abortSignal = defineSignal<[AbortRequest | undefined]>("abortSignal");
 /** From a rotation to the start that follows it; not for people. */
 export const followedProgressSignal = defineSignal<[Progress]>("followedProgress");

@@ -1,7 +1,6 @@
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
 import {
   ApplicationFailure,
-  CancellationScope,
   ChildWorkflowFailure,
   ParentClosePolicy,
   setHandler,
@@ -13,15 +12,19 @@ import { type Progress, type RotationResult, slotWorkflowId } from "../domain/ro
 import { parseSlot, slotName } from "../domain/slot.ts";
 import { management } from "./groups.ts";
 import {
-  type AbortRequest,
-  type Approval,
   abortSignal,
   approveSignal,
   approveUpdate,
+  escalateSignal,
+  escalateUpdate,
   followedProgressSignal,
   progressQuery,
+  submitKeySignal,
+  submitKeyUpdate,
 } from "./messages.ts";
-import { failureMessage } from "./rotation.ts";
+
+/** What a start does that finds the slot's id taken, instead of failing. */
+export type WhenBusy<Start> = (start: Start, running: { workflowId: string; runId: string }) => Promise<RotationResult>;
 
 /**
  * Lets one rotation of a slot run at a time, however it was started: the work runs only under the slot's own workflow
@@ -32,30 +35,44 @@ export async function oneRunPerSlot<Start extends { slot: string }>(
   workflowType: string,
   start: Start,
   work: (start: Start) => Promise<RotationResult>,
+  whenBusy?: WhenBusy<Start>,
 ): Promise<RotationResult> {
   const slot = parseSlot(start.slot);
   const named = { ...start, slot: slot === undefined ? start.slot : slotName(slot) };
   const workflowId = slotWorkflowId(named.slot);
-  return workflowInfo().workflowId === workflowId ? work(named) : follow(workflowType, workflowId, named);
+  return workflowInfo().workflowId === workflowId ? work(named) : follow(workflowType, workflowId, named, whenBusy);
 }
 
-async function follow(workflowType: string, workflowId: string, start: { slot: string }): Promise<RotationResult> {
+async function follow<Start extends { slot: string }>(
+  workflowType: string,
+  workflowId: string,
+  start: Start,
+  whenBusy: WhenBusy<Start> | undefined,
+): Promise<RotationResult> {
   let told: Progress | undefined;
   setHandler(followedProgressSignal, (progress) => {
     told = progress;
   });
   const child = await startOnlyRun(workflowType, workflowId, start);
+  if (child === "taken") {
+    const running = await management.findRun({ workflowId });
+    if (whenBusy === undefined) throw busy(start.slot, running);
+    return whenBusy(start, running);
+  }
   const runId = child.firstExecutionRunId;
 
   setHandler(progressQuery, () => {
     if (told === undefined) throw new Error(`${workflowId} has told nothing yet: ask again, or ask it`);
     return { ...told, follows: { workflowId, runId } };
   });
-  setHandler(abortSignal, (request: AbortRequest | undefined) => child.signal(abortSignal, request));
-  setHandler(approveSignal, (approval: Approval | undefined) => child.signal(approveSignal, approval));
-  setHandler(approveUpdate, (approval: Approval | undefined) =>
-    management.updateRun({ workflowId, runId, update: approveUpdate.name, arg: approval ?? {} }),
-  );
+  for (const signal of [abortSignal, approveSignal, submitKeySignal, escalateSignal]) {
+    setHandler(signal, (said: unknown) => child.signal(signal.name, said));
+  }
+  for (const update of [approveUpdate, submitKeyUpdate, escalateUpdate]) {
+    setHandler(update, (said: unknown) =>
+      management.updateRun({ workflowId, runId, update: update.name, arg: said ?? {} }),
+    );
+  }
 
   try {
     return (await child.result()) as RotationResult;
@@ -71,20 +88,17 @@ async function startOnlyRun(workflowType: string, workflowId: string, start: { s
       workflowId,
       args: [start],
       parentClosePolicy: ParentClosePolicy.ABANDON,
-      staticSummary: `rotation of ${start.slot}`,
+      staticSummary: `${workflowType === "emergencyRotation" ? "emergency " : ""}rotation of ${start.slot}`,
     });
   } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-    throw await CancellationScope.nonCancellable(() => busy(workflowId, start.slot));
+    if (error instanceof WorkflowExecutionAlreadyStartedError) return "taken" as const;
+    throw error;
   }
 }
 
-async function busy(workflowId: string, slot: string): Promise<ApplicationFailure> {
-  const running = await management
-    .findRun({ workflowId })
-    .catch((error: unknown) => ({ workflowId, runId: `unknown: ${failureMessage(error)}` }));
+function busy(slot: string, running: { workflowId: string; runId: string }): ApplicationFailure {
   return ApplicationFailure.create({
-    message: `a rotation of ${slot} is running: workflow ${workflowId}, run ${running.runId}`,
+    message: `a rotation of ${slot} is running: workflow ${running.workflowId}, run ${running.runId}`,
     type: "SlotBusy",
     nonRetryable: true,
     details: [running],

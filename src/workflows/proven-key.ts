@@ -9,11 +9,27 @@ import type { Rotation } from "./rotation.ts";
 /** How many keys a rotation tries before it stops: one may be unlucky, three are a cause. */
 const keysTried = 3;
 
+/** Where no API makes keys: what to make and where is shown, and the wait goes on until a key is handed in that fits. */
+async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): Promise<NewKey> {
+  const asked =
+    handIn === undefined
+      ? "make a key"
+      : `make a ${handIn.keyType} named ${handIn.keyName} for ${handIn.belongsTo} at ${handIn.where}`;
+  return rotation.handedIn({
+    for: "a key that a person makes and hands in",
+    action: `${asked}, then keyturn submit-key ${rotation.of.slot}`,
+    deadline: policy.personDeadline,
+    orElse: `no key was handed in for ${rotation.of.slot} in ${policy.personDeadline}`,
+  });
+}
+
 /** Steps 2 and 3: a new key that answered at its provider. A key that is refused is revoked and another one issued. */
 export async function provenKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
   for (let ordinal = 1; ; ordinal++) {
     const key = await rotation.step("issueKey", () =>
-      management.issueKey({ ...rotation.of, ordinal, unprovenLife: unprovenLife(found) }),
+      found.canIssue
+        ? management.issueKey({ ...rotation.of, ordinal, unprovenLife: unprovenLife(found) })
+        : handedInKey(rotation, found),
     );
     rotation.issued(key);
     try {

@@ -1,7 +1,8 @@
 import { condition, log } from "@temporalio/workflow";
 
-import type { Inspection, NewKey } from "../activities/contract.ts";
+import type { Inspection, NewKey, Revoked } from "../activities/contract.ts";
 import { inMs } from "../domain/duration.ts";
+import type { Policy } from "../domain/policy.ts";
 import { revocation } from "./groups.ts";
 import { failureMessage, failureType, type Rotation } from "./rotation.ts";
 
@@ -14,19 +15,34 @@ const longestPauseMs = 3_600_000;
  * key this rotation installed.
  */
 export async function revokeForGood(rotation: Rotation, { held, policy }: Inspection, key: NewKey): Promise<string> {
+  return withoutGivingUp(rotation, { keyId: held.id, policy }, () =>
+    revocation.revokeKey({ ...rotation.of, keyId: held.id, installedKeyId: key.id }),
+  );
+}
+
+/** Ends a compromised key as patiently, whoever holds it. */
+export async function endForGood(rotation: Rotation, ending: { keyId: string; policy: Policy }): Promise<string> {
+  return withoutGivingUp(rotation, ending, () => revocation.endCompromisedKey({ ...rotation.of, keyId: ending.keyId }));
+}
+
+async function withoutGivingUp(
+  rotation: Rotation,
+  { keyId, policy }: { keyId: string; policy: Policy },
+  revoke: () => Promise<Revoked>,
+): Promise<string> {
   const sinceMs = Date.now();
   for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
     try {
-      const { at, note } = await revocation.revokeKey({ ...rotation.of, keyId: held.id, installedKeyId: key.id });
+      const { at, note } = await revoke();
       rotation.reached("revoked", at);
       return note;
     } catch (error) {
       if (failureType(error) === "SlotChanged") throw error;
       const alert = Date.now() - sinceMs >= inMs(policy.revokeAlertAfter);
-      log[alert ? "error" : "warn"]("the old key could not be revoked yet", { keyId: held.id, alert });
+      log[alert ? "error" : "warn"]("the old key could not be revoked yet", { keyId, alert });
       await rotation.waiting(
         {
-          for: `the revocation of ${held.id}: ${failureMessage(error)}`,
+          for: `the revocation of ${keyId}: ${failureMessage(error)}`,
           until: rotation.deadlineIn(pauseMs),
           then: "it is tried again",
           person: alert,

@@ -233,7 +233,7 @@ export class Rotation {
   }
 
   /** Why this rotation no longer takes its time, where it doesn't: its old key is compromised. */
-  get hurry(): string | undefined {
+  hurry(): string | undefined {
     return this.#hurry;
   }
 
@@ -288,7 +288,11 @@ export class Rotation {
         person: true,
       },
       async () => {
-        await this.#remind({ for: what, action, deadline }, deadlineMs, () => this.approved || this.#hurry !== undefined);
+        await this.#remind(
+          { for: what, action, deadline },
+          deadlineMs,
+          () => this.approved || this.#hurry !== undefined,
+        );
         const by = this.takeApproval() ?? this.#hurry;
         if (by !== undefined) return by;
         throw ApplicationFailure.nonRetryable(orElse, "InvalidInput");
@@ -437,7 +441,7 @@ export class Rotation {
     const cancelled = isCancellation(error) || (!this.#returnPassed && this.#scope.consideredCancelled);
     const aborted = cancelled || (this.abortAsked && this.#returnPassed);
     const reason = aborted ? (this.#abort ?? "cancelled") : failureMessage(error);
-    if (this.#policy !== undefined) await this.#release();
+    if (this.#policy !== undefined) await this.release();
     if (!this.installStarted && this.times.issued !== undefined) this.#newKey = null;
     const result = this.ended("aborted", reason);
     if (aborted) return result;
@@ -449,7 +453,8 @@ export class Rotation {
     });
   }
 
-  async #release(): Promise<void> {
+  /** Leaves the slot with one working key, and names what has to stay alive. */
+  async release(): Promise<void> {
     try {
       const released = await cleanup.releaseSlot({
         ...this.of,

@@ -87,7 +87,7 @@ export function play(
   const calls: Played["calls"] = [];
   let issued = 0;
   const iso = async (ms = 0): Promise<string> => new Date((await now()) + ms).toISOString();
-  const good: RotationActivities = {
+  const good: Partial<RotationActivities> = {
     inspectSlot: async () => ({
       policy: documentedPolicy(),
       due: { due: true, reason: "asked for" },
@@ -116,6 +116,29 @@ export function play(
     revokeKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
     confirmRevoked: async () => ({ deadAt: await iso(), note: "5 refusals in a row" }),
     finish: async () => ({ leftOver: [], warnings: [], nextDue: await iso(90 * 86_400_000) }),
+    readPolicy: async () => inspection.policy ?? documentedPolicy(),
+    acceptKey: async ({ sealed }) => ({ id: "key_by_hand", fingerprint: "0123456789abcdef", sealed }),
+    disableKey: async () => ({ at: await iso(), how: "disabled" }),
+    enableKey: async () => undefined,
+    cutKey: async () => ({ at: await iso(), how: "revoked" }),
+    endCompromisedKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
+    lookForErrors: async () => ({ newErrors: 0, note: "0 refused requests since, 0 before" }),
+    findCompromised: async ({ compromisedKeyId = "key_old" }) => ({
+      id: compromisedKeyId,
+      how: "id",
+      alive: true,
+      heldBy: compromisedKeyId === "key_old" ? [slot] : [],
+    }),
+    gatherEvidence: async ({ from, to }) => ({
+      from,
+      to,
+      providerRequests: 5,
+      providerTokens: 50,
+      gatewayRequests: 3,
+      strangers: [],
+      strangeModels: [],
+      notes: [],
+    }),
     removeAliases: async () => undefined,
     releaseSlot: async () => ({ leftOver: [], warnings: [] }),
     revokeLeftoverKeys: async () => [],

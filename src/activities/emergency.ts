@@ -1,0 +1,161 @@
+import { RotationFailure } from "../domain/failure.ts";
+import { maskTells, masksAgree, parseMark } from "../domain/mark.ts";
+import { gatewaySlugs } from "../domain/slot.ts";
+import type { KeyRecord } from "../providers/provider.ts";
+import type { Redacted } from "../redacted.ts";
+import type { Compromised, CompromisedOrder, Evidence, EvidenceOrder, SoakLook, SoakOrder } from "./contract.ts";
+import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { findHolders, readIfThere } from "./held-key.ts";
+
+/** Statuses with which the three providers refuse a key: the tables of docs/providers.md. */
+const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
+  openai: [401],
+  anthropic: [401],
+  gemini: [400, 401, 403],
+};
+
+export const emergencyActivities = (deps: Dependencies) => ({
+  /**
+   * Finds the compromised key: by its id, else by its leaked value (fingerprint in a mark, masked value at the
+   * provider). Only reads. Fails with `InvalidInput` when it is not found, or more than one fits.
+   */
+  async findCompromised({ slot, compromisedKeyId, leaked }: CompromisedOrder): Promise<Compromised> {
+    const access = deps.slotAccess(slot);
+    const found = await identify(deps, access, { compromisedKeyId, leaked });
+    const record = await access.provider.findKey(found.id);
+    if (record === undefined && found.how === "id") {
+      throw new RotationFailure("InvalidInput", `${access.provider.name} knows no key ${found.id}: check the id`);
+    }
+    return {
+      ...found,
+      alive: record?.state === "active" || record?.state === "disabled",
+      heldBy: await findHolders(deps, access, found.id),
+    };
+  },
+
+  /**
+   * Looks whether the gateway's logs show more refused keys since the old key was switched off than in as long a time
+   * before. Only reads; where the logs cannot be read it says so.
+   */
+  async lookForErrors({ slot, since }: SoakOrder): Promise<SoakLook> {
+    const access = deps.slotAccess(slot);
+    const off = Date.parse(since);
+    const now = Date.now();
+    try {
+      const rows = await access.readLogs({ from: new Date(off - (now - off)), to: new Date(now) });
+      const { provider } = access.place;
+      const ours = new Set([gatewaySlugs[provider], provider === "gemini" ? "google" : provider]);
+      const refused = rows.filter(
+        ({ provider: name, status, metadata }) =>
+          ours.has(name) && refusals[provider].includes(status ?? 0) && metadata?.includes("keyturn") !== true,
+      );
+      const after = refused.filter(({ at }) => at.getTime() >= off).length;
+      const before = refused.length - after;
+      return { newErrors: Math.max(0, after - before), note: `${after} refused requests since, ${before} before` };
+    } catch (error) {
+      if (!(error instanceof RotationFailure) || error.retried) throw error;
+      return { note: `the gateway's logs cannot be read: ${error.message}` };
+    }
+  },
+
+  /**
+   * Compares, bucket by bucket, what the provider says was asked with the key with what the gateway sent: what is over is
+   * use by somebody else. Only reads; what cannot be told is said.
+   */
+  async gatherEvidence({ slot, keyId, from, to }: EvidenceOrder): Promise<Evidence> {
+    const access = deps.slotAccess(slot);
+    const span = { from: new Date(from), to: new Date(to) };
+    const notes: string[] = [];
+    const report = await access.provider.readUsage({ keyIds: [keyId], ...span });
+    if (report.perKey === false) notes.push("the provider does not report use by key: its use is unknown");
+    notes.push(...report.unknownSurfaces.map((surface) => `use of ${surface} is not reported by key`));
+
+    const rows = await gatewayRows(access, span, notes);
+    const strangers: Evidence["strangers"] = [];
+    const buckets = byBucket(report.buckets);
+    for (const { from: start, to: end, requests, models } of buckets) {
+      if (rows === undefined) continue;
+      // One bucket of slack on either side: the two clocks and the two moments of counting differ.
+      const width = end - start;
+      const sent = rows.filter(({ at }) => at.getTime() >= start - width && at.getTime() < end + width).length;
+      if (requests > sent) {
+        strangers.push({ from: iso(start), to: iso(end), requests: requests - sent, models: [...models] });
+      }
+    }
+    const asked = new Set(rows?.map(({ model }) => model).filter((model) => model !== undefined));
+    const used = new Set(buckets.flatMap(({ models }) => [...models]));
+    return {
+      from,
+      to,
+      providerRequests: buckets.reduce((sum, { requests }) => sum + requests, 0),
+      providerTokens: report.buckets.reduce((sum, { tokens }) => sum + tokens, 0),
+      ...(rows === undefined ? {} : { gatewayRequests: rows.length }),
+      strangers,
+      strangeModels: rows === undefined ? [] : [...used].filter((model) => !asked.has(model)),
+      notes,
+    };
+  },
+});
+
+async function identify(
+  deps: Dependencies,
+  access: SlotAccess,
+  { compromisedKeyId, leaked }: { compromisedKeyId?: string | undefined; leaked?: string | undefined },
+): Promise<Pick<Compromised, "id" | "how">> {
+  if (compromisedKeyId !== undefined) return { id: compromisedKeyId, how: "id" };
+  if (leaked === undefined) throw new RotationFailure("InvalidInput", "no key id and no leaked value: name the key");
+  const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
+  const marked = await heldByMark(deps, access, value);
+  if (marked !== undefined) return { id: marked, how: "fingerprint" };
+  const fitting = (await access.provider.listKeys()).filter((key) => looksLike(key, value));
+  const [match, ...others] = fitting;
+  if (match !== undefined && others.length === 0) return { id: match.id, how: "masked value" };
+  const several = fitting.map(({ id, name }) => `${id} (${name})`).join(", ");
+  throw new RotationFailure(
+    "InvalidInput",
+    match === undefined
+      ? `${access.provider.name} shows no key with the leaked value: it may be dead already, or of another project`
+      : `several keys look like the leaked value: start again with one of them: ${several}`,
+  );
+}
+
+async function heldByMark(deps: Dependencies, access: SlotAccess, value: Redacted): Promise<string | undefined> {
+  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
+    const mark = parseMark((await readIfThere(neighbour))?.comment);
+    if (mark?.fingerprint === value.fingerprint()) return mark.keyId;
+  }
+  return undefined;
+}
+
+function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {
+  return maskedValue !== undefined && maskTells(maskedValue) && masksAgree(maskedValue, value.reveal());
+}
+
+async function gatewayRows(access: SlotAccess, span: { from: Date; to: Date }, notes: string[]) {
+  try {
+    const { provider } = access.place;
+    const names = new Set([gatewaySlugs[provider], provider === "gemini" ? "google" : provider]);
+    const rows = await access.readLogs(span);
+    return rows.filter(({ provider: name, cached }) => names.has(name) && !cached);
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.retried) throw error;
+    notes.push(`the gateway's logs cannot be read, so strangers cannot be told from clients: ${error.message}`);
+    return undefined;
+  }
+}
+
+function byBucket(rows: { from: Date; to: Date; requests: number; model?: string }[]) {
+  const buckets = new Map<number, { from: number; to: number; requests: number; models: Set<string> }>();
+  for (const { from, to, requests, model } of rows) {
+    const at = from.getTime();
+    const bucket = buckets.get(at) ?? { from: at, to: to.getTime(), requests: 0, models: new Set<string>() };
+    bucket.requests += requests;
+    if (model !== undefined) bucket.models.add(model);
+    buckets.set(at, bucket);
+  }
+  return [...buckets.values()].toSorted((a, b) => a.from - b.from);
+}
+
+function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

@@ -1,0 +1,294 @@
+import {
+  ApplicationFailure,
+  CancellationScope,
+  condition,
+  isCancellation,
+  ParentClosePolicy,
+  sleep,
+  startChild,
+} from "@temporalio/workflow";
+
+import type { Compromised, Inspection, NewKey } from "../activities/contract.ts";
+import { inMs, readableMs } from "../domain/duration.ts";
+import type { Policy } from "../domain/policy.ts";
+import { type Clocks, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
+import { cleanup, management } from "./groups.ts";
+import { type EmergencyRotationStart, emergencyRotationInput, escalateUpdate, parseInput } from "./messages.ts";
+import { swapKey } from "./normal-rotation.ts";
+import { oneRunPerSlot } from "./one-run-per-slot.ts";
+import { endForGood } from "./revoke-for-good.ts";
+import { failureMessage, Rotation } from "./rotation.ts";
+import { confirmRevoked } from "./steps.ts";
+
+/** How far back a compromised key's use is looked at, where nobody says since when it may have leaked. */
+const lookBackMs = 24 * 3_600_000;
+/** How often evidence is gathered at most, a usage lag apart, until it no longer changes. */
+const evidenceRounds = 4;
+
+/**
+ * Gets a compromised key out of a slot, by the clock: `swap-first` puts a new key in and then cuts the old one, at the
+ * revoke deadline at the latest; `cut-first` cuts at once and then replaces. Ends with what the key was used for.
+ *
+ * Input `{"slot":"production/openai","strategy"?,"compromisedKeyId"?,"leaked"?,"since"?,"reason"?,"heldKeyId"?}`; result
+ * `RotationResult` with `clocks` and `incident`. Where a rotation of the slot is running it is told (`escalate`) and the
+ * result is `joined`.
+ */
+export async function emergencyRotation(input: unknown): Promise<RotationResult> {
+  const start = parseInput(emergencyRotationInput, input, "emergencyRotation");
+  return oneRunPerSlot("emergencyRotation", start, rotateInEmergency, join);
+}
+
+async function rotateInEmergency(start: EmergencyRotationStart): Promise<RotationResult> {
+  const rotation = new Rotation("emergency", start);
+  return rotation.toTheEnd(async () => {
+    const policy = await management.readPolicy({ slot: rotation.of.slot });
+    const strategy = start.strategy ?? policy.emergency.strategy;
+    const clocks = rotation.startClocks(policy);
+    const reason = start.reason ?? `the key is compromised (${strategy})`;
+    const cutFirst = strategy === "cut-first" && start.cutBy === undefined;
+
+    // What can be cut without looking is cut before anything else can fail.
+    if (cutFirst && start.compromisedKeyId !== undefined) await cut(rotation, start.compromisedKeyId);
+
+    const inspection = { ...rotation.of, ...(start.heldKeyId === undefined ? {} : { heldKeyId: start.heldKeyId }) };
+    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspection));
+    rotation.plan(found);
+    const compromised = await find(rotation, start, found);
+    rotation.compromised(compromised.id);
+    if (cutFirst) await cut(rotation, compromised.id);
+    if (compromised.id !== found.held.id) return cutOnly(rotation, { start, policy, compromised, reason });
+
+    const others = await startOthers(rotation, start, compromised);
+    const key = await swapInTime(rotation, { found, clocks, compromised });
+    if (key === undefined) return conclude(rotation, { start, policy, compromised, outcome: "cut", reason });
+    if (rotation.outage !== undefined) rotation.outage.until = rotation.times.verified ?? new Date().toISOString();
+    if (start.cutBy !== undefined) {
+      await rotation.step("finish", () => rotation.finish(key));
+      rotation.leaves(compromised.id, `${start.cutBy} cuts it when all slots have moved`);
+      return rotation.ended("rotated", reason);
+    }
+    await others(clocks);
+
+    return rotation.pastTheReturn(async () => {
+      for (const id of [compromised.id, ...(start.leftOver ?? [])]) {
+        await rotation.step("revokeKey", () => endForGood(rotation, { keyId: id, policy }));
+      }
+      await rotation.step("confirmRevoked", () =>
+        confirmRevoked(rotation, { ...found, keyId: compromised.id, leaked: start.leaked }),
+      );
+      await rotation.step("finish", () => rotation.finish(key));
+      return conclude(rotation, { start, policy, compromised, outcome: "rotated", reason });
+    });
+  });
+}
+
+/** A rotation of the slot is running: it is told, and decides by which key it is. */
+async function join(
+  start: EmergencyRotationStart,
+  { workflowId, runId }: { workflowId: string; runId: string },
+): Promise<RotationResult> {
+  const { compromisedKeyId, slot, reason = "compromised" } = start;
+  if (compromisedKeyId === undefined) {
+    throw ApplicationFailure.nonRetryable(
+      `a rotation of ${slot} is running (workflow ${workflowId}, run ${runId}): say which key is compromised, with compromisedKeyId`,
+      "InvalidInput",
+    );
+  }
+  const arg = { compromisedKeyId, why: reason, by: "an emergency that joins" };
+  const said = await management.updateRun({ workflowId, runId, update: escalateUpdate.name, arg });
+  const now = new Date().toISOString();
+  return {
+    slot,
+    kind: "emergency",
+    outcome: "joined",
+    reason: `${said} (workflow ${workflowId}, run ${runId})`,
+    rotationId: runId,
+    oldKey: { id: compromisedKeyId },
+    newKey: null,
+    times: { started: now, finished: now },
+    unknown: [],
+    leftOver: [],
+    warnings: [],
+    steps: [],
+  };
+}
+
+async function find(rotation: Rotation, start: EmergencyRotationStart, found: Inspection): Promise<Compromised> {
+  const { compromisedKeyId, leaked } = start;
+  const named = compromisedKeyId ?? (leaked === undefined ? found.held.id : undefined);
+  return rotation.step("findCompromised", () =>
+    management.findCompromised({
+      ...rotation.of,
+      ...(named === undefined ? {} : { compromisedKeyId: named }),
+      ...(leaked === undefined ? {} : { leaked }),
+    }),
+  );
+}
+
+/** Cuts the key at once. From here on requests may fail until a new key is in. */
+async function cut(rotation: Rotation, keyId: string): Promise<void> {
+  if (rotation.times.cut !== undefined) return;
+  await rotation.step("cutKey", async () => {
+    const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId });
+    rotation.reached("cut", at);
+    rotation.outage = { from: at };
+    return `${keyId} ${how}`;
+  });
+}
+
+/** The key is in no slot of ours, or in another: it is ended, and this slot's key stays. */
+async function cutOnly(rotation: Rotation, { start, policy, compromised, reason }: Ending): Promise<RotationResult> {
+  rotation.outage = undefined;
+  return rotation.pastTheReturn(async () => {
+    await rotation.step("revokeKey", () => endForGood(rotation, { keyId: compromised.id, policy }));
+    await rotation.step("confirmRevoked", () =>
+      confirmRevoked(rotation, { policy, keyId: compromised.id, leaked: start.leaked }),
+    );
+    return conclude(rotation, { start, policy, compromised, outcome: "cut", reason });
+  });
+}
+
+/** Starts emergencies in the other slots that hold the key. What it returns waits until all have moved, or the deadline. */
+async function startOthers(
+  rotation: Rotation,
+  start: EmergencyRotationStart,
+  { id, heldBy }: Compromised,
+): Promise<(clocks: Clocks) => Promise<void>> {
+  const slots = start.cutBy === undefined ? heldBy.filter((name) => name !== rotation.of.slot) : [];
+  const moving = new Set(slots);
+  for (const slot of slots) {
+    const args = [{ slot, compromisedKeyId: id, strategy: "swap-first", cutBy: rotation.of.slot }];
+    try {
+      const child = await startChild("emergencyRotation", {
+        workflowId: slotWorkflowId(slot),
+        args,
+        parentClosePolicy: ParentClosePolicy.ABANDON,
+        staticSummary: `emergency rotation of ${slot}`,
+      });
+      void child.result().then(
+        () => moving.delete(slot),
+        (error: unknown) => rotation.warn([`${slot}, which holds ${id} too, has not moved: ${failureMessage(error)}`]),
+      );
+    } catch (error) {
+      rotation.warn([`${slot} holds ${id} too, and no emergency could be started there: ${failureMessage(error)}`]);
+    }
+  }
+  return async ({ revokeBy }) => {
+    if (moving.size === 0) return;
+    const wait = {
+      for: `${[...moving].join(", ")} to move off ${id}`,
+      until: revokeBy,
+      then: "it is cut all the same",
+    };
+    await rotation.waiting(wait, async () => {
+      await condition(() => moving.size === 0, msUntil(revokeBy), { summary: "other slots" });
+    });
+  };
+}
+
+/**
+ * Puts a new key in, and cuts the compromised one at the revoke deadline if that comes first and policy says so. Returns
+ * nothing where the key had to be cut without a new one.
+ */
+async function swapInTime(
+  rotation: Rotation,
+  { found, clocks, compromised }: { found: Inspection; clocks: Clocks; compromised: Compromised },
+): Promise<NewKey | undefined> {
+  type Swapped = { key: NewKey } | { error: unknown };
+  const swap: Promise<Swapped> = swapKey(rotation, found).then(
+    (key) => ({ key }),
+    (error: unknown) => ({ error }),
+  );
+  const deadline = new CancellationScope();
+  const late = deadline.run(async () => {
+    await sleep(msUntil(clocks.revokeBy), { summary: "until the compromised key is cut" });
+    return "late" as const;
+  });
+  const first = await Promise.race([swap, late.catch(() => "late" as const)]);
+  const revokes = found.policy.emergency.atDeadline === "revoke";
+  if (first === "late" && revokes) await cut(rotation, compromised.id);
+  const ended = first === "late" ? await swap : first;
+  if ("key" in ended) {
+    deadline.cancel();
+    return ended.key;
+  }
+  if (isCancellation(ended.error)) throw ended.error;
+  rotation.warn([`no new key could be put in: ${failureMessage(ended.error)}`]);
+  if (!revokes && rotation.times.cut === undefined) throw ended.error;
+  if (rotation.times.cut === undefined) {
+    await rotation.waiting(
+      {
+        for: `the revoke deadline, since no new key could be put in: ${failureMessage(ended.error)}`,
+        until: clocks.revokeBy,
+        then: `${compromised.id} is cut without a new key, and requests fail`,
+        action: `keyturn approve ${rotation.of.slot} to cut it now, or keyturn abort ${rotation.of.slot} and start again`,
+        takes: "approval",
+        person: true,
+      },
+      async () => {
+        await condition(() => rotation.approved, msUntil(clocks.revokeBy), {
+          summary: "until the compromised key is cut",
+        });
+      },
+    );
+    await cut(rotation, compromised.id);
+  }
+  await CancellationScope.nonCancellable(async () => {
+    await rotation.step("revokeKey", () => endForGood(rotation, { keyId: compromised.id, policy: found.policy }));
+    await rotation.release();
+  });
+  return undefined;
+}
+
+interface Ending {
+  start: EmergencyRotationStart;
+  policy: Policy;
+  compromised: Compromised;
+  reason: string;
+}
+
+/** Gathers evidence until the provider's late data no longer changes it, and ends. */
+async function conclude(
+  rotation: Rotation,
+  { start, policy, compromised, outcome, reason }: Ending & { outcome: "rotated" | "cut" },
+): Promise<RotationResult> {
+  await CancellationScope.nonCancellable(() =>
+    rotation.step("gatherEvidence", () => gatherEvidence(rotation, { start, policy, compromised })),
+  );
+  return rotation.ended(outcome, reason);
+}
+
+async function gatherEvidence(
+  rotation: Rotation,
+  { start, policy, compromised }: Omit<Ending, "reason">,
+): Promise<string> {
+  const from = start.since ?? new Date(Date.parse(rotation.times.started) - lookBackMs).toISOString();
+  let seen = -1;
+  for (let round = 1; ; round++) {
+    const to = new Date().toISOString();
+    try {
+      const evidence = await management.gatherEvidence({ ...rotation.of, keyId: compromised.id, from, to });
+      rotation.incident({ compromisedKey: { id: compromised.id }, ...evidence });
+      if (evidence.providerRequests === seen)
+        return `settled after ${round} looks: ${evidence.providerRequests} requests`;
+      seen = evidence.providerRequests;
+    } catch (error) {
+      rotation.unknown("use of the compromised key");
+      return `the use of the key could not be read: ${failureMessage(error)}`;
+    }
+    if (round === evidenceRounds) return `still changing after ${round} looks: ${seen} requests; look again later`;
+    const lagMs = inMs(policy.usageLag);
+    await rotation.waiting(
+      {
+        for: "the provider's late usage data",
+        until: rotation.deadlineIn(lagMs),
+        then: "the evidence is gathered again",
+      },
+      () => sleep(lagMs, { summary: `usage lag of ${readableMs(lagMs)}` }),
+    );
+  }
+}
+
+function msUntil(at: string): number {
+  return Math.max(1, Date.parse(at) - Date.now());
+}

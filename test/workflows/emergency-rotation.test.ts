@@ -1,0 +1,357 @@
+import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
+import { ApplicationFailure } from "@temporalio/common";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import type { Progress, RotationResult } from "../../src/domain/rotation.ts";
+import {
+  documentedPolicy,
+  failing,
+  play,
+  type Played,
+  type Skipping,
+  slot,
+  startOptions,
+  startSkipping,
+} from "../support/time-skipping.ts";
+
+const minute = 60_000;
+const hour = 60 * minute;
+
+let skipping: Skipping;
+beforeAll(async () => {
+  skipping = await startSkipping();
+});
+afterAll(() => skipping.stop());
+
+const now = (): Promise<number> => skipping.env.currentTimeMs();
+const start = (
+  workflowType: string,
+  input: Record<string, unknown> = {},
+  workflowId?: string,
+): Promise<WorkflowHandle> =>
+  skipping.client.workflow.start(workflowType, {
+    ...startOptions,
+    args: [{ slot, ...input }],
+    ...(workflowId === undefined ? {} : { workflowId }),
+  });
+const emergency = (played: Played, input: Record<string, unknown> = {}): Promise<RotationResult> =>
+  skipping.withWorker(played, async () => (await (await start("emergencyRotation", input)).result()) as RotationResult);
+
+/** An activity that fails as it would while the provider makes no keys. */
+const noNewKeys = {
+  issueKey: async () => {
+    throw failing("KeyLimitReached");
+  },
+};
+
+describe("swap-first, with the documented clocks", () => {
+  test("puts a new key in within 5 minutes and revokes the compromised one within the hour, without a quiet period", async () => {
+    const played = play(now);
+    const result = await emergency(played);
+    expect(result).toMatchObject({
+      kind: "emergency",
+      outcome: "rotated",
+      oldKey: { id: "key_old" },
+      newKey: { id: "key_1" },
+    });
+    const { started, installed = "", verified = "", revoked = "" } = result.times;
+    expect(Date.parse(installed) - Date.parse(started)).toBeLessThanOrEqual(5 * minute);
+    expect(Date.parse(revoked) - Date.parse(started)).toBeLessThanOrEqual(hour);
+    expect(Date.parse(revoked) - Date.parse(verified)).toBeGreaterThanOrEqual(10 * minute);
+    expect(played.names()).not.toContain("checkIdle");
+    expect(result.clocks).toMatchObject({ installed, revoked });
+  });
+
+  test("shows its clocks while it runs", async () => {
+    const played = play(now);
+    await skipping.withWorker(played, async () => {
+      const handle = await start("emergencyRotation");
+      await skipping.env.sleep(2 * minute);
+      const { clocks, phase }: Progress = await handle.query("progress");
+      expect(phase).toBe("awaitCacheInvalidation");
+      expect(clocks).toMatchObject({ installed: expect.any(String), revokeBy: expect.any(String) });
+      await handle.result();
+    });
+  });
+
+  test("ends with what the key was used for, looked at until the provider's late data has settled", async () => {
+    const counts = [3, 7, 7];
+    const played = play(now, {
+      gatherEvidence: async ({ from, to }) => ({
+        from,
+        to,
+        providerRequests: counts.shift() ?? 7,
+        providerTokens: 0,
+        strangers: [{ from, to, requests: 4, models: ["gpt-5-pro"] }],
+        strangeModels: ["gpt-5-pro"],
+        notes: [],
+      }),
+    });
+    const { incident } = await emergency(played);
+    expect(incident).toMatchObject({
+      compromisedKey: { id: "key_old" },
+      providerRequests: 7,
+      strangeModels: ["gpt-5-pro"],
+    });
+    expect(played.times("gatherEvidence")).toHaveLength(3);
+  });
+
+  test("cuts the key at the deadline though no new key can be made", async () => {
+    const played = play(now, noNewKeys);
+    const result = await emergency(played);
+    expect(result).toMatchObject({ outcome: "cut", newKey: null });
+    const { started, cut = "" } = result.times;
+    expect(Date.parse(cut) - Date.parse(started)).toBeGreaterThanOrEqual(hour - 1_000);
+    expect(Date.parse(cut) - Date.parse(started)).toBeLessThanOrEqual(hour + minute);
+    expect(played.names()).toContain("endCompromisedKey");
+  });
+
+  test("cuts the key at once when a person says so, since no new key can be made", async () => {
+    const played = play(now, noNewKeys);
+    await skipping.withWorker(played, async () => {
+      const handle = await start("emergencyRotation");
+      await skipping.env.sleep(5 * minute);
+      expect((await handle.query<Progress>("progress")).waiting).toMatchObject({ takes: "approval", person: true });
+      await handle.signal("approveSignal", { by: "ada" });
+      const { outcome, times } = (await handle.result()) as RotationResult;
+      expect(outcome).toBe("cut");
+      expect(Date.parse(times.cut ?? "") - Date.parse(times.started)).toBeLessThan(10 * minute);
+    });
+  });
+
+  test("with atDeadline hold, never cuts a key without a new one", async () => {
+    const policy = documentedPolicy();
+    const played = play(now, {
+      ...noNewKeys,
+      inspection: { policy: { ...policy, emergency: { ...policy.emergency, atDeadline: "hold" } } },
+    });
+    await expect(emergency(played)).rejects.toThrow();
+    expect(played.names()).not.toContain("cutKey");
+    expect(played.names()).not.toContain("endCompromisedKey");
+  });
+
+  test("cuts at the deadline while a person still has not handed in a key, and goes on when one comes", async () => {
+    const played = play(now, { inspection: { canIssue: false } });
+    await skipping.withWorker(played, async () => {
+      const handle = await start("emergencyRotation");
+      await skipping.env.sleep(2 * hour);
+      expect(played.names()).toContain("cutKey");
+      await handle.signal("submitKeySignal", { sealed: "sealed" });
+      const result = (await handle.result()) as RotationResult;
+      expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_by_hand" } });
+      expect(result.outage).toMatchObject({ from: expect.any(String), until: expect.any(String) });
+    });
+  });
+
+  test("starts emergencies in the other slots that hold the key, and cuts it when the last has moved", async () => {
+    const played = play(now, {
+      findCompromised: async ({ compromisedKeyId = "key_old" }) => ({
+        id: compromisedKeyId,
+        how: "id",
+        alive: true,
+        heldBy: [slot, "staging/openai"],
+      }),
+    });
+    const result = await emergency(played);
+    expect(result.outcome).toBe("rotated");
+    expect(result.warnings).toEqual([]);
+    const moved = (await skipping.client.workflow.getHandle("keyturn/staging/openai").result()) as RotationResult;
+    expect(Date.parse(moved.times.finished ?? "")).toBeLessThanOrEqual(Date.parse(result.times.revoked ?? ""));
+    expect(played.times("endCompromisedKey")).toHaveLength(1);
+  });
+
+  test("of a key that this slot does not hold only cuts it", async () => {
+    const played = play(now);
+    const result = await emergency(played, { compromisedKeyId: "key_elsewhere" });
+    expect(result).toMatchObject({ outcome: "cut", oldKey: { id: "key_elsewhere" }, newKey: null });
+    expect(played.names()).not.toContain("issueKey");
+  });
+});
+
+describe("cut-first", () => {
+  test("cuts before it looks at anything else, then replaces, and says how long requests could fail", async () => {
+    const played = play(now);
+    const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(played.names().slice(0, 3)).toEqual(["readPolicy", "cutKey", "inspectSlot"]);
+    expect(result.outcome).toBe("rotated");
+    expect(result.outage).toEqual({ from: result.times.cut, until: result.times.verified });
+  });
+
+  test("cuts although nothing can be made", async () => {
+    const result = await emergency(play(now, noNewKeys), { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(result).toMatchObject({ outcome: "cut", newKey: null });
+    const { started, cut = "" } = result.times;
+    expect(Date.parse(cut) - Date.parse(started)).toBeLessThan(10_000);
+    expect(result.outage).toEqual({ from: cut });
+  });
+});
+
+describe("an emergency while a normal rotation runs", () => {
+  const real = {
+    updateRun: async ({ workflowId, update, arg }: { workflowId: string; update: string; arg: unknown }) =>
+      skipping.client.workflow.getHandle(workflowId).executeUpdate<string, [unknown]>(update, { args: [arg] }),
+  };
+  const duringCacheWait = async (
+    played: Played,
+    input: Record<string, unknown>,
+  ): Promise<{ joined: RotationResult; rotated: RotationResult }> =>
+    skipping.withWorker(played, async () => {
+      const running = await start("normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const second = await start("emergencyRotation", input, "emergency-by-hand");
+      const joined = (await second.result()) as RotationResult;
+      return { joined, rotated: (await running.result()) as RotationResult };
+    });
+
+  test("hurries it when its old key is compromised: no quiet period, no soak", async () => {
+    const played = play(now, { ...real, inspection: { canDisable: true } });
+    const { joined, rotated } = await duringCacheWait(played, { compromisedKeyId: "key_old" });
+    expect(joined).toMatchObject({ kind: "emergency", outcome: "joined" });
+    expect(rotated).toMatchObject({ kind: "normal", outcome: "rotated" });
+    expect(played.names()).not.toContain("checkIdle");
+    expect(played.names()).not.toContain("disableKey");
+    expect(Date.parse(rotated.times.revoked ?? "") - Date.parse(rotated.times.started)).toBeLessThan(30 * minute);
+  });
+
+  test("is followed by the emergency of its new key when that is compromised and installed, which ends both keys", async () => {
+    const played = play(now, {
+      ...real,
+      inspectSlot: async () => {
+        const first = played.times("inspectSlot").length === 1;
+        return {
+          ...(await play(now).activities.inspectSlot({ slot, rotationId: "" })),
+          held: { id: first ? "key_old" : "key_1", how: "mark" },
+        };
+      },
+    });
+    const { rotated } = await duringCacheWait(played, { compromisedKeyId: "key_1" });
+    expect(rotated).toMatchObject({
+      kind: "emergency",
+      outcome: "rotated",
+      oldKey: { id: "key_1" },
+      newKey: { id: "key_2" },
+    });
+    const ended = played.calls.filter(({ name }) => name === "endCompromisedKey").map(({ order }) => order["keyId"]);
+    expect(ended).toEqual(["key_1", "key_old"]);
+  });
+
+  test("ends it as aborted when its new key is compromised and not installed yet", async () => {
+    const played = play(now, { ...real, inspection: { policy: documentedPolicy({ approval: "before-install" }) } });
+    const { rotated } = await duringCacheWait(played, { compromisedKeyId: "key_1" });
+    expect(rotated).toMatchObject({ outcome: "aborted", newKey: null, oldKey: { id: "key_old" } });
+    expect(played.calls.find(({ name }) => name === "releaseSlot")).toMatchObject({ order: { installStarted: false } });
+  });
+
+  test("cuts a key that is neither and lets it go on", async () => {
+    const played = play(now, real);
+    const { rotated } = await duringCacheWait(played, { compromisedKeyId: "key_elsewhere" });
+    expect(rotated.outcome).toBe("rotated");
+    expect(played.calls.find(({ name }) => name === "cutKey")).toMatchObject({ order: { keyId: "key_elsewhere" } });
+  });
+
+  test("without the id of the key is refused", async () => {
+    const played = play(now, real);
+    await skipping.withWorker(played, async () => {
+      const running = await start("normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const second = await start("emergencyRotation", {}, "emergency-by-hand-2");
+      const failure = await second.result().catch((error: unknown) => (error as WorkflowFailedError).cause);
+      expect(failure).toBeInstanceOf(ApplicationFailure);
+      expect(failure).toMatchObject({ type: "InvalidInput" });
+      await running.result();
+    });
+  });
+});
+
+describe("a key that can be switched off and on again", () => {
+  test("is off for the soak before it is revoked for good", async () => {
+    const played = play(now, { inspection: { canDisable: true } });
+    await skipping.withWorker(played, async () => (await start("normalRotation")).result());
+    const [off = 0] = played.times("disableKey");
+    const [revoked = 0] = played.times("revokeKey");
+    expect(revoked - off).toBeGreaterThanOrEqual(15 * minute - 1_000);
+    expect(played.names()).not.toContain("enableKey");
+  });
+
+  test("is switched on again when requests fail without it, and the rotation stops", async () => {
+    const played = play(now, {
+      inspection: { canDisable: true },
+      lookForErrors: async () => ({ newErrors: 3, note: "3 refused requests since, 0 before" }),
+    });
+    const ending = skipping.withWorker(played, async () => (await start("normalRotation")).result());
+    const failure = await ending.catch((error: unknown) => (error as WorkflowFailedError).cause);
+    expect(failure).toMatchObject({ type: "KeyStillUsed" });
+    expect(played.names()).toContain("enableKey");
+    expect(played.names()).not.toContain("revokeKey");
+  });
+
+  test("is switched on again when the rotation is aborted during the soak", async () => {
+    const played = play(now, { inspection: { canDisable: true } });
+    const result = await skipping.withWorker(played, async () => {
+      const handle = await start("normalRotation");
+      await skipping.env.sleep(50 * minute);
+      expect((await handle.query<Progress>("progress")).phase).toBe("disableKey");
+      await handle.signal("abortSignal", { by: "ada" });
+      return (await handle.result()) as RotationResult;
+    });
+    expect(result.outcome).toBe("aborted");
+    expect(played.names()).toContain("enableKey");
+  });
+});
+
+describe("a key that only a person can make", () => {
+  const byHand = {
+    inspection: {
+      canIssue: false,
+      handIn: {
+        where: "https://console",
+        keyName: "kt.acme",
+        keyType: "service account key",
+        belongsTo: "workspace w",
+      },
+    },
+  };
+
+  test("is waited for, with what to make and where", async () => {
+    const played = play(now, byHand);
+    await skipping.withWorker(played, async () => {
+      const handle = await start("normalRotation");
+      await skipping.env.sleep(hour);
+      const { waiting }: Progress = await handle.query("progress");
+      expect(waiting).toMatchObject({ takes: "key", person: true });
+      expect(waiting?.action).toBe(
+        "make a service account key named kt.acme for workspace w at https://console, then keyturn submit-key production/openai",
+      );
+      await handle.signal("submitKeySignal", { sealed: "sealed" });
+      expect(await handle.result()).toMatchObject({ outcome: "rotated", newKey: { id: "key_by_hand" } });
+    });
+  });
+
+  test("that cannot be used is answered at once, and the wait goes on", async () => {
+    let tries = 0;
+    const played = play(now, {
+      ...byHand,
+      acceptKey: async ({ sealed }) => {
+        if (++tries === 1) throw failing("InvalidInput");
+        return { id: "key_by_hand", fingerprint: "0123456789abcdef", sealed };
+      },
+    });
+    await skipping.withWorker(played, async () => {
+      const handle = await start("normalRotation");
+      await skipping.env.sleep(hour);
+      const refused = handle.executeUpdate("submitKey", { args: [{ sealed: "bad" }] });
+      await expect(refused).rejects.toThrow();
+      expect((await handle.query<Progress>("progress")).waiting?.takes).toBe("key");
+      await handle.executeUpdate("submitKey", { args: [{ sealed: "good" }] });
+      expect(await handle.result()).toMatchObject({ outcome: "rotated" });
+    });
+  });
+
+  test("that does not come in 7 days stops the rotation with nothing changed", async () => {
+    const played = play(now, byHand);
+    const ending = skipping.withWorker(played, async () => (await start("normalRotation")).result());
+    const failure = await ending.catch((error: unknown) => (error as WorkflowFailedError).cause);
+    expect(String(failure)).toContain("no key was handed in");
+    expect(played.names()).not.toContain("stageAliases");
+  });
+});
