@@ -1,4 +1,4 @@
-import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
+import type { WorkflowFailedError, WorkflowHandle } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
