@@ -501,6 +501,8 @@ export class Rotation {
     const { compromisedKeyId: id, by = "somebody", why } = parseInput(escalationInput, escalation, "escalate");
     const said = `${by} says ${id} is compromised${why === undefined ? "" : `: ${why}`}`;
     if (id === this.#oldKey?.id) {
+      if (this.#kind === "emergency")
+        return `the emergency of ${id} is running: it is cut at ${this.#clocks?.revokeBy} at the latest`;
       if (this.#policy === undefined || this.times.revoked !== undefined) return `${id} is revoked already`;
       if (this.#hurry === undefined) {
         this.#hurry = said;
