@@ -95,8 +95,7 @@ export const orphanActivities = (deps: Dependencies) => ({
     const sight = await look(deps, neighbours);
     await listOurs(sight);
     const candidate: Candidate = { key, owner: ownerOf(sight, key) ?? owner, through: owner };
-    const [used] = await askForUse([candidate], minimumAge);
-    const why = whySpared(candidate, sight, minimumAge) ?? used?.why;
+    const why = whySpared(candidate, sight, minimumAge) ?? (await askForUse([candidate], minimumAge))[0]?.why;
     if (why !== undefined) return { kind: "spared", why };
     await owner.provider.revokeKey(id);
     return { kind: "ended", at: new Date().toISOString() };
