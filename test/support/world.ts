@@ -21,6 +21,7 @@ export interface SandboxRecord {
     name: string;
     provider: string;
     projectId: string;
+    createdAt: string;
     state: string;
     lastUsedAt: string | null;
     revokedAt: string | null;
