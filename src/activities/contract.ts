@@ -37,6 +37,8 @@ export interface Inspection {
   canIssue: boolean;
   /** Whether the provider can switch a key off and on again. */
   canDisable: boolean;
+  /** Whether the dialect has a call for dropping cached keys. */
+  canPurge: boolean;
   /** What to tell the person who makes the next key, where no API makes it. */
   handIn?: { where: string; keyName: string; keyType: string; belongsTo: string };
   warnings: string[];

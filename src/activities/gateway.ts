@@ -1,5 +1,6 @@
 import { Context } from "@temporalio/activity";
 
+import { canPurge } from "../cloudflare/slot-secrets.ts";
 import { type Answer, classifyAnswer, type Verdict } from "../domain/answer.ts";
 import { durationOf, inMs } from "../domain/duration.ts";
 import { type FailureType, RotationFailure } from "../domain/failure.ts";
@@ -90,11 +91,12 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const { place, secrets } = access;
     const held = await secrets.read(place);
     const mark = parseMark(held.comment);
-    const written = mark?.rotationId === rotationId && mark.fingerprint === key.fingerprint;
-    // The mark may have survived somebody's edit of the value.
-    if (written) await requireInstalled(access, { slot, rotationId }, key.id);
+    const ours = mark?.rotationId === rotationId ? mark : undefined;
+    const written = ours?.fingerprint === key.fingerprint;
+    // The mark may have survived somebody's edit of the value; it may be of another key that this rotation tried.
+    if (ours !== undefined) await requireInstalled(access, { slot, rotationId }, ours.keyId);
     if (written && !again) return installedAt(held.modified, (await access.provider.findKey(key.id))?.expiresAt);
-    if (!written && held.modified.toISOString() !== secretModified) {
+    if (ours === undefined && held.modified.toISOString() !== secretModified) {
       throw new RotationFailure(
         "SlotChanged",
         `somebody wrote into ${slot} at ${held.modified.toISOString()}, after this rotation had looked: nothing is installed`,
@@ -104,6 +106,22 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const value = await deps.open(key.sealed, { slot, rotationId });
     await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) });
     return installedAt(new Date(), expiresAt);
+  },
+
+  /**
+   * Puts the old value back into the slot from its copy on `prev`, with a gap of seconds: the last resort where the slot
+   * fails with the new one. Looks that the slot still holds what this rotation wrote. A repetition finds it done.
+   */
+  async restoreOldValue({ slot, rotationId }: OfRotation): Promise<void> {
+    const { place, secrets } = deps.slotAccess(slot);
+    const prev = { ...place, alias: rotationAliases(rotationId).prev };
+    await secrets.replaceByCopy(place, prev, `keyturn put the old value back, rotation ${rotationId}`);
+  },
+
+  /** Asks for cached keys to be dropped, where the dialect can. That a cache obeyed is not told; repeating is safe. */
+  async purgeCache({ slot }: OfRotation): Promise<void> {
+    const { place, secrets } = deps.slotAccess(slot);
+    if (canPurge(secrets)) await secrets.purgeCache(place.gateway);
   },
 
   /** Removes the rotation's aliases. Gone is success, so repeating is safe. */

@@ -2,6 +2,7 @@ import { RotationFailure } from "../domain/failure.ts";
 import { keyName } from "../domain/key-name.ts";
 import { decideDue, type Policy } from "../domain/policy.ts";
 import { canDisable, canHandIn, canIssue } from "../providers/provider.ts";
+import { canPurge } from "../cloudflare/slot-secrets.ts";
 import type { InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { findHolders, identifyHeldKey } from "./held-key.ts";
@@ -62,6 +63,7 @@ export const slotActivities = (deps: Dependencies) => ({
       staged: decideStaging(access, store.secretsLeft),
       canIssue: canIssue(provider),
       canDisable: canDisable(provider),
+      canPurge: canPurge(secrets),
       ...(canIssue(provider) || !canHandIn(provider)
         ? {}
         : {

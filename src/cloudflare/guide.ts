@@ -78,6 +78,10 @@ export function createGuideSecrets({ place: own, secretId, ...options }: GuideOp
       throw inPlaceOnly(place);
     },
 
+    async replaceByCopy(place) {
+      throw inPlaceOnly(place);
+    },
+
     /** No alias was ever made, so each is already gone. */
     async remove(place) {
       if (isOwn(place)) throw new RotationFailure("RequestInvalid", "the dialect guide cannot remove a slot's secret");

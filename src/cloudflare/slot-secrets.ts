@@ -48,6 +48,11 @@ export interface SlotSecrets {
   make(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
   /** Makes the place with a copy of what another holds; the value never leaves Cloudflare. Does nothing when it is there. */
   makeCopy(place: Place, from: Place, comment: string): Promise<void>;
+  /**
+   * Puts a copy of what another place holds into a place that is there, with a gap of seconds in which it holds nothing:
+   * a value cannot be written without being known. The last resort. Repeating ends at the same.
+   */
+  replaceByCopy(place: Place, from: Place, comment: string): Promise<void>;
   /** Removes the place. Succeeds also when it is already gone. */
   remove(place: Place): Promise<void>;
 }
@@ -161,6 +166,15 @@ export function createSlotSecrets({
       if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
       const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
       await link(place, made(place, copy).id);
+    },
+
+    async replaceByCopy(place, from, comment) {
+      const source = (await find(from)).secret;
+      if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
+      const { storeId, secret } = await find(place);
+      if (secret?.comment === comment) return;
+      if (secret !== undefined) await store.deleteSecret(storeId, secret.id);
+      made(place, await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes }));
     },
 
     async listAliases(gateway, provider) {

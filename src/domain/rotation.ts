@@ -18,6 +18,9 @@ export const rotationSteps = [
 
 export type RotationStep = (typeof rotationSteps)[number];
 
+/** What a rotation does only where a step needs help. */
+export type Remedy = "storeAgain" | "restoreOldValue";
+
 /** What an emergency does beside the steps of a rotation. */
 export type EmergencyStep = "findCompromised" | "cutKey" | "gatherEvidence";
 

@@ -60,14 +60,14 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
 
 /** Steps 2 to 9: the new key made, proven and in the slot, the old one no longer in caches. */
 export async function swapKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
-  const key = await provenKey(rotation, found); // issueKey, verifyAtProvider
+  const first = await provenKey(rotation, found); // issueKey, verifyAtProvider
   const staged = { unless: inPlace(found) };
-  await rotation.step("stageAliases", () => stage(rotation, found, key), staged);
+  await rotation.step("stageAliases", () => stage(rotation, found, first), staged);
   await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
   await rotation.approval("before-install");
-  await rotation.step("installKey", () => install(rotation, found, key));
+  await rotation.step("installKey", () => install(rotation, found, first));
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
-  await rotation.step("verifyThroughGateway(real)", () => proveInSlot(rotation, found, key));
+  const key = await proveInSlot(rotation, found, first); // verifyThroughGateway(real)
   rotation.reached("verified");
   await rotation.step("awaitCacheInvalidation", () => awaitCacheInvalidation(rotation, found));
   return key;

@@ -1,36 +1,65 @@
 import type { Inspection, NewKey } from "../activities/contract.ts";
 import { management, propagation } from "./groups.ts";
+import { provenKey } from "./proven-key.ts";
 import { failureType, type Rotation } from "./rotation.ts";
+import { awaitPropagation, install } from "./steps.ts";
 
 /**
- * Step 8: the real alias answers `goodAnswers` times in a row. Where it doesn't within the budget, the value is
- * stored once more and asked again; then the rotation stops with both keys alive.
+ * Step 8: the real alias answers `goodAnswers` times in a row. Where it doesn't within the budget, the remedies are, in
+ * this order: the value is stored again, then another key is made and stored; at last the old value is put back, and
+ * the rotation stops with both keys alive. Returns the key that was proven.
  */
-export async function proveInSlot(rotation: Rotation, found: Inspection, key: NewKey): Promise<string> {
-  const { goodAnswers, propagationBudget } = found.policy;
-  const prove = async (): Promise<string> => {
-    const until = rotation.deadline(propagationBudget);
-    const verified = await rotation.waiting(
-      { for: `${goodAnswers} good answers in a row from the slot`, until, then: "the value is stored again" },
-      () =>
-        propagation.verifyThroughGateway({
-          ...rotation.of,
-          alias: "real",
-          goodAnswers,
-          until,
-          installedKeyId: key.id,
-        }),
-    );
-    rotation.probes += verified.probes;
-    rotation.warn(verified.warnings);
-    return `${goodAnswers} good answers in a row`;
-  };
-  try {
-    return await prove();
-  } catch (error) {
-    const type = failureType(error);
-    if (type !== "KeyRejected" && type !== "SlotMissing") throw error;
-    await management.installKey({ ...rotation.of, key, secretModified: found.secretModified, again: true });
-    return `${await prove()}, after storing the value again`;
+export async function proveInSlot(rotation: Rotation, found: Inspection, first: NewKey): Promise<NewKey> {
+  const remedies = [async () => first, () => storeAgain(rotation, found, first), () => tryAnotherKey(rotation, found)];
+  let failure: unknown;
+  for (const remedy of remedies) {
+    try {
+      const key = await remedy();
+      await rotation.step("verifyThroughGateway(real)", () => prove(rotation, found, key));
+      return key;
+    } catch (error) {
+      if (!remedyHelps(error)) throw error;
+      failure = error;
+    }
   }
+  if (rotation.prevAnswered) await rotation.step("restoreOldValue", () => restore(rotation));
+  throw failure;
+}
+
+async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
+  const { goodAnswers, propagationBudget } = policy;
+  const until = rotation.deadline(propagationBudget);
+  const verified = await rotation.waiting(
+    { for: `${goodAnswers} good answers in a row from the slot`, until, then: "the next remedy is tried" },
+    () =>
+      propagation.verifyThroughGateway({ ...rotation.of, alias: "real", goodAnswers, until, installedKeyId: key.id }),
+  );
+  rotation.probes += verified.probes;
+  rotation.warn(verified.warnings);
+  return `${goodAnswers} good answers in a row`;
+}
+
+async function storeAgain(rotation: Rotation, { secretModified }: Inspection, key: NewKey): Promise<NewKey> {
+  await rotation.step("storeAgain", async () => {
+    await management.installKey({ ...rotation.of, key, secretModified, again: true });
+    return `${key.id} written once more: the slot did not answer with it`;
+  });
+  return key;
+}
+
+async function tryAnotherKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
+  const key = await provenKey(rotation, found);
+  await rotation.step("installKey", () => install(rotation, found, key));
+  await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
+  return key;
+}
+
+async function restore(rotation: Rotation): Promise<string> {
+  await management.restoreOldValue(rotation.of);
+  return "the old value is back, from its copy on prev: the slot did not answer with a new key";
+}
+
+function remedyHelps(error: unknown): boolean {
+  const type = failureType(error);
+  return type === "KeyRejected" || type === "SlotMissing";
 }

@@ -24,6 +24,7 @@ import type {
   EmergencyStep,
   Incident,
   Progress,
+  Remedy,
   RotationKind,
   RotationResult,
   RotationStep,
@@ -99,6 +100,8 @@ export class Rotation {
   #returnPassed = false;
   #follower = workflowInfo().parent?.workflowId;
   #told: Promise<void> = Promise.resolve();
+  #telling = false;
+  #untold = false;
 
   constructor(kind: RotationKind, start: { slot: string }) {
     this.#kind = kind;
@@ -175,7 +178,7 @@ export class Rotation {
 
   /** Runs one step and keeps its record. `unless` names why the step is skipped, where it is. */
   async step<Result>(
-    name: RotationStep | EmergencyStep,
+    name: RotationStep | EmergencyStep | Remedy,
     body: () => Promise<Result>,
     { unless }: { unless?: string | undefined } = {},
   ): Promise<Result> {
@@ -549,13 +552,24 @@ export class Rotation {
 
   /** Brings the UI, and the start that follows this run, up to date. */
   #show(): void {
-    const progress = this.progress();
-    setCurrentDetails(describeProgress(progress));
-    if (this.#follower === undefined) return;
-    const follower = getExternalWorkflowHandle(this.#follower);
-    this.#told = CancellationScope.nonCancellable(() => follower.signal(followedProgressSignal, progress)).catch(() => {
+    setCurrentDetails(describeProgress(this.progress()));
+    this.#untold = true;
+    if (!this.#telling) this.#told = CancellationScope.nonCancellable(() => this.#tell());
+  }
+
+  /** One signal at a time, since two under way may arrive the other way round; each tells the latest. */
+  async #tell(): Promise<void> {
+    this.#telling = true;
+    try {
+      while (this.#untold && this.#follower !== undefined) {
+        this.#untold = false;
+        await getExternalWorkflowHandle(this.#follower).signal(followedProgressSignal, this.progress());
+      }
+    } catch {
       this.#follower = undefined; // it ended; this run goes on alone
-    });
+    } finally {
+      this.#telling = false;
+    }
   }
 }
 

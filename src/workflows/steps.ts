@@ -59,12 +59,13 @@ export async function awaitPropagation(rotation: Rotation, { policy }: Inspectio
 }
 
 /** The timed wait in which caches drop the old key. */
-export async function awaitCacheInvalidation(rotation: Rotation, { policy }: Inspection): Promise<string> {
+export async function awaitCacheInvalidation(rotation: Rotation, { policy, canPurge }: Inspection): Promise<string> {
+  if (canPurge) await management.purgeCache(rotation.of);
   const until = rotation.deadline(policy.cacheInvalidationWait);
   await rotation.waiting({ for: "caches to drop the old key", until, then: "the old key's use is watched" }, () =>
     sleep(inMs(policy.cacheInvalidationWait), { summary: "cache invalidation" }),
   );
-  return `waited ${policy.cacheInvalidationWait}`;
+  return `waited ${policy.cacheInvalidationWait}${canPurge ? ", after asking for a purge" : ""}`;
 }
 
 /** Sees the revoked key dead, or says that it was not seen. */

@@ -59,9 +59,9 @@ describe("with the documented waits", () => {
     const [active = 0] = played.times("awaitPropagation");
     const [asked = 0, answered = 0] = played.times("checkIdle");
     const [revoked = 0] = played.times("revokeKey");
-    expect(active - installed).toBeGreaterThanOrEqual(30_000);
-    expect(asked - active).toBeGreaterThanOrEqual(10 * minute);
-    expect(answered - asked).toBeGreaterThanOrEqual(32 * minute);
+    expect(active - installed).toBeGreaterThanOrEqual(30_000 - 1_000);
+    expect(asked - active).toBeGreaterThanOrEqual(10 * minute - 1_000);
+    expect(answered - asked).toBeGreaterThanOrEqual(32 * minute - 1_000);
     expect(revoked).toBeGreaterThanOrEqual(answered);
     expect(revoked - installed).toBeLessThan(hour);
   });
@@ -189,35 +189,52 @@ describe("a new key that is not good", () => {
 });
 
 describe("a slot that does not answer after the install", () => {
-  test("gets the value stored once more", async () => {
-    let broken = true;
-    const played = play(now, {
-      verifyThroughGateway: async ({ alias, goodAnswers }) => {
-        if (alias === "real" && broken) throw failing("KeyRejected");
-        return { probes: goodAnswers, warnings: [] };
-      },
-      installKey: async ({ again }) => {
-        if (again === true) broken = false;
-        return { at: new Date(await now()).toISOString() };
-      },
-    });
-    const result = await rotate(played);
-    expect(result.outcome).toBe("rotated");
-    expect(result.steps.find(({ step }) => step === "verifyThroughGateway(real)")?.note).toContain(
-      "after storing the value again",
-    );
+  const failsUntil = (mended: () => boolean): Partial<RotationActivities> => ({
+    verifyThroughGateway: async ({ alias, goodAnswers }) => {
+      if (alias === "real" && !mended()) throw failing("KeyRejected");
+      return { probes: goodAnswers, warnings: [] };
+    },
   });
 
-  test("stops the rotation with both keys alive when that does not help", async () => {
-    const played = play(now, {
-      verifyThroughGateway: async ({ alias, goodAnswers }) => {
-        if (alias === "real") throw failing("KeyRejected");
-        return { probes: goodAnswers, warnings: [] };
-      },
-    });
-    await failureOf(rotate(played));
+  test("gets the value stored once more", async () => {
+    const played: Played = play(
+      now,
+      failsUntil(() => played.calls.some(({ name, order }) => name === "installKey" && order["again"] === true)),
+    );
+    const result = await rotate(played);
+    expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_1" } });
+    expect(result.steps.map(({ step }) => step)).toContain("storeAgain");
+  });
+
+  test("then gets another key", async () => {
+    const played: Played = play(
+      now,
+      failsUntil(() => played.times("issueKey").length === 2),
+    );
+    const result = await rotate(played);
+    expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_2" } });
+    expect(played.calls.find(({ name }) => name === "revokeKey")).toMatchObject({ order: { installedKeyId: "key_2" } });
+  });
+
+  test("at last gets the old value back, and the rotation stops with both keys alive", async () => {
+    const played = play(
+      now,
+      failsUntil(() => false),
+    );
+    const { type, result } = await failureOf(rotate(played));
+    expect(type).toBe("KeyRejected");
+    expect(result.steps.at(-1)).toMatchObject({ step: "restoreOldValue", outcome: "done" });
     expect(played.names()).not.toContain("revokeKey");
     expect(played.calls.find(({ name }) => name === "releaseSlot")?.order).toMatchObject({ installStarted: true });
+  });
+
+  test("keeps what it holds when the copy of the old key was never seen to answer", async () => {
+    const played = play(now, {
+      ...failsUntil(() => false),
+      seePrevAnswer: async () => ({ answered: false, note: "prev did not answer" }),
+    });
+    await failureOf(rotate(played));
+    expect(played.names()).not.toContain("restoreOldValue");
   });
 });
 
