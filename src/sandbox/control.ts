@@ -2,7 +2,7 @@
 import { anthropicConsoleRoutes } from "./anthropic-console.ts";
 import type { AnthropicState } from "./anthropic-state.ts";
 import type { CloudflareState } from "./cloudflare-state.ts";
-import { bindingName } from "./cloudflare-state.ts";
+import { bindingName, secretName } from "./cloudflare-state.ts";
 import type { Clock } from "./clock.ts";
 import { rfc3339 } from "./clock.ts";
 import type { Edges } from "./edges.ts";
@@ -158,12 +158,15 @@ const usesOf = (key: Key): Record<string, unknown> => ({
 function slots({ state, keys, edges }: ControlParts): Record<string, unknown>[] {
   return state.configs.list().map((config) => {
     const name = bindingName(config.gatewayId, config.slug, config.alias);
-    const secret = state.secrets.get(config.secretId);
+    // By name, as the gateway finds it: the id a config recorded may be that of a deleted secret.
+    const secret = state.secrets
+      .list()
+      .find(({ name: own }) => own === secretName(config.gatewayId, config.slug, config.alias));
     return {
       gateway: config.gatewayId,
       provider: config.slug,
       alias: config.alias,
-      secretId: config.secretId,
+      secretId: secret?.id ?? config.secretId,
       keyId: secret === undefined ? null : (keys.byValue(secret.value)?.id ?? null),
       edges: edges.all.map((edge) => {
         const isolates: Record<string, number> = {};
