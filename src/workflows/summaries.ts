@@ -2,6 +2,7 @@ import type { ActivityInterfaceFor } from "@temporalio/workflow";
 
 import type {
   ConfirmOrder,
+  CutOrder,
   FinishOrder,
   IdleOrder,
   InstallOrder,
@@ -26,9 +27,13 @@ const summaries: Partial<Record<keyof RotationActivities, (order: never) => stri
   installKey: ({ slot, key, again }: InstallOrder) =>
     `new key ${key.id} into ${slot}${again === true ? ", once more" : ""}`,
   checkIdle: ({ oldKeyId }: IdleOrder) => `old key ${oldKeyId}`,
+  disableKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
+  enableKey: ({ keyId }: CutOrder) => `old key ${keyId}`,
+  cutKey: ({ keyId }: CutOrder) => `compromised key ${keyId}`,
+  endCompromisedKey: ({ keyId }: CutOrder) => `compromised key ${keyId}`,
   revokeKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
   confirmRevoked: ({ keyId, throughPrev }: ConfirmOrder) =>
-    `old key ${keyId}${throughPrev ? ", seen through alias prev" : ""}`,
+    `key ${keyId}${throughPrev ? ", seen through alias prev" : ""}`,
   revokeOrphan: ({ id, slot }: EndOrphanOrder) => `orphan ${id} of ${slot}`,
   removeOrphanAlias: ({ id, slot }: EndOrphanOrder) => `left-over alias ${id} beside ${slot}`,
   finish: ({ installedKeyId }: FinishOrder) => `${installedKeyId} stays installed`,
