@@ -5,7 +5,7 @@ import { answerSchema, departures, eventually, items, openApi, startWorld, text 
 
 let world: World;
 beforeAll(async () => {
-  world = await startWorld({ timeScale: 20, secretQuota: 12 });
+  world = await startWorld({ timeScale: 20, secretQuota: 12, listLagMs: 10_000 });
 });
 afterAll(() => world.close());
 

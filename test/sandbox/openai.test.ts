@@ -9,6 +9,7 @@ beforeAll(async () => {
     timeScale: 60,
     settleMs: 0,
     deathMs: 12_000,
+    listLagMs: 30_000,
     usageLag: { openai: { minMs: 60_000, jitterMs: 60_000 } },
   });
 });
