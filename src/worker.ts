@@ -7,6 +7,7 @@ import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } 
 
 import type { Dependencies, OpenRotation, Runs, SlotAccess } from "./activities/dependencies.ts";
 import { failureInterceptor } from "./activities/failures.ts";
+import { heartbeatInterceptor } from "./activities/heartbeat.ts";
 import { createActivities, type RotationActivities } from "./activities/index.ts";
 import { createAiGateway } from "./cloudflare/ai-gateway.ts";
 import { createGatewayProbe } from "./cloudflare/data-plane.ts";
@@ -79,7 +80,10 @@ export async function createWorker({
     taskQueue,
     ...workflows,
     activities,
-    interceptors: { activity: [() => ({ inbound: failureInterceptor() })] },
+    interceptors: {
+      activity: [() => ({ inbound: failureInterceptor() }), (context) => ({ inbound: heartbeatInterceptor(context) })],
+    },
+    maxHeartbeatThrottleInterval: "2 seconds",
     shutdownGraceTime: "30 seconds",
     shutdownForceTime: "60 seconds",
   });

@@ -8,6 +8,9 @@ import { withSummaries } from "./summaries.ts";
  * (`domain/failure.ts`); these say how often and how long.
  */
 
+/** When a worker that gives no sign of life is taken for dead, and its attempt is made again elsewhere. */
+const deadWorkerAfter = "10 seconds";
+
 /**
  * Calls of management APIs: patient enough to outlast Cloudflare's five-minute block. A cancellation waits for the
  * attempt that is under way, since only its end tells what there is to clean up.
@@ -32,10 +35,9 @@ export const revocation = group({
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "1 minute", maximumAttempts: 6 },
 });
 
-/** Long watching, alive by heartbeats. */
+/** Long watching. */
 export const watching = group({
   startToCloseTimeout: "6 hours",
-  heartbeatTimeout: "1 minute",
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "1 minute" },
 });
 
@@ -47,5 +49,5 @@ export const cleanup = group({
 });
 
 function group(options: ActivityOptions) {
-  return withSummaries(proxyActivities<RotationActivities>(options));
+  return withSummaries(proxyActivities<RotationActivities>({ heartbeatTimeout: deadWorkerAfter, ...options }));
 }
