@@ -4,6 +4,7 @@ import { version } from "../version.ts";
 import { abortCommand } from "./abort.ts";
 import { approveCommand } from "./approve.ts";
 import { devCommand } from "./dev.ts";
+import { doctorCommand } from "./doctor.ts";
 import { describeFailure, exitCodeOf, exitCodes } from "./failures.ts";
 import { printFailure } from "./output.ts";
 import { rotateCommand } from "./rotate.ts";
@@ -29,6 +30,7 @@ export function createProgram(): Command {
     approveCommand(),
     abortCommand(),
     sweepCommand(),
+    doctorCommand(),
     workerCommand(),
     sealKeyCommand(),
     devCommand(),

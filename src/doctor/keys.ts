@@ -1,0 +1,160 @@
+import { type Duration, inMs, readableMs } from "../domain/duration.ts";
+import { parseMark } from "../domain/mark.ts";
+import type { ProviderName } from "../domain/slot.ts";
+import type { KeyRecord } from "../providers/provider.ts";
+import { type Found, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
+import type { Ground, SlotGround } from "./ground.ts";
+
+/** The keys of the slots, and the credentials that manage them. */
+
+const dayMs = 86_400_000;
+
+export async function adminReadsKeys({ name, access, keys }: SlotGround): Promise<Found> {
+  await access.provider.checkAdminCredential();
+  const found = await keys();
+  return ok(name, `the admin credential of ${access.place.provider} reads the slot's keys: ${found.length} there`);
+}
+
+export async function adminReadsUsage({ name, access, keys, usage }: SlotGround): Promise<Found> {
+  if ((await orMissing(keys)) === undefined) return ofMissing(name, "the usage of keys");
+  const { provider } = access.place;
+  return (await usage()) === undefined
+    ? unknown(name, `whether the admin credential of ${provider} reads usage is unknown: there is no key to ask about`)
+    : ok(name, `the admin credential of ${provider} reads the usage of keys`);
+}
+
+/** None of the providers tells a credential's rights to the credential. */
+export async function adminWrites({ name, access }: SlotGround): Promise<Found> {
+  return unknown(
+    name,
+    `whether the admin credential of ${access.place.provider} may make and revoke keys only a write shows, and none is made here`,
+  );
+}
+
+const howKnown = {
+  mark: "by its mark",
+  preview: "by the gateway's preview",
+  "last result": "by the last rotation's result",
+  operator: "as told",
+};
+
+export async function heldKeyKnown({ name, content, keys, held }: SlotGround): Promise<Found> {
+  if ((await orMissing(content)) === undefined || (await orMissing(keys)) === undefined) {
+    return ofMissing(name, "which key the slot holds");
+  }
+  const { id, how, warnings } = await held();
+  const known = `the slot holds ${id}, known ${howKnown[how]}`;
+  return warnings.length === 0 ? ok(name, known) : warning(name, `${known}; ${warnings.join("; ")}`);
+}
+
+export async function heldKeyAlive(slot: SlotGround): Promise<Found> {
+  const record = await recordOf(slot);
+  if (record === undefined) return ofMissing(slot.name, "whether the held key is alive");
+  const { id, key } = record;
+  if (key === undefined) return problem(slot.name, `the provider knows the held key ${id} no more`);
+  return key.state === "active"
+    ? ok(slot.name, `the held key ${id} is alive at its provider`)
+    : problem(slot.name, `the held key ${id} is ${key.state} at its provider`);
+}
+
+/** A rotation that only starts when it is due starts early, once half a period is left. */
+export async function lifeLeft(slot: SlotGround): Promise<Found> {
+  const { every } = slot.slot.policy;
+  const key = (await recordOf(slot))?.key;
+  if (key === undefined) return ofMissing(slot.name, "the life left to the held key");
+  if (key.expiresAt === undefined) return ok(slot.name, `the held key ${key.id} has no end that its provider tells`);
+  const leftMs = key.expiresAt.getTime() - Date.now();
+  const left = leftMs > 0 ? `expires in ${readableMs(leftMs)}` : `expired ${readableMs(-leftMs)} ago`;
+  if (leftMs < dayMs) return problem(slot.name, `the held key ${key.id} ${left}`);
+  if (leftMs < inMs(every) / 2)
+    return warning(slot.name, `the held key ${key.id} ${left}, under half of every (${every})`);
+  return ok(slot.name, `the held key ${key.id} ${left}, and every is ${every}`);
+}
+
+export async function keyLifeFits({ name, slot }: SlotGround): Promise<Found> {
+  const { keyLife, every } = slot.policy;
+  return inMs(keyLife) < 2 * inMs(every)
+    ? problem(name, `keyLife (${keyLife}) is under twice every (${every}): one rotation that fails lets the key die`)
+    : ok(name, `keyLife (${keyLife}) is at least twice every (${every})`);
+}
+
+/** The longest life a provider gives at all. OpenAI: 1 to 31,536,000 s; document of 2026-08-21. */
+const longestLife: Partial<Record<ProviderName, Duration>> = { openai: "365d" as Duration };
+
+/** No API tells an organisation's own limit; the life that a key of ours got shows it. */
+export async function lifeLimit(ground: SlotGround): Promise<Found> {
+  const { name, slot, content } = ground;
+  const { provider } = slot.slot;
+  const { keyLife } = slot.policy;
+  if (provider === "gemini") return ok(name, "keys of gemini have no end, so nothing limits their life");
+  if (provider === "anthropic") {
+    return unknown(
+      name,
+      "the life of an anthropic key is chosen by the person who makes it; what the organisation allows no API tells",
+    );
+  }
+  const longest = longestLife[provider];
+  if (longest !== undefined && inMs(keyLife) > inMs(longest)) {
+    return warning(
+      name,
+      `keyLife (${keyLife}) is longer than ${provider} allows (${longest}): it is halved until taken`,
+    );
+  }
+  const key = (await recordOf(ground))?.key;
+  const mark = parseMark((await orMissing(content))?.comment);
+  if (key?.expiresAt !== undefined && mark?.keyId === key.id) {
+    const gotMs = key.expiresAt.getTime() - mark.at.getTime();
+    return gotMs < inMs(keyLife) - dayMs
+      ? warning(
+          name,
+          `the last key got ${readableMs(gotMs)} of life, not keyLife (${keyLife}): the organisation allows no more`,
+        )
+      : ok(name, `the organisation lets keys live for keyLife (${keyLife}), as the last one shows`);
+  }
+  return unknown(name, "how long the organisation lets keys live no API tells, and no key of ours shows it yet");
+}
+
+/** By id, where that is known; by fingerprint, where two marks name one value. */
+export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found[]> {
+  const found: Found[] = [];
+  const mine = new Set(slots.map(({ name }) => name));
+  const seen: { name: string; provider: ProviderName; ids: Set<string> }[] = [];
+  const blind: string[] = [];
+  for (const slot of everySlot.filter((one) =>
+    slots.some((own) => own.slot.slot.provider === one.slot.slot.provider),
+  )) {
+    const held = await orMissing(slot.held);
+    if (held === undefined) {
+      blind.push(slot.name);
+      continue;
+    }
+    const mark = held.how === "mark" ? parseMark((await orMissing(slot.content))?.comment) : undefined;
+    const ids = new Set([held.id, ...(mark === undefined ? [] : [`fingerprint ${mark.fingerprint}`])]);
+    seen.push({ name: slot.name, provider: slot.slot.slot.provider, ids });
+  }
+  for (const [index, one] of seen.entries()) {
+    for (const other of seen.slice(index + 1)) {
+      if (one.provider !== other.provider || !(mine.has(one.name) || mine.has(other.name))) continue;
+      const shared = [...one.ids].find((id) => other.ids.has(id));
+      if (shared !== undefined) found.push(problem(one.name, `${shared} is also in ${other.name}`));
+    }
+  }
+  if (found.length === 0 && seen.length > 0) found.push(ok("all slots", "no key is known to be in two slots"));
+  if (blind.length > 0) {
+    found.push(
+      unknown(
+        "all slots",
+        `which keys ${blind.join(", ")} hold is unknown, so they may share one`,
+        "see their held-key",
+      ),
+    );
+  }
+  return found;
+}
+
+/** The held key as its provider lists it; nothing where the held key is not known. */
+async function recordOf(slot: SlotGround): Promise<{ id: string; key: KeyRecord | undefined } | undefined> {
+  const held = await orMissing(slot.held);
+  if (held === undefined) return undefined;
+  return { id: held.id, key: (await slot.keys()).find(({ id }) => id === held.id) };
+}
