@@ -4,7 +4,7 @@ import { parseEnv } from "node:util";
 import { parseDocument } from "yaml";
 import { z } from "zod";
 
-import { type Duration, isDuration } from "./domain/duration.ts";
+import { type Duration, inMs, isDuration } from "./domain/duration.ts";
 import { RotationFailure } from "./domain/failure.ts";
 import { type Policy, inventoryNames, parseDeadRule, policyDefaults } from "./domain/policy.ts";
 import { type ProviderName, type Slot, parseSlot, secretName, slotName } from "./domain/slot.ts";
@@ -458,6 +458,17 @@ export function readCredentials(env: Environment): Credentials {
       Object.entries(baseUrls).map(([key, [variable, standard]]) => [key, readUrl(env, variable, standard)]),
     ) as Credentials["baseUrls"],
   };
+}
+
+/**
+ * How long one request to an outside service may take (`KEYTURN_HTTP_TIMEOUT`, such as `20s`); nothing leaves it to the
+ * client. Fails with `InvalidInput` when it is no length of time.
+ */
+export function readHttpTimeoutMs(env: Environment): number | undefined {
+  const text = env["KEYTURN_HTTP_TIMEOUT"]?.trim();
+  if (text === undefined || text === "") return undefined;
+  if (!isDuration(text) || inMs(text) < 1) throw invalid(`KEYTURN_HTTP_TIMEOUT is "${text}": give ${lengthOfTime}`);
+  return inMs(text);
 }
 
 function readUrl(env: Environment, variable: string, standard: string): string {

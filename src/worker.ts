@@ -1,7 +1,5 @@
 import { existsSync } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { asyncLocalStorage } from "@temporalio/activity";
 import { Client, WorkflowNotFoundError } from "@temporalio/client";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
@@ -21,6 +19,7 @@ import {
   type InventorySlot,
   loadInventory,
   readCredentials,
+  readHttpTimeoutMs,
   slotOf,
 } from "./config.ts";
 import { RotationFailure } from "./domain/failure.ts";
@@ -53,7 +52,7 @@ export async function runWorker(env: Environment, ready: () => void = () => unde
   try {
     await ensureSearchAttributes(connection, namespace);
     const runs = runsOf(new Client({ connection, namespace }));
-    const activities = createActivities(plugTogether({ inventory, credentials, sealing, runs }));
+    const activities = createActivities(plugTogether({ inventory, credentials, sealing, runs, http: ourHttp(env) }));
     const worker = await createWorker({ connection, namespace, activities });
     ready();
     await worker.run();
@@ -184,19 +183,14 @@ function providerOf(
         monitoringBaseUrl: baseUrls.googleMonitoring,
         geminiBaseUrl: baseUrls.gemini,
         auth: google,
-        pause,
         ...settings,
       });
   }
 }
 
-/** Inside an activity, a cancellation of the rotation ends the pause; elsewhere it is plain time. */
-async function pause(ms: number): Promise<void> {
-  await (asyncLocalStorage.getStore()?.sleep(ms) ?? sleep(ms));
-}
-
-function ourHttp(): Http {
-  return createHttp({ userAgent: `keyturn/${version}` });
+function ourHttp(env: Environment = {}): Http {
+  const timeoutMs = readHttpTimeoutMs(env);
+  return createHttp({ userAgent: `keyturn/${version}`, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
 }
 
 /** Other runs on the server this client talks to. */

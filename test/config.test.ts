@@ -11,6 +11,7 @@ import {
   parseInventory,
   readCredentials,
   readEnvironment,
+  readHttpTimeoutMs,
   slotOf,
 } from "../src/config.ts";
 import type { RotationFailure } from "../src/domain/failure.ts";
@@ -435,5 +436,17 @@ ${sealing}
       "slots:\n  staging/openai: { openai: { project: p, serviceAccount: s }, secretId: s1 }",
     );
     expect(() => parseInventory(two, "keyturn.yaml", {})).toThrow("one physical secret");
+  });
+});
+
+describe("KEYTURN_HTTP_TIMEOUT", () => {
+  test("is a length of time; without it the client decides", () => {
+    expect(readHttpTimeoutMs({ KEYTURN_HTTP_TIMEOUT: "1500ms" })).toBe(1_500);
+    expect(readHttpTimeoutMs({ KEYTURN_HTTP_TIMEOUT: "" })).toBeUndefined();
+    expect(readHttpTimeoutMs({})).toBeUndefined();
+  });
+
+  test.each(["20", "soon", "0s"])("refuses %s", (text) => {
+    expect(() => readHttpTimeoutMs({ KEYTURN_HTTP_TIMEOUT: text })).toThrow("KEYTURN_HTTP_TIMEOUT");
   });
 });

@@ -6,7 +6,7 @@ import { heartbeatInterceptor } from "../../src/activities/heartbeat.ts";
 
 /** Runs an attempt that ends once its heartbeats were seen, or at once where none are due. */
 async function beatsOf(heartbeatTimeoutMs: number | undefined, wanted: number): Promise<number> {
-  const environment = new MockActivityEnvironment({ heartbeatTimeoutMs });
+  const environment = new MockActivityEnvironment(heartbeatTimeoutMs === undefined ? {} : { heartbeatTimeoutMs });
   let beats = 0;
   await environment.run(async () => {
     const { execute } = heartbeatInterceptor(Context.current());
