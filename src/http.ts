@@ -1,5 +1,6 @@
 import { request, type Dispatcher } from "undici";
 import type { z } from "zod";
+import type { Answer } from "./domain/answer.ts";
 import { RotationFailure } from "./domain/failure.ts";
 import { Redacted } from "./redacted.ts";
 
@@ -359,4 +360,16 @@ function fieldOf(value: unknown, name: string): unknown {
 function textOf(value: unknown, name: string): string | undefined {
   const text = fieldOf(value, name);
   return typeof text === "string" ? text : undefined;
+}
+
+/** What a provider answered to a request with a key, for judging it (domain/answer.ts). */
+export function answerOf({ status, body, retryAfterMs, requestId }: Exchange): Answer {
+  const providerError = status >= 400 ? readErrorFacts(body) : undefined;
+  return {
+    status,
+    cached: false,
+    ...(providerError === undefined ? {} : { providerError }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    ...(requestId === undefined ? {} : { requestId }),
+  };
 }

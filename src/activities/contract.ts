@@ -1,6 +1,6 @@
 import type { Duration } from "../domain/duration.ts";
 import type { Policy } from "../domain/policy.ts";
-import type { Progress } from "../domain/rotation.ts";
+import type { Incident, Progress } from "../domain/rotation.ts";
 
 /** What goes into and comes out of activities. All of it stands readable in the history: ids and times, no key values. */
 
@@ -187,20 +187,7 @@ export interface EvidenceOrder extends OfRotation {
 }
 
 /** What the compromised key was used for: the provider's word against the gateway's. */
-export interface Evidence {
-  from: string;
-  to: string;
-  /** Requests with the key, as its provider counts them. */
-  providerRequests: number;
-  providerTokens: number;
-  /** Requests of the slot's provider through the slot's gateway; nothing where its logs cannot be read. */
-  gatewayRequests?: number;
-  /** Minutes in which the provider saw more than the gateway sent: use by somebody else. */
-  strangers: { from: string; to: string; requests: number; models: string[] }[];
-  /** Models that the gateway never asked for. */
-  strangeModels: string[];
-  notes: string[];
-}
+export type Evidence = Omit<Incident, "compromisedKey">;
 
 export interface ConfirmOrder extends OfRotation {
   keyId: string;

@@ -91,10 +91,14 @@ export interface Incident {
   compromisedKey: { id: string };
   from: string;
   to: string;
+  /** Requests with the key, as its provider counts them. */
   providerRequests: number;
   providerTokens: number;
+  /** Requests of the slot's provider through the slot's gateway; nothing where its logs cannot be read. */
   gatewayRequests?: number;
+  /** Minutes in which the provider saw more than the gateway sent: use by somebody else. */
   strangers: { from: string; to: string; requests: number; models: string[] }[];
+  /** Models that the gateway never asked for. */
   strangeModels: string[];
   notes: string[];
 }

@@ -1,8 +1,7 @@
 import { z } from "zod";
-import type { Answer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
-import { type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
+import { answerOf, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import type { Redacted } from "../redacted.ts";
 import {
   type HandIn,
@@ -503,17 +502,6 @@ function gone({ status }: Exchange): { value: undefined } | undefined {
 function isNotOffered(refusal: Exchange): boolean {
   if (refusal.status === 404 || refusal.status === 403) return true;
   return refusal.status === 400 && /beta|not (?:yet )?(?:available|enabled|supported)/i.test(wordsOf(refusal));
-}
-
-function answerOf({ status, body, retryAfterMs, requestId }: Exchange): Answer {
-  const providerError = status >= 400 ? readErrorFacts(body) : undefined;
-  return {
-    status,
-    cached: false,
-    ...(providerError === undefined ? {} : { providerError }),
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(requestId === undefined ? {} : { requestId }),
-  };
 }
 
 function credentialRefused({ status, trace }: Exchange, doing: string): RotationFailure | undefined {

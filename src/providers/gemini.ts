@@ -1,9 +1,8 @@
 import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import type { Answer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
+import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import type { GoogleAuth } from "./google-auth.ts";
 import {
@@ -564,17 +563,6 @@ function bucketsOf(keyId: string, series: Series[]): { buckets: UsageBucket[]; b
     byTime.set(at, bucket);
   }
   return { buckets: [...byTime.values()], bucketMs };
-}
-
-function answerOf({ status, body, retryAfterMs, requestId }: Exchange): Answer {
-  const providerError = status >= 400 ? readErrorFacts(body) : undefined;
-  return {
-    status,
-    cached: false,
-    ...(providerError === undefined ? {} : { providerError }),
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(requestId === undefined ? {} : { requestId }),
-  };
 }
 
 interface Doing {

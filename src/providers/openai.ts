@@ -1,8 +1,7 @@
 import { z } from "zod";
-import type { Answer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
-import { bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
+import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import {
   type HandIn,
@@ -415,17 +414,6 @@ interface SurfaceUse {
 
 function seconds(lifeMs: number): number {
   return Math.max(1, Math.floor(lifeMs / 1000));
-}
-
-function answerOf({ status, body, retryAfterMs, requestId }: Exchange): Answer {
-  const providerError = status >= 400 ? readErrorFacts(body) : undefined;
-  return {
-    status,
-    cached: false,
-    ...(providerError === undefined ? {} : { providerError }),
-    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    ...(requestId === undefined ? {} : { requestId }),
-  };
 }
 
 function credentialRefused({ status, trace }: Exchange, doing: string): RotationFailure | undefined {
