@@ -1,3 +1,4 @@
+import { mayHold } from "../activities/held-key.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { parseMark } from "../domain/mark.ts";
 import type { ProviderName } from "../domain/slot.ts";
@@ -114,42 +115,35 @@ export async function lifeLimit(ground: SlotGround): Promise<Found> {
   return unknown(name, "how long the organisation lets keys live no API tells, and no key of ours shows it yet");
 }
 
-/** By id, where that is known; by fingerprint, where two marks name one value. */
+/** By mark and preview: a key that one slot is known to hold, and another one shows. */
 export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found[]> {
   const found: Found[] = [];
-  const mine = new Set(slots.map(({ name }) => name));
-  const seen: { name: string; provider: ProviderName; ids: Set<string> }[] = [];
   const blind: string[] = [];
-  for (const slot of everySlot.filter((one) =>
-    slots.some((own) => own.slot.slot.provider === one.slot.slot.provider),
-  )) {
-    const held = await orMissing(slot.held);
-    if (held === undefined) {
-      blind.push(slot.name);
-      continue;
+  const mine = new Set(slots.map(({ name }) => name));
+  const told = new Set<string>();
+  for (const slot of everySlot) {
+    const rivals = everySlot.filter((rival) => rival !== slot && rival.slot.slot.provider === slot.slot.slot.provider);
+    if (!mine.has(slot.name) && !rivals.some(({ name }) => mine.has(name))) continue;
+    const record = await recordOf(slot);
+    if (record === undefined) blind.push(slot.name);
+    for (const rival of record === undefined ? [] : rivals) {
+      const content = rival.tells ? await orMissing(rival.content) : undefined;
+      const pair = [slot.name, rival.name].toSorted().join(" and ");
+      const shares =
+        content === undefined
+          ? (await orMissing(rival.held))?.id === record?.id
+          : record !== undefined && mayHold(content, record.id, record.key);
+      if (!shares || told.has(pair) || !(mine.has(slot.name) || mine.has(rival.name))) continue;
+      told.add(pair);
+      found.push(problem("all slots", `${pair} hold one key, as far as marks and previews tell: ${record?.id}`));
     }
-    const mark = held.how === "mark" ? parseMark((await orMissing(slot.content))?.comment) : undefined;
-    const ids = new Set([held.id, ...(mark === undefined ? [] : [`fingerprint ${mark.fingerprint}`])]);
-    seen.push({ name: slot.name, provider: slot.slot.slot.provider, ids });
   }
-  for (const [index, one] of seen.entries()) {
-    for (const other of seen.slice(index + 1)) {
-      if (one.provider !== other.provider || !(mine.has(one.name) || mine.has(other.name))) continue;
-      const shared = [...one.ids].find((id) => other.ids.has(id));
-      if (shared !== undefined) found.push(problem(one.name, `${shared} is also in ${other.name}`));
-    }
-  }
-  if (found.length === 0 && seen.length > 0) found.push(ok("all slots", "no key is known to be in two slots"));
   if (blind.length > 0) {
-    found.push(
-      unknown(
-        "all slots",
-        `which keys ${blind.join(", ")} hold is unknown, so they may share one`,
-        "see their held-key",
-      ),
-    );
+    const names = blind.join(", ");
+    const message = `which key is in ${names} is unknown, so another slot may hold it too`;
+    found.push(unknown("all slots", message, "see the finding held-key of those slots"));
   }
-  return found;
+  return found.length > 0 ? found : [ok("all slots", "no key is in two slots, as far as marks and previews tell")];
 }
 
 /** The held key as its provider lists it; nothing where the held key is not known. */
