@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { Client, WorkflowNotFoundError } from "@temporalio/client";
+import { Client, WorkflowNotFoundError, WorkflowUpdateFailedError } from "@temporalio/client";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
 import type { Dependencies, OpenRotation, Runs, SlotAccess } from "./activities/dependencies.ts";
@@ -223,8 +223,17 @@ export function runsOf(client: Client): Runs {
       }
       return open;
     },
-    async update({ workflowId, runId, update, arg }) {
-      return client.workflow.getHandle(workflowId, runId).executeUpdate<string, [unknown]>(update, { args: [arg] });
+    async update({ workflowId, runId, update, arg }, updateId) {
+      const handle = client.workflow.getHandle(workflowId, runId);
+      try {
+        return await handle.executeUpdate<string, [unknown]>(update, { args: [arg], updateId });
+      } catch (error) {
+        if (error instanceof WorkflowUpdateFailedError) {
+          throw new RotationFailure("InvalidInput", error.cause?.message ?? error.message);
+        }
+        if (!(error instanceof WorkflowNotFoundError)) throw error;
+        throw new RotationFailure("SlotMissing", `the run ${runId} of ${workflowId} has ended: nothing was told to it`);
+      }
     },
   };
 }

@@ -41,7 +41,8 @@ export interface Dependencies {
 export interface Runs {
   /** The open run of this workflow id. Fails with `SlotMissing` when there is none. */
   find(workflowId: string): Promise<RunningRotation>;
-  update(order: UpdateOrder): Promise<string>;
+  /** The same `updateId` again is the same update. Fails with `InvalidInput` when the run refuses it. */
+  update(order: UpdateOrder, updateId: string): Promise<string>;
   /**
    * The key that the slot's last rotation left in it, by its result; nothing where none is kept, or where a run since
    * then ended so that it does not tell.

@@ -1,3 +1,5 @@
+import { Context } from "@temporalio/activity";
+
 import type { RunningRotation, UpdateOrder } from "./contract.ts";
 import type { Dependencies } from "./dependencies.ts";
 
@@ -7,8 +9,12 @@ export const runActivities = ({ runs }: Pick<Dependencies, "runs">) => ({
     return runs.find(workflowId);
   },
 
-  /** Runs an update on another run: what a follower cannot do from inside a workflow. A repetition is the same update. */
+  /**
+   * Runs an update on another run: what a follower cannot do from inside a workflow. A repetition bears the same id, so
+   * it is the same update. Fails with `InvalidInput` when that run refuses it.
+   */
   async updateRun(order: UpdateOrder): Promise<string> {
-    return runs.update(order);
+    const { activityId, workflowExecution } = Context.current().info;
+    return runs.update(order, `${workflowExecution?.runId}/${activityId}`);
   },
 });
