@@ -1,0 +1,131 @@
+import { describe, expect, test } from "vitest";
+
+import type { TemporalGround } from "../../src/doctor/ground.ts";
+import { generateSealingKey, type SealingPrivateKey } from "../../src/sealing.ts";
+import type { Temporal } from "../../src/temporal/client.ts";
+import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
+import { prod, startStage } from "../support/activities.ts";
+import { visit } from "../support/doctor.ts";
+
+/** Temporal as the doctor asks it, played: the real one is asked in test/cli/sweep-and-doctor.test.ts. */
+interface Played {
+  namespaces?: string[];
+  attributes?: Record<string, number>;
+  pollers?: Record<number, number>;
+}
+
+const keyword = 2;
+const known = Object.fromEntries(searchAttributeNames.map((name) => [name, keyword]));
+
+function played({ namespaces = ["default"], attributes = known, pollers = { 1: 1, 2: 1 } }: Played): TemporalGround {
+  const workflowService = {
+    describeNamespace: async ({ namespace }: { namespace: string }) => {
+      if (!namespaces.includes(namespace)) throw new Error(`no namespace ${namespace}`);
+    },
+    describeTaskQueue: async ({ taskQueueType }: { taskQueueType: number }) => ({
+      pollers: Array.from({ length: pollers[taskQueueType] ?? 0 }),
+    }),
+  };
+  const connection = {
+    withDeadline: async <T>(_: number, call: () => Promise<T>): Promise<T> => call(),
+    operatorService: { listSearchAttributes: async () => ({ customAttributes: attributes }) },
+  };
+  const client = { connection, workflowService };
+  const at = { address: "temporal.example:7233", namespace: "default" };
+  return { ...at, connected: { client, ...at } as unknown as Temporal };
+}
+const ask = async (temporal: TemporalGround) => visit(await startStage(), { temporal, only: [prod] });
+
+describe("Temporal", () => {
+  test("that answers, knows our attributes and has a worker is ok, its address named", async () => {
+    const { said } = await ask(played({}));
+    expect(said("temporal")).toEqual(["ok: a Temporal server answers at temporal.example:7233, namespace default"]);
+    expect(said("search-attributes").join()).toMatch(/^ok/);
+    expect(said("worker").join()).toMatch(/^ok/);
+  });
+
+  test("that does not answer is a problem, and the rest unknown", async () => {
+    const { said } = await ask({ address: "a:1", namespace: "n", why: "no Temporal server answers at a:1" });
+    expect(said("temporal")).toEqual(["problem: no Temporal server answers at a:1"]);
+    expect([...said("search-attributes"), ...said("worker")].join()).toMatch(/^unknown: .*,unknown: /);
+  });
+
+  test("without our namespace is a problem", async () => {
+    expect((await ask(played({ namespaces: [] }))).said("temporal").join()).toMatch(/^problem: .*namespace default/);
+  });
+
+  test("that misses an attribute is a problem, with the command", async () => {
+    const { KeyturnSlot: _, ...rest } = known;
+    const { of } = await ask(played({ attributes: rest }));
+    expect(of("search-attributes")).toMatchObject([
+      {
+        level: "problem",
+        message: expect.stringContaining("KeyturnSlot"),
+        remedy: expect.stringContaining("--name KeyturnSlot --type Keyword"),
+      },
+    ]);
+  });
+
+  test("whose attribute has another type is a problem", async () => {
+    const { said } = await ask(played({ attributes: { ...known, KeyturnKind: 1 } }));
+    expect(said("search-attributes").join()).toMatch(/^problem: KeyturnKind .*another type/);
+  });
+
+  test.each([{ 1: 1, 2: 0 }, { 1: 0, 2: 0 }, {}])(
+    "where nobody does the whole work is a problem: %j",
+    async (pollers) => {
+      expect((await ask(played({ pollers }))).said("worker").join()).toMatch(/^problem: no worker polls/);
+    },
+  );
+});
+
+describe("sealing", () => {
+  const sealed = async (kids: string[], here: (keys: SealingPrivateKey[]) => SealingPrivateKey[] | undefined) => {
+    const pairs = await Promise.all(kids.map((kid) => generateSealingKey(kid)));
+    const keys = here(pairs.map(({ privateKey }) => privateKey));
+    const visited = await visit(await startStage(), {
+      inventory: { sealing: pairs.map(({ publicKey }) => publicKey) },
+      env: keys === undefined ? {} : { KEYTURN_SEALING_KEY: JSON.stringify({ keys }) },
+      only: [prod],
+    });
+    for (const key of keys ?? []) expect(JSON.stringify(visited.findings)).not.toContain(key.d);
+    return visited.said("sealing");
+  };
+
+  test("with every private half here is ok", async () => {
+    expect(await sealed(["new", "old"], (keys) => keys)).toEqual([
+      "ok: the private half of new is here and fits; it seals",
+      "ok: the private half of old is here and fits",
+    ]);
+  });
+
+  test("without a private half here is unknown: the workers may have it", async () => {
+    expect((await sealed(["new"], () => undefined)).join()).toMatch(
+      /^unknown: the inventory seals with new; no private/,
+    );
+  });
+
+  test("without the private half of the first is a problem, of another unknown", async () => {
+    expect(await sealed(["new", "old"], (keys) => keys.slice(1))).toEqual([
+      expect.stringMatching(/^problem: the private half of new, which seals, is not here/),
+      "ok: the private half of old is here and fits",
+    ]);
+    expect((await sealed(["new", "old"], (keys) => keys.slice(0, 1)))[1]).toMatch(/^unknown: the private half of old/);
+  });
+
+  test("with another key of the same name is a problem", async () => {
+    const { privateKey } = await generateSealingKey("new");
+    expect((await sealed(["new"], () => [privateKey])).join()).toMatch(/^problem: .* belongs to another public key/);
+  });
+
+  test("with two keys of one name is a problem", async () => {
+    expect((await sealed(["new", "new"], (keys) => keys)).join()).toMatch(
+      /^problem: .*more than one sealing key named new/,
+    );
+  });
+
+  test("with something else in its place is a problem", async () => {
+    const { said } = await visit(await startStage(), { env: { KEYTURN_SEALING_KEY: "made-up" }, only: [prod] });
+    expect(said("sealing").join()).toMatch(/^problem: the sealing key is not a JWK Set/);
+  });
+});
