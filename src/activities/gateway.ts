@@ -339,6 +339,11 @@ function notProven(
 
 /** Longest life first, halved while the organisation refuses it; read back, since only what the provider says counts. */
 async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: NewKey): Promise<Date | undefined> {
+  // An approval may have taken days, in which somebody ended the key.
+  const state = (await provider.findKey(id))?.state ?? "gone";
+  if (state !== "active") {
+    throw new RotationFailure("KeyRejected", `key ${id} for ${name} is ${state}: it is not installed, start again`);
+  }
   if (canIssue(provider)) {
     for (const life of keyLives(policy)) {
       try {
@@ -349,11 +354,7 @@ async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: New
       }
     }
   }
-  const record = await provider.findKey(id);
-  if (record !== undefined && record.state !== "active") {
-    throw new RotationFailure("KeyRejected", `key ${id} for ${name} is ${record.state}: it is not installed`);
-  }
-  const expiresAt = record?.expiresAt;
+  const expiresAt = (await provider.findKey(id))?.expiresAt;
   if (expiresAt !== undefined && expiresAt.getTime() - Date.now() < leastLifeMs(policy) - 60_000) {
     throw new RotationFailure(
       "KeyRejected",

@@ -65,15 +65,24 @@ export function identifyHeldKey(
  */
 export async function requireInstalled(access: SlotAccess, order: OfRotation, keyId: string): Promise<void> {
   if (!access.secrets.keepsMarks) return;
-  const held = await access.secrets.read(access.place);
-  const mark = parseMark(held.comment);
-  const ours = mark?.rotationId === order.rotationId && mark.keyId === keyId;
-  const doubt = ours ? await doubtAbout(access, mark, held) : "its mark is no longer this rotation's";
+  const doubt = await doubtAboutInstalled(access, order, keyId);
   if (doubt === undefined) return;
   throw new RotationFailure(
     "SlotChanged",
     `somebody changed ${access.name} meanwhile: ${doubt}; look what it holds, both keys stay alive`,
   );
+}
+
+async function doubtAboutInstalled(
+  access: SlotAccess,
+  { rotationId }: OfRotation,
+  keyId: string,
+): Promise<string | undefined> {
+  const held = await readIfThere(access);
+  if (held === undefined) return "its secret, its provider config or its gateway is not there any more";
+  const mark = parseMark(held.comment);
+  if (mark?.rotationId !== rotationId || mark.keyId !== keyId) return "its mark is no longer this rotation's";
+  return doubtAbout(access, mark, held);
 }
 
 /** Fails with `SlotChanged` when any slot of the inventory holds the key, as far as marks and previews tell. */

@@ -156,7 +156,7 @@ export const keyActivities = (deps: Dependencies) => ({
   },
 });
 
-/** Fails with `SlotChanged` unless the slot holds the new key and none holds the old. */
+/** Fails with `SlotChanged` unless the slot holds the new key, none holds the old, and the new one lives. */
 async function requireReplaced(
   deps: Dependencies,
   access: SlotAccess,
@@ -168,6 +168,13 @@ async function requireReplaced(
     throw new RotationFailure("SlotChanged", `${order.slot} holds ${keyId}: it is not revoked`);
   }
   await requireHeldByNone(deps, access, keyId);
+  const installed = await access.provider.findKey(installedKeyId);
+  if (installed?.state !== "active") {
+    throw new RotationFailure(
+      "SlotChanged",
+      `${order.slot} holds ${installedKeyId}, which ${access.provider.name} knows as ${installed?.state ?? "gone"}: ${keyId} stays alive; put a key that works into the slot`,
+    );
+  }
 }
 
 /** Keys of this rotation that are alive at the provider. */
