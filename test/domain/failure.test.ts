@@ -19,6 +19,7 @@ describe("the table of failures", () => {
         "KeyLimitReached",
         "SlotMissing",
         "SlotChanged",
+        "KeyStillUsed",
         "InvalidInput",
         "SlotBusy",
         "SealUnreadable",
