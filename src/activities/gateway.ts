@@ -231,10 +231,12 @@ export const gatewayActivities = (deps: Dependencies) => ({
     }
     const live = await liveKeysOf(access, order.rotationId);
     const unheld = oldKeyId !== undefined && (await findHolders(deps, access, oldKeyId)).length === 0;
+    const why = unheld ? "no slot shows that it holds it" : "the slot shows it, until the new key arrives after all";
     return {
       leftOver: [
         ...live.map(({ id }) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
-        ...(unheld ? await named(access, oldKeyId, "no slot shows that it holds it") : []),
+        // Both are named: which of them nobody holds in the end is not known yet.
+        ...(unheld || live.length > 0 ? await named(access, oldKeyId, why) : []),
       ],
       warnings: [`${order.slot} does not hold the key this rotation wrote: look what it holds`],
     };
