@@ -7,6 +7,6 @@ if (existsSync(built)) {
   const { main } = await import(built.href);
   await main(process.argv.slice(2));
 } else {
-  process.stderr.write("keyturn: this checkout is not built yet: run npm run build\n");
+  process.stderr.write("keyturn: this checkout is not set up yet: run node scripts/setup.mjs, which installs what it needs and builds\n");
   process.exitCode = 1;
 }

@@ -18,7 +18,7 @@ import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { endForGood } from "./revoke-for-good.ts";
 import { failureMessage, Rotation } from "./rotation.ts";
-import { confirmRevoked } from "./steps.ts";
+import { confirmRevoked, heldKey } from "./steps.ts";
 
 /** How far back a compromised key's use is looked at, where nobody says since when it may have leaked. */
 const lookBackMs = 24 * 3_600_000;
@@ -51,7 +51,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     if (cutFirst && start.compromisedKeyId !== undefined) await cut(rotation, start.compromisedKeyId);
 
     const inspection = { ...rotation.of, ...(start.heldKeyId === undefined ? {} : { heldKeyId: start.heldKeyId }) };
-    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspection));
+    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspection), { told: heldKey });
     rotation.plan(found);
     const compromised = await find(rotation, start, found);
     rotation.compromised(compromised.id);

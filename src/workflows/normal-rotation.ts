@@ -13,6 +13,7 @@ import {
   awaitCacheInvalidation,
   awaitPropagation,
   confirmRevoked,
+  heldKey,
   inPlace,
   install,
   proveOnOwnAlias,
@@ -35,7 +36,9 @@ export async function normalRotation(input: unknown): Promise<RotationResult> {
 async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
   const rotation = new Rotation("normal", start);
   return rotation.toTheEnd(async () => {
-    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspectOrder(start, rotation.of)));
+    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspectOrder(start, rotation.of)), {
+      told: heldKey,
+    });
     rotation.plan(found);
     if (!found.due.due) return rotation.kept(found.due.reason);
 

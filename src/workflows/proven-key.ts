@@ -26,11 +26,11 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
 /** Steps 2 and 3: a new key that answered at its provider. A key that is refused is revoked and another one issued. */
 export async function provenKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
   for (let ordinal = 1; ; ordinal++) {
-    const key = await rotation.step("issueKey", () =>
+    const issue = (): Promise<NewKey> =>
       found.canIssue
         ? management.issueKey({ ...rotation.of, ordinal, unprovenLife: unprovenLife(found) })
-        : handedInKey(rotation, found),
-    );
+        : handedInKey(rotation, found);
+    const key = await rotation.step("issueKey", issue, { told: ({ id }) => id });
     rotation.issued(key);
     try {
       await rotation.step("verifyAtProvider", () => verify(rotation, found, key));

@@ -176,11 +176,14 @@ export class Rotation {
     return CancellationScope.nonCancellable(body);
   }
 
-  /** Runs one step and keeps its record. `unless` names why the step is skipped, where it is. */
+  /**
+   * Runs one step and keeps its record. `unless` names why the step is skipped, where it is; `told` says of its result
+   * what the record shows, where that is not a sentence itself.
+   */
   async step<Result>(
     name: RotationStep | EmergencyStep | Remedy,
     body: () => Promise<Result>,
-    { unless }: { unless?: string | undefined } = {},
+    { unless, told }: { unless?: string | undefined; told?: (result: Result) => string } = {},
   ): Promise<Result> {
     const started = new Date().toISOString();
     if (unless !== undefined) {
@@ -194,7 +197,8 @@ export class Rotation {
     try {
       const result = await body();
       record.outcome = "done";
-      if (typeof result === "string") record.note = result;
+      const note = told?.(result) ?? result;
+      if (typeof note === "string") record.note = note;
       return result;
     } catch (error) {
       record.outcome = "failed";

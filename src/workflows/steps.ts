@@ -8,6 +8,11 @@ import type { Rotation } from "./rotation.ts";
 
 /** Bodies of the steps that both kinds of rotation take. Each returns the note its record shows. */
 
+/** What inspectSlot found, in a line. */
+export function heldKey({ held }: Inspection): string {
+  return `holds ${held.id}, known by ${held.how}`;
+}
+
 /** Why a rotation has no aliases of its own, where it hasn't. */
 export function inPlace({ staged }: Inspection): string | undefined {
   return staged ? undefined : "in place: no aliases of its own";
@@ -19,7 +24,14 @@ export async function stage(rotation: Rotation, { policy }: Inspection, key: New
   await management.stageAliases({ ...rotation.of, key });
   if (rotation.times.cut !== undefined) return "the old key is cut already: its copy cannot answer";
   const until = rotation.deadline(policy.propagationBudget);
-  const answered = await propagation.seePrevAnswer({ ...rotation.of, alias: "prev", goodAnswers: 1, until });
+  const answered = await rotation.waiting(
+    {
+      for: "the copy of the old key to answer once",
+      until,
+      then: "its death will not be seen, and the rotation goes on",
+    },
+    () => propagation.seePrevAnswer({ ...rotation.of, alias: "prev", goodAnswers: 1, until }),
+  );
   rotation.prevAnswered = answered.answered;
   return answered.note;
 }
