@@ -98,8 +98,12 @@ describe("spares", () => {
     expect(await sparedFor(stage, id, "24h" as Duration)).toMatch(/^it is .* old, less than 24h$/);
   });
 
-  test("what was used lately, by whomever", async () => {
-    const { stage, id, value } = await withOrphan();
+  const untold = { lastUsedLagMs: 86_400_000_000 };
+  test.each([
+    ["last use", { usageLag: { openai: { minMs: 86_400_000_000, jitterMs: 0 } } }],
+    ["usage", untold],
+  ])("what was used lately, by whomever, as its %s shows", async (_, sandbox) => {
+    const { stage, id, value } = await withOrphan({ sandbox, policy: { quietPeriod: "3s" } });
     const used = await fetch(`${stage.env["OPENAI_BASE_URL"]}/chat/completions`, {
       method: "POST",
       headers: { authorization: `Bearer ${value}`, "content-type": "application/json" },
