@@ -1,0 +1,337 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
+
+import { type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
+import { type ExchangeEvent, type Sandbox, type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
+import { generateSealingKey } from "../../src/sealing.ts";
+import type { DevServer } from "../../src/temporal/dev-server.ts";
+import { addSearchAttributes, searchAttributeNames } from "../../src/temporal/search-attributes.ts";
+import { keyturnScript } from "../cli/run.ts";
+import { scaledPolicy } from "../support/world.ts";
+import { Numbering, type Phase, type Point, same } from "./points.ts";
+import type { Subject } from "./subjects.ts";
+import { startTraffic, type Traffic } from "./traffic.ts";
+
+/** How many times faster than life. At this scale a rotation with all its waits takes a few seconds. */
+export const timeScale = 600;
+
+export interface GroundOptions {
+  temporal: Pick<DevServer, "address">;
+  /** A namespace of its own: workers of several grounds take from one task queue by name. */
+  namespace: string;
+  subject: Subject;
+  /** Default: 15 s, since a busy machine may be slow. */
+  httpTimeout?: string;
+  sandbox?: SandboxOptions;
+  policy?: Record<string, unknown>;
+}
+
+/** Of clients, all the time: enough to see a request fail. */
+const requestsPerSecond = 5;
+
+const gateway = "github-ai-agent-prod";
+
+/** What happens at a point: awaited there. A rejection keeps the request from being executed. */
+export type Trap = { point: Point; phase: Phase; spring: () => Promise<void> };
+
+interface Keys {
+  id: string;
+  provider: string;
+  projectId: string;
+  state: string;
+  revokedAt: string | null;
+}
+
+export interface Ended {
+  /** Nothing where the run failed without one. */
+  result: RotationResult | undefined;
+  failure: { type: string; message: string } | undefined;
+  history: string;
+}
+
+/** A sandbox, an inventory, and a worker that is a process of its own; a client to start rotations with. */
+export class Ground {
+  readonly subject: Subject;
+  readonly sandbox: Sandbox;
+  traffic: Traffic | undefined;
+  trap: Trap | undefined;
+  /** Whether the trap's point came. */
+  sprung = false;
+  /** What was killed, on its way back. */
+  revived: Promise<void> = Promise.resolve();
+  numbering = new Numbering();
+  said = "";
+  readonly #options: GroundOptions;
+  readonly #directory: string;
+  readonly #env: Record<string, string>;
+  #worker: ChildProcess | undefined;
+  #connection: Connection | undefined;
+
+  private constructor(options: GroundOptions, sandbox: Sandbox, directory: string, env: Record<string, string>) {
+    this.#options = options;
+    this.subject = options.subject;
+    this.sandbox = sandbox;
+    this.#directory = directory;
+    this.#env = env;
+  }
+
+  static async prepare(options: GroundOptions): Promise<Ground> {
+    const self: { ground?: Ground } = {};
+    const sandbox = await startSandbox({
+      timeScale,
+      ...options.sandbox,
+      hooks: (event) => self.ground?.hook(event),
+    });
+    const directory = await mkdtemp(join(tmpdir(), "keyturn-fault-"));
+    const { publicKey, privateKey } = await generateSealingKey("2026-11");
+    const inventory = {
+      installation: "acme",
+      account: sandbox.env["CLOUDFLARE_ACCOUNT_ID"],
+      environments: { production: { gateway } },
+      slots: { [options.subject.slot]: options.subject.settings },
+      sealing: [publicKey],
+      policy: scaledPolicy(timeScale, { propagationBudget: "60s", settleBudget: "60s", ...options.policy }),
+    };
+    await writeFile(join(directory, "keyturn.yaml"), JSON.stringify(inventory));
+    await writeFile(join(directory, "sealing.json"), JSON.stringify({ keys: [privateKey] }), { mode: 0o600 });
+    const ground = new Ground(options, sandbox, directory, {
+      PATH: process.env["PATH"] ?? "",
+      TEMPORAL_CONFIG_FILE: join(directory, "no-such.toml"),
+      TEMPORAL_ADDRESS: options.temporal.address,
+      TEMPORAL_NAMESPACE: options.namespace,
+      KEYTURN_CONFIG: join(directory, "keyturn.yaml"),
+      KEYTURN_SEALING_KEY_FILE: join(directory, "sealing.json"),
+      KEYTURN_HTTP_TIMEOUT: options.httpTimeout ?? "15s",
+      ...sandbox.env,
+    });
+    self.ground = ground;
+    ground.#connection = await Connection.connect({ address: options.temporal.address });
+    await ground.#makeNamespace();
+    await ground.startWorker();
+    ground.traffic = startTraffic(sandbox.env, options.subject, requestsPerSecond);
+    return ground;
+  }
+
+  get client(): Client {
+    const connection = this.#connection;
+    if (connection === undefined) throw new Error("no connection");
+    return new Client({ connection, namespace: this.#options.namespace });
+  }
+
+  get workerPid(): number {
+    return this.#worker?.pid ?? 0;
+  }
+
+  get workerAlive(): boolean {
+    return this.#worker !== undefined && this.#worker.exitCode === null && this.#worker.signalCode === null;
+  }
+
+  async hook(event: ExchangeEvent): Promise<void> {
+    if (event.service === "control") return;
+    const point = this.numbering.pointOf(event);
+    const { trap } = this;
+    if (trap === undefined || this.sprung || event.phase !== trap.phase || !same(trap.point, point)) return;
+    this.sprung = true;
+    await trap.spring();
+  }
+
+  /** Starts the worker as an operator does, and returns when it is ready. */
+  async startWorker(): Promise<void> {
+    const child = spawn(process.execPath, [keyturnScript, "worker", "--json", "--until-stdin-ends"], {
+      cwd: this.#directory,
+      env: this.#env,
+      stdio: ["pipe", "pipe", "pipe"],
+    });
+    this.#worker = child;
+    let ready: () => void;
+    const isReady = new Promise<void>((resolve) => (ready = resolve));
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        this.said += text;
+        if (text.includes('"ready":true')) ready();
+      });
+    }
+    const ended = once(child, "exit").then(() => {
+      throw new Error(`the worker ended at its start: ${this.said.slice(-2_000)}`);
+    });
+    await Promise.race([isReady, ended]);
+    ended.catch(() => undefined);
+  }
+
+  /** SIGKILL: nothing of it says goodbye. */
+  async killWorker(): Promise<void> {
+    const child = this.#worker;
+    if (child === undefined || !this.workerAlive) return;
+    const gone = once(child, "exit");
+    child.kill("SIGKILL");
+    await gone;
+  }
+
+  async #makeNamespace(): Promise<void> {
+    const { namespace } = this.#options;
+    const connection = this.#connection;
+    if (connection === undefined) return;
+    await connection.workflowService.registerNamespace({
+      namespace,
+      workflowExecutionRetentionPeriod: { seconds: 86_400 as never },
+    });
+    await until(`namespace ${namespace} is there`, async () => {
+      await connection.workflowService.describeNamespace({ namespace });
+      const { customAttributes } = await connection.operatorService.listSearchAttributes({ namespace });
+      if (customAttributes?.[searchAttributeNames[0] ?? ""] != null) return true;
+      await addSearchAttributes(connection, namespace, searchAttributeNames);
+      return false;
+    });
+    await until("namespace takes starts", async () => {
+      await this.client.workflow.count();
+      return true;
+    });
+  }
+
+  async start(): Promise<WorkflowHandle> {
+    this.numbering = new Numbering();
+    this.sprung = false;
+    const { slot, workflow } = this.subject;
+    if (!this.workerAlive) await this.startWorker();
+    const start = async (): Promise<WorkflowHandle> =>
+      this.client.workflow.start(workflow, { taskQueue, workflowId: slotWorkflowId(slot), args: [{ slot }] });
+    let handle: WorkflowHandle | undefined;
+    await until("the rotation starts", async () => {
+      handle = await start();
+      return true;
+    });
+    return handle as WorkflowHandle;
+  }
+
+  /** Waits for the end of a run, whatever the server is doing meanwhile. */
+  async endOf(handle: WorkflowHandle, withinMs = 180_000): Promise<Ended> {
+    let ended: Ended | undefined;
+    const look = async (): Promise<boolean> => {
+      const { events = [] } = await handle.fetchHistory();
+      const last = events?.at(-1);
+      const done = last?.workflowExecutionCompletedEventAttributes;
+      const failed = last?.workflowExecutionFailedEventAttributes?.failure;
+      if (done == null && failed == null) return false;
+      const payload = (done?.result ?? failed?.applicationFailureInfo?.details)?.payloads?.[0]?.data;
+      ended = {
+        result: payload == null ? undefined : (JSON.parse(Buffer.from(payload).toString()) as RotationResult),
+        failure:
+          failed == null
+            ? undefined
+            : { type: failed.applicationFailureInfo?.type ?? "none", message: failed.message ?? "" },
+        history: JSON.stringify(events, (key, value: unknown) =>
+          key === "data" && typeof value === "string" ? Buffer.from(value, "base64").toString("utf8") : value,
+        ),
+      };
+      return true;
+    };
+    const running = async (): Promise<boolean> => (await handle.describe()).status.name !== "RUNNING";
+    await until("the rotation ends", running, withinMs).catch(async (error: unknown) => {
+      const { raw } = await handle.describe();
+      const pending = JSON.stringify(
+        raw.pendingActivities?.map(({ activityType, attempt, lastFailure, state }) => [
+          activityType?.name,
+          attempt,
+          state,
+          lastFailure?.message,
+        ]),
+      );
+      throw new Error(`${String(error)}; pending: ${pending}; the worker said: ${this.said.slice(-1_500)}`);
+    });
+    await until("its history is there", look);
+    return ended as unknown as Ended;
+  }
+
+  async keys(): Promise<Keys[]> {
+    const { keys } = (await this.control("/record")) as { keys: Keys[] };
+    return keys.filter((key) => this.subject.owns(key));
+  }
+
+  /** Ids of the keys that any isolate of any edge sends now for the slot. */
+  async served(): Promise<string[]> {
+    const { slots } = (await this.control("/slots")) as {
+      slots: { gateway: string; provider: string; alias: string; edges: { isolates: Record<string, number> }[] }[];
+    };
+    const ours = slots.find((slot) => this.#isOurs(slot));
+    return [...new Set(ours?.edges.flatMap(({ isolates }) => Object.keys(isolates)))];
+  }
+
+  async secrets(): Promise<{ id: string; name: string; comment: string | null }[]> {
+    const { env, seed } = this.sandbox;
+    const address = `${env["CLOUDFLARE_API_BASE_URL"]}/accounts/${env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${seed["storeId"]}/secrets?per_page=100`;
+    const response = await fetch(address, { headers: { authorization: `Bearer ${env["CLOUDFLARE_API_TOKEN"]}` } });
+    return ((await response.json()) as { result: { id: string; name: string; comment: string | null }[] }).result;
+  }
+
+  /** The slot's own secret in the store. */
+  async slotSecret(): Promise<{ id: string; comment: string | null }> {
+    const found = (await this.secrets()).find(({ name }) => name === `${gateway}_${this.subject.slug}_default`);
+    if (found === undefined) throw new Error("the slot's secret is not there");
+    return found;
+  }
+
+  /** The key whose value the slot's secret holds, as the sandbox knows it. */
+  async heldKey(): Promise<string> {
+    const { slots } = (await this.control("/slots")) as {
+      slots: { gateway: string; provider: string; alias: string; keyId: string | null }[];
+    };
+    return slots.find((slot) => this.#isOurs(slot))?.keyId ?? "none";
+  }
+
+  /** Ends the live keys that the slot does not hold, so that the next rotation here begins like a first one. */
+  async endOtherKeys(): Promise<void> {
+    const held = await this.heldKey();
+    for (const { id, state } of await this.keys()) {
+      if (id !== held && state !== "revoked") await this.control(`/keys/${encodeURIComponent(id)}/expire`, {});
+    }
+  }
+
+  #isOurs(slot: { gateway: string; provider: string; alias: string }): boolean {
+    return slot.gateway === gateway && slot.provider === this.subject.slug && slot.alias === "default";
+  }
+
+  async values(): Promise<string[]> {
+    return ((await this.control("/values")) as { values: { value: string }[] }).values.map(({ value }) => value);
+  }
+
+  async faults(faults: Record<string, unknown>[]): Promise<void> {
+    await this.control("/faults", faults);
+  }
+
+  async clearFaults(): Promise<void> {
+    await fetch(`${this.sandbox.control}/faults`, { method: "DELETE" });
+  }
+
+  async control(path: string, body?: unknown): Promise<unknown> {
+    const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+    const response = await fetch(`${this.sandbox.control}${path}`, init);
+    if (!response.ok) throw new Error(`the sandbox answered ${response.status} to ${path}: ${await response.text()}`);
+    return response.json();
+  }
+
+  async close(): Promise<void> {
+    await this.traffic?.stop();
+    await this.killWorker();
+    await this.#connection?.close();
+    await this.sandbox.close();
+    await rm(this.#directory, { recursive: true, force: true });
+  }
+}
+
+/** Asks until it is so; what is thrown meanwhile counts as not yet. */
+export async function until(what: string, condition: () => Promise<boolean>, withinMs = 30_000): Promise<void> {
+  let last: unknown;
+  for (const deadline = Date.now() + withinMs; ; await delay(100)) {
+    try {
+      if (await condition()) return;
+    } catch (error) {
+      last = error;
+    }
+    if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`, { cause: last });
+  }
+}

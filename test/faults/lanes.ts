@@ -1,0 +1,31 @@
+/** Does the work for each item, in so many lanes at a time as there are; returns what went wrong, in words. */
+export async function overLanes<Lane, Item>(
+  lanes: Lane[],
+  items: Item[],
+  work: (lane: Lane, item: Item) => Promise<void>,
+): Promise<string[]> {
+  const failures: string[] = [];
+  const queue = [...items];
+  await Promise.all(
+    lanes.map(async (lane) => {
+      for (let item = queue.shift(); item !== undefined; item = queue.shift()) {
+        try {
+          await work(lane, item);
+        } catch (error) {
+          failures.push(error instanceof Error ? error.message : String(error));
+        }
+      }
+    }),
+  );
+  return failures;
+}
+
+/** Whether everything is tried (`npm run test:faults`), or some of it, chosen by the seed. */
+export const everything = process.env["KEYTURN_FAULTS"] === "all";
+
+/** Another part of the whole each day; set KEYTURN_FAULTS_SEED to have one again. */
+export const seed = Number(process.env["KEYTURN_FAULTS_SEED"] ?? Math.floor(Date.now() / 86_400_000));
+
+export function tell(line: string): void {
+  process.stderr.write(`${line}\n`);
+}

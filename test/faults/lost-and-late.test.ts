@@ -1,0 +1,169 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { failureTypes } from "../../src/domain/failure.ts";
+import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
+import { Ground, until } from "./ground.ts";
+import { everything, overLanes, seed, tell } from "./lanes.ts";
+import { describePoint, inBoth, type Point, someOf } from "./points.ts";
+import { expectNothingHalfDone, expectRotated } from "./right-end.ts";
+import { type Subject, subjects } from "./subjects.ts";
+
+/**
+ * Promises 1, 3, 5 and 6 when requests and answers are lost, effects come late and services are out of order: each
+ * request of a clean run meets each fault once.
+ */
+
+interface Fault {
+  name: string;
+  /** A fault that is about the effect of a request matters to writes only. */
+  writesOnly?: true;
+  fault: Record<string, unknown>;
+  /** A refusal that repeating does not help: the rotation may stop. */
+  refusal?: true;
+}
+
+const faults: Fault[] = [
+  { name: "the request is lost", fault: { mode: "lost-request" } },
+  { name: "the answer is lost", fault: { mode: "lost-answer" }, writesOnly: true },
+  { name: "the effect comes seconds later", fault: { mode: "late", delayMs: 2_500 }, writesOnly: true },
+  { name: "nobody answers", fault: { mode: "timeout" } },
+  { name: "the connection is reset", fault: { mode: "reset" }, writesOnly: true },
+  { name: "half an answer comes", fault: { mode: "half" }, writesOnly: true },
+  { name: "half a body comes as a whole", fault: { mode: "malformed" } },
+  { name: "429 with a wait", fault: { mode: "status", status: 429, retryAfter: 1 } },
+  { name: "429 without a wait", fault: { mode: "status", status: 429 }, writesOnly: true },
+  { name: "500", fault: { mode: "status", status: 500 }, writesOnly: true },
+  { name: "503", fault: { mode: "status", status: 503 } },
+  { name: "400", fault: { mode: "status", status: 400 }, refusal: true },
+  { name: "403", fault: { mode: "status", status: 403 }, refusal: true },
+  { name: "a body off its schema", fault: { mode: "status", status: 200, body: {} }, refusal: true },
+];
+
+const lanesWanted = everything ? 8 : 6;
+const casesInShort = 8;
+const patienceMs = everything ? 4 * 3_600_000 : 150_000;
+
+interface Case extends Fault {
+  point: Point;
+}
+
+function casesOf(points: Point[], count: number): Case[] {
+  const all = points.flatMap((point) =>
+    faults
+      .filter(({ writesOnly }) => writesOnly !== true || (point.method !== "GET" && point.service !== "gateway"))
+      .map((fault) => ({ ...fault, point })),
+  );
+  return everything ? all : someOf(all, count, seed);
+}
+
+/** Switches the fault on for the n-th of keyturn's requests that fit the point, once. */
+function faultAt({ service, method, route, nth }: Point, fault: Record<string, unknown>): Record<string, unknown> {
+  const path = route
+    .split("*")
+    .map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`))
+    .join("[^/?]+");
+  return {
+    ...fault,
+    service,
+    method,
+    path: `^${path}(?:\\?|$)`,
+    when: { "user-agent": "^keyturn/" },
+    skip: nth - 1,
+    times: 1,
+  };
+}
+
+async function rotateUnder(ground: Ground, { point, fault, name, refusal }: Case): Promise<void> {
+  const what = `${describePoint(point)}: ${name}`;
+  await ground.faults([faultAt(point, fault)]);
+  const ended = await ground.endOf(await ground.start());
+  await ground.clearFaults();
+  if (refusal === true && ended.failure !== undefined) {
+    expect(Object.keys(failureTypes), `${what}: ${ended.failure.message}`).toContain(ended.failure.type);
+    expect(ended.result?.outcome, what).toBe("aborted");
+    await expectNothingHalfDone(ground, ended, what);
+    await ground.endOtherKeys();
+  } else {
+    await expectRotated(ground, ended, what);
+  }
+  expect(ground.traffic?.failures, `${what}: requests of clients`).toEqual([]);
+}
+
+describe.for(Object.values(subjects) as Subject[])("$name", (subject) => {
+  let temporal: DevServer;
+  let lanes: Ground[] = [];
+  beforeAll(async () => {
+    temporal = await startDevServer({ headless: true });
+    lanes = await Promise.all(
+      Array.from({ length: lanesWanted }, async () =>
+        Ground.prepare({ temporal, namespace: randomUUID(), subject, httpTimeout: "4s" }),
+      ),
+    );
+  });
+  afterAll(async () => {
+    await Promise.all(lanes.map((lane) => lane.close()));
+    await temporal.stop();
+  });
+
+  test(
+    "ends right when a request or an answer is lost, late, halved or refused",
+    async () => {
+      const clean = await Promise.all(
+        lanes.map(async (lane) => {
+          await expectRotated(lane, await lane.endOf(await lane.start()), "undisturbed");
+          return lane.numbering.points();
+        }),
+      );
+      const cases = casesOf(clean.reduce(inBoth), casesInShort);
+      tell(`fault cases of ${subject.name}: ${cases.length} (seed ${seed})`);
+      expect(await overLanes(lanes, cases, rotateUnder)).toEqual([]);
+    },
+    patienceMs,
+  );
+
+  test("outlasts Cloudflare's five-minute block", async () => {
+    const [ground] = lanes;
+    if (ground === undefined) throw new Error("no lane");
+    const limit = async (calls: number): Promise<void> => {
+      await ground.control("/options", { rateLimit: { calls, windowMs: 300_000 } });
+    };
+    await limit(8);
+    const handle = await ground.start();
+    await until("calls are blocked", async () => {
+      const { requests } = (await ground.control("/record")) as { requests: { service: string; status: number }[] };
+      return requests.some(({ service, status }) => service === "cloudflare" && status === 429);
+    }).finally(async () => limit(1_200));
+    await expectRotated(ground, await ground.endOf(handle), "blocked");
+  }, 120_000);
+
+  test("a write that timed out and lands after an abort leaves both keys alive and named", async () => {
+    const [ground] = lanes;
+    if (ground === undefined) throw new Error("no lane");
+    const path = `/secrets/${(await ground.slotSecret()).id}$`;
+    const write = { service: "cloudflare", method: "PATCH", path, when: { "user-agent": "^keyturn/" } };
+    await ground.faults([
+      { ...write, mode: "late", delayMs: 4_000, times: 1 },
+      // No repetition gets through before the abort.
+      { ...write, mode: "lost-request" },
+    ]);
+    const handle = await ground.start();
+    await until("the write is on its way", async () => {
+      const { faults: armed } = (await ground.control("/faults")) as { faults: { hits: number }[] };
+      return (armed[0]?.hits ?? 0) > 0;
+    });
+    await handle.signal("abortSignal", { by: "ada" });
+    const ended = await ground.endOf(handle);
+    await ground.clearFaults();
+
+    const { oldKey, newKey, leftOver } = ended.result ?? {};
+    expect(ended.result).toMatchObject({ outcome: "aborted", reason: "aborted by ada" });
+    await until("the write lands", async () => (await ground.heldKey()) === newKey?.id);
+    const alive = (await ground.keys()).filter(({ state }) => state === "active").map(({ id }) => id);
+    expect(new Set(alive)).toEqual(new Set([oldKey?.id, newKey?.id]));
+    expect(new Set(leftOver?.map(({ id }) => id))).toEqual(new Set(alive));
+    await expectNothingHalfDone(ground, ended, "landed late");
+    expect(ground.traffic?.failures).toEqual([]);
+    await ground.endOtherKeys();
+  }, 120_000);
+});
