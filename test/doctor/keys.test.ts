@@ -1,5 +1,8 @@
 import { describe, expect, test } from "vitest";
 
+import type { SlotGround } from "../../src/doctor/ground.ts";
+import { heldKeyAlive } from "../../src/doctor/keys.ts";
+import type { KeyRecord } from "../../src/providers/provider.ts";
 import { prod, prodGateway, type Stage, staging, stagingGateway, startStage } from "../support/activities.ts";
 import { visit } from "../support/doctor.ts";
 
@@ -80,6 +83,19 @@ describe("the held key", () => {
     await end(stage, id);
     expect((await visit(stage, { only: [prod] })).said("held-key-alive").join()).toMatch(/^problem: .*no more/);
   });
+
+  test.each(["disabled", "revoked", "expired"] as const)(
+    "that its provider lists as %s is a problem",
+    async (state) => {
+      const key: KeyRecord = { id: "key_1", name: "", state, createdAt: new Date(0) };
+      const held = { id: key.id, how: "mark", warnings: [] } as const;
+      const slot = { name: prod, held: async () => held, keys: async () => [key] } as unknown as SlotGround;
+      expect(await heldKeyAlive(slot)).toMatchObject({
+        level: "problem",
+        message: `the held key key_1 is ${state} at its provider`,
+      });
+    },
+  );
 
   test.each([
     [12, "problem"],
