@@ -6,9 +6,9 @@ import { management } from "./groups.ts";
 import { normalRotationInput, type NormalRotationStart, parseInput } from "./messages.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { proveInSlot } from "./prove-in-slot.ts";
-import { provenKey } from "./proven-key.ts";
+import { keysTried, provenKey } from "./proven-key.ts";
 import { revokeForGood } from "./revoke-for-good.ts";
-import { Rotation } from "./rotation.ts";
+import { failureType, Rotation } from "./rotation.ts";
 import {
   awaitCacheInvalidation,
   awaitPropagation,
@@ -63,17 +63,32 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
 
 /** Steps 2 to 9: the new key made, proven and in the slot, the old one no longer in caches. */
 export async function swapKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
-  const first = await provenKey(rotation, found); // issueKey, verifyAtProvider
-  const staged = { unless: inPlace(found) };
-  await rotation.step("stageAliases", () => stage(rotation, found, first), staged);
-  await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
-  await rotation.approval("before-install");
-  await rotation.step("installKey", () => install(rotation, found, first));
+  const first = await installedKey(rotation, found);
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
   const key = await proveInSlot(rotation, found, first); // verifyThroughGateway(real)
   rotation.reached("verified");
   await rotation.step("awaitCacheInvalidation", () => awaitCacheInvalidation(rotation, found));
   return key;
+}
+
+/** Steps 2 to 6. A key whose seal is opened no more, since the sealing key was lost meanwhile, is revoked and another made. */
+async function installedKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
+  const staged = { unless: inPlace(found) };
+  let approved = false;
+  for (let tries = 1; ; tries++) {
+    const key = await provenKey(rotation, found); // issueKey, verifyAtProvider
+    try {
+      await rotation.step("stageAliases", () => stage(rotation, found, key), staged);
+      await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
+      if (!approved) await rotation.approval("before-install");
+      approved = true;
+      await rotation.step("installKey", () => install(rotation, found, key));
+      return key;
+    } catch (error) {
+      if (failureType(error) !== "SealUnreadable" || tries === keysTried) throw error;
+      await management.revokeLeftoverKeys(rotation.of);
+    }
+  }
 }
 
 function inspectOrder({ heldKeyId, onlyIfDue }: NormalRotationStart, of: OfRotation): InspectOrder {

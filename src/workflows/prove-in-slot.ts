@@ -61,5 +61,6 @@ async function restore(rotation: Rotation): Promise<string> {
 
 function remedyHelps(error: unknown): boolean {
   const type = failureType(error);
-  return type === "KeyRejected" || type === "SlotMissing";
+  // A seal that is opened no more cannot be stored again; another key can.
+  return type === "KeyRejected" || type === "SlotMissing" || type === "SealUnreadable";
 }

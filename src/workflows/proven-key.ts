@@ -7,7 +7,7 @@ import { management, propagation } from "./groups.ts";
 import type { Rotation } from "./rotation.ts";
 
 /** How many keys a rotation tries before it stops: one may be unlucky, three are a cause. */
-const keysTried = 3;
+export const keysTried = 3;
 
 /** Where no API makes keys: what to make and where is shown, and the wait goes on until a key is handed in that fits. */
 async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): Promise<NewKey> {
@@ -25,7 +25,8 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
 
 /** Steps 2 and 3: a new key that answered at its provider. A key that is refused is revoked and another one issued. */
 export async function provenKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
-  for (let ordinal = 1; ; ordinal++) {
+  for (let tries = 1; ; tries++) {
+    const ordinal = ++rotation.keysIssued;
     const issue = (): Promise<NewKey> =>
       found.canIssue
         ? management.issueKey({ ...rotation.of, ordinal, unprovenLife: unprovenLife(found) })
@@ -36,7 +37,7 @@ export async function provenKey(rotation: Rotation, found: Inspection): Promise<
       await rotation.step("verifyAtProvider", () => verify(rotation, found, key));
       return key;
     } catch (error) {
-      if (!anotherKeyHelps(error) || ordinal === keysTried) throw error;
+      if (!anotherKeyHelps(error) || tries === keysTried) throw error;
       await management.revokeLeftoverKeys(rotation.of);
     }
   }

@@ -73,6 +73,8 @@ export class Rotation {
   stageStarted = false;
   /** Whether the copy of the old key on `prev` was seen to answer: only then can its death be seen there. */
   prevAnswered = false;
+  /** Counts the keys this rotation made, so that no two bear one name. */
+  keysIssued = 0;
   /** Our own requests with the new key since it was installed. */
   probes = 0;
   /** From when until when requests could fail for want of a key: `cut-first` only. */

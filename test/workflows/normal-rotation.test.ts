@@ -176,6 +176,24 @@ describe("a new key that is not good", () => {
     expect((await rotate(played)).newKey).toEqual({ id: "key_2" });
   });
 
+  for (const step of ["stageAliases", "installKey"] as const) {
+    test(`is replaced when its seal is opened no more at ${step}, each under a number of its own`, async () => {
+      let tries = 0;
+      const right = play(now).activities[step] as (order: never) => Promise<unknown>;
+      const played = play(now, {
+        [step]: async (order: never) => {
+          if (++tries === 1) throw failing("SealUnreadable");
+          return right(order);
+        },
+      });
+      const result = await rotate(played);
+      expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_2" } });
+      expect(played.names()).toContain("revokeLeftoverKeys");
+      const orders = played.calls.filter(({ name }) => name === "issueKey").map(({ order }) => order["ordinal"]);
+      expect(orders).toEqual([1, 2]);
+    });
+  }
+
   test("that fails through the gateway is never installed", async () => {
     const played = play(now, {
       verifyThroughGateway: async () => {
