@@ -7,6 +7,8 @@ if (existsSync(built)) {
   const { main } = await import(built.href);
   await main(process.argv.slice(2));
 } else {
-  process.stderr.write("keyturn: this checkout is not set up yet: run node scripts/setup.mjs, which installs what it needs and builds\n");
+  process.stderr.write(
+    "keyturn: this checkout is not set up yet: run node scripts/setup.mjs, which installs what it needs and builds\n",
+  );
   process.exitCode = 1;
 }
