@@ -49,7 +49,7 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
     answer = await ask();
     if (answer.kind === "idle") break;
     if (approved !== undefined) return `use accepted by ${approved}: ${answer.note}`;
-    if (Date.now() >= ceilingMs) return overCeiling(rotation, found, answer);
+    if (Date.now() >= ceilingMs) return overCeiling(rotation, found, answer, ask);
   }
   if (answer.newKeyRequests <= rotation.probes) rotation.unknown("clients' use of the new key");
   return answer.note;
@@ -83,7 +83,12 @@ function atCeiling({ kind }: IdleAnswer, { policy: { graceCeiling } }: Inspectio
   return decision === "revoke" ? "the old key is revoked" : "a person is asked";
 }
 
-async function overCeiling(rotation: Rotation, found: Inspection, answer: IdleAnswer): Promise<string> {
+async function overCeiling(
+  rotation: Rotation,
+  found: Inspection,
+  answer: IdleAnswer,
+  ask: () => Promise<IdleAnswer>,
+): Promise<string> {
   const { graceCeiling, personDeadline } = found.policy;
   const used = answer.kind === "used";
   if (!used) rotation.unknown("use of the old key");
@@ -95,5 +100,6 @@ async function overCeiling(rotation: Rotation, found: Inspection, answer: IdleAn
     deadline: personDeadline,
     orElse: "nobody accepted the use of the old key in time: both keys stay alive",
   });
-  return `use accepted by ${by}: ${answer.note}`;
+  // Days may have passed: what is accepted is recorded as it is now.
+  return `use accepted by ${by}: ${(await ask()).note}`;
 }

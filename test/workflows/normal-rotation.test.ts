@@ -141,8 +141,11 @@ describe("at the grace ceiling of 24 h", () => {
       const handle = await start();
       await skipping.env.sleep(26 * hour);
       expect((await handle.query<Progress>("progress")).waiting?.action).toContain("keyturn approve");
+      const asked = played.times("checkIdle").length;
       await handle.signal("approveSignal", { by: "ada", why: "a forgotten batch job" });
-      return (await handle.result()) as RotationResult;
+      const ended = (await handle.result()) as RotationResult;
+      expect(played.times("checkIdle")).toHaveLength(asked + 1);
+      return ended;
     });
     expect(result.outcome).toBe("rotated");
     expect(result.steps.find(({ step }) => step === "awaitIdle")?.note).toContain("ada: a forgotten batch job");
