@@ -90,7 +90,7 @@ export interface Http {
 
   /**
    * Makes one request and returns the answer whatever its status, for callers to whom a refusal is the news. Fails
-   * with `Unavailable` when no whole answer came, or a 2xx one that is no JSON.
+   * with `Unavailable` when no whole answer came: also a 2xx one that is no JSON, and a refusal that is half of it.
    */
   exchange(request: Request): Promise<Exchange>;
 }
@@ -138,7 +138,9 @@ export function createHttp({ dispatcher, timeoutMs = 20_000, userAgent, onRespon
       return Array.isArray(value) ? value.join(", ") : value;
     };
     const body = wanted.lines === true ? parsedLines(text) : parsed(text);
-    if (status >= 200 && status < 300 && body === notJson) {
+    const good = status >= 200 && status < 300;
+    // A refusal may be a page of a proxy; one that began as JSON was cut off, and half of it names no reason.
+    if (body === notJson && (good || /^\s*[[{]/.test(text))) {
       throw noAnswer(wanted, url, "an answer that is not json");
     }
     const requestId = requestIdOf(header);

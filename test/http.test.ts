@@ -299,6 +299,11 @@ describe("an exchange", () => {
     expect(await http().exchange(wanted())).toMatchObject({ status: 403, body: undefined });
   });
 
+  test("fails when half a refusal came as if it were whole: its reason is missing", async () => {
+    vendor.replies({ status: 409, body: '{"success":false,"errors":[{"code":' });
+    expect((await failureOf(http().exchange(wanted()))).type).toBe("Unavailable");
+  });
+
   test("still fails when no whole answer came", async () => {
     vendor.replies({ status: 401, fault: "stops half way", body: { error: key } });
     expect((await failureOf(http().exchange(wanted()))).type).toBe("Unavailable");
