@@ -3,6 +3,7 @@ import { ApplicationFailure } from "@temporalio/common";
 import { Runtime } from "@temporalio/worker";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { RotationFailure } from "../../src/domain/failure.ts";
 import { parseMark } from "../../src/domain/mark.ts";
 import { type Progress, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import type { DevServer } from "../../src/temporal/dev-server.ts";
@@ -162,6 +163,28 @@ describe("stopping", () => {
       const { keys } = await world.record();
       const alive = keys.filter(({ state, projectId }) => projectId === "proj_abc" && state === "active");
       expect(alive.map(({ id }) => id)).toEqual([result.oldKey?.id]);
+    } finally {
+      await world.stop();
+    }
+  });
+
+  test("a cancellation during an attempt that then fails by itself completes as aborted, too", async () => {
+    let cancel: (() => Promise<unknown>) | undefined;
+    const world = await startWorld({
+      temporal,
+      ...quick,
+      beforeActivity: async (name) => {
+        if (name !== "stageAliases" || cancel === undefined) return;
+        await cancel();
+        throw new RotationFailure("NotYetPropagated", "the gateway does not see the secret yet");
+      },
+    });
+    try {
+      const handle = await world.start();
+      cancel = () => handle.cancel();
+      expect(await handle.result()).toMatchObject({ outcome: "aborted", reason: "cancelled", newKey: null });
+      const { keys } = await world.record();
+      expect(keys.filter(({ state, projectId }) => projectId === "proj_abc" && state === "active")).toHaveLength(1);
     } finally {
       await world.stop();
     }
