@@ -275,6 +275,15 @@ export class Ground {
     return found;
   }
 
+  /** Edits a secret as somebody does in the dashboard. */
+  async editSecret(id: string, change: { value?: string; comment?: string }): Promise<void> {
+    const { env, seed } = this.sandbox;
+    const address = `${env["CLOUDFLARE_API_BASE_URL"]}/accounts/${env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${seed["storeId"]}/secrets/${id}`;
+    const headers = { authorization: `Bearer ${env["CLOUDFLARE_API_TOKEN"]}`, "content-type": "application/json" };
+    const { ok, status } = await fetch(address, { method: "PATCH", headers, body: JSON.stringify(change) });
+    if (!ok) throw new Error(`the edit of the secret was answered with ${status}`);
+  }
+
   /** The key whose value the slot's secret holds, as the sandbox knows it. */
   async heldKey(): Promise<string> {
     const { slots } = (await this.control("/slots")) as {

@@ -130,10 +130,14 @@ describe.for(Object.values(subjects) as Subject[])("$name", (subject) => {
     };
     await limit(8);
     const handle = await ground.start();
-    await until("calls are blocked", async () => {
-      const { requests } = (await ground.control("/record")) as { requests: { service: string; status: number }[] };
-      return requests.some(({ service, status }) => service === "cloudflare" && status === 429);
-    }).finally(async () => limit(1_200));
+    try {
+      await until("calls are blocked", async () => {
+        const { requests } = (await ground.control("/record")) as { requests: { service: string; status: number }[] };
+        return requests.some(({ service, status }) => service === "cloudflare" && status === 429);
+      });
+    } finally {
+      await limit(1_200);
+    }
     await expectRotated(ground, await ground.endOf(handle), "blocked");
   }, 120_000);
 

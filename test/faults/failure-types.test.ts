@@ -1,0 +1,142 @@
+import { randomUUID } from "node:crypto";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+
+import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
+import { type Ended, Ground, until } from "./ground.ts";
+import { expectNothingHalfDone, expectRotated } from "./right-end.ts";
+import { subjects } from "./subjects.ts";
+
+/** What docs/failures.md says of a type, seen in a whole rotation: waited out, or stopped with nothing half-done. */
+
+const ours = { "user-agent": "^keyturn/" };
+let temporal: DevServer;
+let ground: Ground;
+beforeAll(async () => {
+  temporal = await startDevServer({ headless: true });
+  ground = await Ground.prepare({ temporal, namespace: randomUUID(), subject: subjects.openai });
+});
+afterAll(async () => {
+  await ground.close();
+  await temporal.stop();
+});
+beforeEach(() => ground.clearFaults());
+
+interface Row {
+  at: string;
+  service: string;
+  method: string;
+  path: string;
+  status: number;
+  userAgent: string | null;
+}
+
+async function requests(): Promise<Row[]> {
+  const { requests: rows } = (await ground.control("/record")) as { requests: Row[] };
+  return rows.filter(({ userAgent }) => userAgent?.startsWith("keyturn/"));
+}
+
+async function rotate(): Promise<Ended> {
+  return ground.endOf(await ground.start());
+}
+
+/** The failures of attempts that were repeated: Temporal keeps the last one before each success. */
+function expectRetried({ history }: Ended, type: string): void {
+  expect(history).toContain(`"type":"${type}"`);
+}
+
+async function expectStopped(ended: Ended, type: string): Promise<void> {
+  expect(ended.failure).toMatchObject({ type });
+  expect(ended.result).toMatchObject({ outcome: "aborted" });
+  await expectNothingHalfDone(ground, ended, type);
+  expect(ground.traffic?.failures).toEqual([]);
+  await ground.endOtherKeys();
+}
+
+test("[RateLimited] is waited out as long as the service asks", async () => {
+  const path = "/v1/organization/projects/proj_abc/service_accounts/[^/]+/api_keys$";
+  await ground.faults([
+    { service: "openai", method: "POST", path, when: ours, mode: "status", status: 429, retryAfter: 3, times: 1 },
+  ]);
+  const ended = await rotate();
+  await expectRotated(ground, ended, "RateLimited");
+  expectRetried(ended, "RateLimited");
+  const [limited, again] = (await requests())
+    .filter((row) => row.method === "POST" && new RegExp(path).test(row.path))
+    .map(({ at }) => Date.parse(at));
+  expect((again ?? 0) - (limited ?? 0)).toBeGreaterThanOrEqual(3_000);
+}, 60_000);
+
+test("[Unavailable] is tried again, and the rotation reaches its end", async () => {
+  await ground.faults([{ service: "openai", method: "*", when: ours, mode: "status", status: 503, times: 3 }]);
+  const ended = await rotate();
+  await expectRotated(ground, ended, "Unavailable");
+  expectRetried(ended, "Unavailable");
+}, 60_000);
+
+test("[NotYetPropagated] is waited out inside the budget", async () => {
+  await ground.control("/options", { activationMs: 2_000_000 });
+  const ended = await rotate();
+  await ground.control("/options", { activationMs: 3_000 });
+  await expectRotated(ground, ended, "NotYetPropagated");
+  expectRetried(ended, "NotYetPropagated");
+}, 60_000);
+
+test("[AdminCredentialRejected] stops before anything is changed", async () => {
+  const { writes } = (await ground.control("/record")) as { writes: number };
+  await ground.faults([
+    { service: "openai", method: "*", path: "^/v1/organization/", when: ours, mode: "status", status: 401 },
+  ]);
+  await expectStopped(await rotate(), "AdminCredentialRejected");
+  expect(((await ground.control("/record")) as { writes: number }).writes).toBe(writes);
+}, 60_000);
+
+test("[SlotChanged] keeps what somebody wrote meanwhile", async () => {
+  const secret = await ground.slotSecret();
+  const held = await ground.heldKey();
+  ground.trap = {
+    point: { service: "openai", method: "GET", route: "/v1/models", nth: 1 },
+    phase: "executed",
+    spring: () => ground.editSecret(secret.id, { comment: "mine" }),
+  };
+  const ended = await rotate();
+  ground.trap = undefined;
+  await expectStopped(ended, "SlotChanged");
+  expect(await ground.heldKey()).toBe(held);
+  expect((await ground.slotSecret()).comment).toBe("mine");
+}, 60_000);
+
+/** Each write of the new key's alias fails so, and goes on failing. */
+async function rotateUnder(fault: Record<string, unknown>): Promise<Ended> {
+  await ground.faults([{ service: "cloudflare", method: "POST", path: "/secrets$", when: ours, ...fault }]);
+  return rotate();
+}
+
+test("[RequestInvalid] stops with nothing half-done", async () => {
+  await expectStopped(await rotateUnder({ mode: "status", status: 400 }), "RequestInvalid");
+}, 60_000);
+
+test("[ResponseUnexpected] stops with nothing half-done", async () => {
+  const ended = await rotateUnder({ mode: "status", status: 200, body: { success: true, result: {} } });
+  await expectStopped(ended, "ResponseUnexpected");
+}, 60_000);
+
+test("a permanent refusal of everything leaves both keys alive and named", async () => {
+  ground.trap = {
+    point: { service: "gateway", method: "POST", route: "/v1/*/github-ai-agent-prod/openai/chat/completions", nth: 2 },
+    phase: "answered",
+    spring: () => ground.faults([{ service: "cloudflare", method: "*", when: ours, mode: "status", status: 403 }]),
+  };
+  const ended = await rotate();
+  ground.trap = undefined;
+  await ground.clearFaults();
+  expect(ended.failure).toMatchObject({ type: "AdminCredentialRejected" });
+  const alive = (await ground.keys()).filter(({ state }) => state === "active").map(({ id }) => id);
+  expect(new Set(ended.result?.leftOver.map(({ id }) => id))).toEqual(new Set(alive));
+  expect(alive).toHaveLength(2);
+  expect(ended.result?.warnings.join()).toContain("cleaning up failed");
+  await until("all edges serve a live key", async () => {
+    const served = await ground.served();
+    return served.every((id) => alive.includes(id));
+  });
+  expect(ground.traffic?.failures).toEqual([]);
+}, 90_000);
