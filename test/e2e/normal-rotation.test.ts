@@ -181,7 +181,10 @@ describe("stopping", () => {
     });
     try {
       const handle = await world.start();
-      cancel = () => handle.cancel();
+      cancel = async () => {
+        await handle.cancel();
+        await handle.query("progress"); // the workflow has taken it in
+      };
       expect(await handle.result()).toMatchObject({ outcome: "aborted", reason: "cancelled", newKey: null });
       const { keys } = await world.record();
       expect(keys.filter(({ state, projectId }) => projectId === "proj_abc" && state === "active")).toHaveLength(1);
