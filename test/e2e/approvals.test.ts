@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { WorkflowHandle } from "@temporalio/client";
 import { Runtime } from "@temporalio/worker";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { type Progress, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import type { DevServer } from "../../src/temporal/dev-server.ts";
@@ -16,6 +16,9 @@ import { quick, startTemporal, startWorld, type World } from "../support/world.t
 
 type ApprovalWay = (slot: string) => Promise<void>;
 const points = ["before-install", "before-revoke"] as const;
+
+// They run side by side: on a busy machine each takes its time.
+vi.setConfig({ testTimeout: 120_000 });
 
 let temporal: DevServer;
 let world: World;

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { WorkflowFailedError, type WorkflowHandle, WorkflowUpdateFailedError } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import { Runtime } from "@temporalio/worker";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { type Progress, type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
 import type { DevServer } from "../../src/temporal/dev-server.ts";
@@ -14,6 +14,9 @@ import { quick, startTemporal, startWorld, type World } from "../support/world.t
 /** A start under another id than the slot's own follows the slot's run: what it passes on, and what it leaves alone. */
 
 const plain = ["cancelled", "aborted", "asked", "terminated", "timed", "hasty", "pressed"];
+
+// They run side by side: on a busy machine each takes its time.
+vi.setConfig({ testTimeout: 120_000 });
 
 let temporal: DevServer;
 let world: World;

@@ -1,7 +1,7 @@
 import { WorkflowFailedError } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import { Runtime } from "@temporalio/worker";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import type { DevServer } from "../../src/temporal/dev-server.ts";
@@ -13,6 +13,9 @@ import { quick, startTemporal, startWorld, type World } from "../support/world.t
 
 const aliases = Array.from({ length: 20 }, (_, index) => `h${index + 1}`);
 const gateways = ["gone-before", "gone-while"];
+
+// They run side by side: on a busy machine each takes its time.
+vi.setConfig({ testTimeout: 120_000 });
 
 let temporal: DevServer;
 let world: World;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
 import { ApplicationFailure } from "@temporalio/common";
 import { Runtime } from "@temporalio/worker";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { parseMark } from "../../src/domain/mark.ts";
 import { type Progress, type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
@@ -20,6 +20,9 @@ import { quick, startTemporal, startWorld, type World } from "../support/world.t
 /** Promise 7: one rotation of a slot at a time, however it was started. */
 
 const aliases = ["p1", "p2", "p3", "p4", "p5"];
+
+// They run side by side: on a busy machine each takes its time.
+vi.setConfig({ testTimeout: 120_000 });
 
 let temporal: DevServer;
 let world: World;
