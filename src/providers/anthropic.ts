@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
+import { keyShapes } from "../domain/key-shape.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
 import { answerOf, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import type { Redacted } from "../redacted.ts";
@@ -379,7 +380,7 @@ export function createAnthropic({
 
     /** `sk-ant-api03-` today, not promised; `sk-ant-admin01-` and `sk-ant-api01-` are other credentials. */
     looksLikeKey(value) {
-      return /^sk-ant-api(?!01-)\d\d-[A-Za-z0-9_-]{16,}$/.test(value.reveal());
+      return keyShapes.anthropic.test(value.reveal());
     },
 
     handInInstructions({ name }) {

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
+import { keyShapes } from "../domain/key-shape.ts";
 import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import type { GoogleAuth } from "./google-auth.ts";
@@ -472,7 +473,7 @@ export function createGemini({
 
     /** `AQ.` and about 50 characters, or `AIza` and 35 for the older standard keys; neither is promised. */
     looksLikeKey(value) {
-      return /^(?:AQ\.[\w.-]{20,}|AIza[\w-]{35})$/.test(value.reveal());
+      return keyShapes.gemini.test(value.reveal());
     },
 
     handInInstructions({ name }) {

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
+import { keyShapes } from "../domain/key-shape.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
 import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
@@ -376,7 +377,7 @@ export function createOpenAi({
 
     /** `sk-proj-`, `sk-svcacct-` and older `sk-` keys have been seen; none is promised. `sk-ant-` and `sk-admin-` are others. */
     looksLikeKey(value) {
-      return /^sk-(?!ant-|admin-)[A-Za-z0-9_-]{16,}$/.test(value.reveal());
+      return keyShapes.openai.test(value.reveal());
     },
 
     handInInstructions({ name }) {
