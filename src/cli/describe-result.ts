@@ -1,22 +1,29 @@
-import type { RotationResult } from "../domain/rotation.ts";
+import { readableMs } from "../domain/duration.ts";
+import type { Clocks, Incident, RotationResult } from "../domain/rotation.ts";
 import { table } from "./output.ts";
-import { clock } from "./watch.ts";
+import { clock, describeClocks } from "./watch.ts";
+
+type Row = [string, string | undefined];
 
 /** The result of a rotation for people: keys, times, and whatever is not as it should be. */
 export function describeResult(result: RotationResult): string {
   const { times } = result;
   const time = (at: string | undefined): string | undefined => (at === undefined ? undefined : clock(at));
-  const rows: [string, string | undefined][] = [
-    ["old key", result.oldKey?.id],
+  const rows: Row[] = [
+    [result.kind === "emergency" ? "compromised key" : "old key", result.oldKey?.id],
     ["new key", result.newKey?.id],
     ["started", time(times.started)],
     ["issued", time(times.issued)],
     ["installed", time(times.installed)],
     ["verified", time(times.verified)],
     ["old key last used", time(times.lastUsed)],
+    ["cut", time(times.cut)],
     ["revoked", time(times.revoked)],
     ["confirmed dead", time(times.confirmedDead)],
     ["finished", time(times.finished)],
+    ...(result.clocks === undefined ? [] : clockRows(result.clocks)),
+    ["requests could fail", result.outage === undefined ? undefined : outage(result.outage)],
+    ...(result.incident === undefined ? [] : incidentRows(result.incident)),
     ["next due", result.nextDue?.slice(0, 10)],
     ["unknown", result.unknown.length === 0 ? undefined : result.unknown.join("; ")],
     ...result.leftOver.map(({ id, why }): [string, string] => ["still alive", `${id}: ${why}`]),
@@ -30,7 +37,7 @@ function headline({ outcome, reason }: RotationResult): string {
     case "rotated":
       return `rotated (${reason})`;
     case "cut":
-      return `the old key is cut, and no new one is in (${reason})`;
+      return `the compromised key is cut; the slot got no new key (${reason})`;
     case "kept":
       return `not rotated: ${reason}`;
     case "aborted":
@@ -38,4 +45,39 @@ function headline({ outcome, reason }: RotationResult): string {
     case "joined":
       return `joined the rotation that was running (${reason})`;
   }
+}
+
+function clockRows(clocks: Clocks): Row[] {
+  return [["clocks", describeClocks(clocks).replace(/^clocks: /, "")]];
+}
+
+function outage({ from, until }: NonNullable<RotationResult["outage"]>): string {
+  if (until === undefined) return `since ${clock(from)}, and they still can: no new key is in`;
+  return `from ${clock(from)} until ${clock(until)} (${readableMs(Date.parse(until) - Date.parse(from))})`;
+}
+
+/** The incident report: what the key was used for, as far as provider and gateway tell. */
+function incidentRows({ from, to, providerRequests, providerTokens, gatewayRequests, ...rest }: Incident): Row[] {
+  const { strangers, strangeModels, notes } = rest;
+  const byStrangers = strangers.reduce((sum, { requests }) => sum + requests, 0);
+  const told = gatewayRequests !== undefined;
+  return [
+    ["looked at", `${clock(from)} to ${clock(to)}`],
+    ["provider counts", `${providerRequests} requests with the key, ${providerTokens} tokens`],
+    ["gateway sent", told ? `${gatewayRequests} requests to the provider, with whichever key` : "unknown"],
+    [
+      "use by others",
+      told
+        ? byStrangers === 0
+          ? "none seen"
+          : `${byStrangers} requests that the gateway did not send`
+        : "unknown: see the notes",
+    ],
+    ...strangers.map(({ from: start, to: end, requests, models }): Row => [
+      "  stranger",
+      `${clock(start)} to ${clock(end)}: ${requests} requests${models.length === 0 ? "" : ` (${models.join(", ")})`}`,
+    ]),
+    ["models not ours", strangeModels.length === 0 ? undefined : strangeModels.join(", ")],
+    ...notes.map((note): Row => ["note", note]),
+  ];
 }

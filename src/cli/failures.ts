@@ -1,5 +1,11 @@
-import { isGrpcServiceError, WorkflowFailedError } from "@temporalio/client";
-import { ApplicationFailure, CancelledFailure, TerminatedFailure, TimeoutFailure } from "@temporalio/common";
+import { isGrpcServiceError, WorkflowFailedError, WorkflowUpdateFailedError } from "@temporalio/client";
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancelledFailure,
+  TerminatedFailure,
+  TimeoutFailure,
+} from "@temporalio/common";
 
 import { RotationFailure } from "../domain/failure.ts";
 import type { RotationResult } from "../domain/rotation.ts";
@@ -31,6 +37,9 @@ export function describeFailure(error: unknown): CommandFailure {
 function rawFailure(error: unknown): CommandFailure {
   if (error instanceof RotationFailure) return { type: error.type, message: error.message };
   if (error instanceof WorkflowFailedError) return howItFailed(error);
+  if (error instanceof WorkflowUpdateFailedError || error instanceof ActivityFailure) {
+    return error.cause === undefined ? { type: "Unexpected", message: error.message } : rawFailure(error.cause);
+  }
   if (error instanceof ApplicationFailure) {
     const [result] = error.details ?? [];
     return {

@@ -5,12 +5,14 @@ import { abortCommand } from "./abort.ts";
 import { approveCommand } from "./approve.ts";
 import { devCommand } from "./dev.ts";
 import { doctorCommand } from "./doctor.ts";
+import { emergencyCommand } from "./emergency.ts";
 import { describeFailure, exitCodeOf, exitCodes } from "./failures.ts";
 import { printFailure } from "./output.ts";
 import { rotateCommand } from "./rotate.ts";
 import { sandboxCommand } from "./sandbox.ts";
 import { sealKeyCommand } from "./seal-key.ts";
 import { statusCommand } from "./status.ts";
+import { submitKeyCommand } from "./submit-key.ts";
 import { sweepCommand } from "./sweep.ts";
 import { workerCommand } from "./worker.ts";
 
@@ -26,6 +28,8 @@ export function createProgram(): Command {
     .addHelpText("after", "\nExit codes: 0 done, 1 failed, 2 wrong usage or input, 3 waiting for a person, 4 refused.");
   const commands = [
     rotateCommand(),
+    emergencyCommand(),
+    submitKeyCommand(),
     statusCommand(),
     approveCommand(),
     abortCommand(),

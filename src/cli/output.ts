@@ -48,6 +48,11 @@ export function createOutput({ json = false }: { json?: boolean | undefined } = 
   };
 }
 
+/** A question on standard error, the answer to which is typed on the same line. */
+export function ask(question: string): void {
+  process.stderr.write(question);
+}
+
 /** Colours where the stream is a terminal and nobody asked for none (no-color.org). */
 export function coloursFor(stream: { isTTY?: boolean }): Colours {
   const { NO_COLOR = "", FORCE_COLOR = "", TERM = "" } = process.env;

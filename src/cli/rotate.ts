@@ -4,9 +4,9 @@ import { Command } from "commander";
 
 import { type InventorySlot, loadInventory, readCredentials, readEnvironment } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { slotWorkflowId, taskQueue } from "../domain/rotation.ts";
+import { type RotationKind, slotWorkflowId, taskQueue } from "../domain/rotation.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
-import { type NormalRotationStart, progressQuery } from "../workflows/messages.ts";
+import { type EmergencyRotationStart, type NormalRotationStart, progressQuery } from "../workflows/messages.ts";
 import { searchAttributes } from "../workflows/search-attributes.ts";
 import { describeResult } from "./describe-result.ts";
 import { exitCodeOf, exitCodes } from "./failures.ts";
@@ -62,7 +62,7 @@ async function rotate(text: string, flags: Flags): Promise<void> {
     return;
   }
   process.exitCode = await withTemporal(env, async (temporal) => {
-    const handle = await startRotation(temporal, slot, start);
+    const handle = await startRotation(temporal, slot, "normal", start);
     const run = { workflowId: handle.workflowId, runId: handle.firstExecutionRunId };
     output.say(`${slot.name}: rotation started (workflow ${run.workflowId}, run ${run.runId})`);
     const idle = await nobodyWorks(temporal);
@@ -98,39 +98,55 @@ export async function follow(
 
 /** What the workflow would refuse, refused before Temporal is asked. */
 function refuseOddInput({ reason = "", heldKeyId }: NormalRotationStart): void {
-  if (reason.length > 500)
-    throw new RotationFailure("InvalidInput", "--reason is longer than 500 characters: shorten it");
-  if (heldKeyId !== undefined && !/^[\w.:/-]{1,200}$/.test(heldKeyId)) {
+  refuseLongWords("--reason", reason);
+  if (heldKeyId !== undefined) refuseOddKeyId("--held-key", heldKeyId);
+}
+
+/** Fails with `InvalidInput` where the words are more than a workflow takes. */
+export function refuseLongWords(option: string, words: string): void {
+  if (words.length > 500)
+    throw new RotationFailure("InvalidInput", `${option} is longer than 500 characters: shorten it`);
+}
+
+/** Fails with `InvalidInput` where what should be the id of a key cannot be one, or looks like its value. */
+export function refuseOddKeyId(option: string, keyId: string): void {
+  if (/^(?:sk-|AIza|AQ\.)/.test(keyId)) {
     throw new RotationFailure(
       "InvalidInput",
-      "--held-key is not the id of a key: give the id the provider lists it under, never its value",
+      `${option} looks like a key's value: give its id, and rotate that key, since it now stands in your shell's history`,
     );
   }
-  if (heldKeyId !== undefined && /^(?:sk-|AIza)/.test(heldKeyId)) {
+  if (!/^[\w.:/-]{1,200}$/.test(keyId)) {
     throw new RotationFailure(
       "InvalidInput",
-      "--held-key looks like a key's value: give its id, and rotate that key, since it now stands in your shell's history",
+      `${option} is not the id of a key: give the id the provider lists it under, never its value`,
     );
   }
 }
 
-async function startRotation(temporal: Temporal, { name, slot }: InventorySlot, start: NormalRotationStart) {
+/** Starts a rotation under the slot's own workflow id. Fails with `SlotBusy` where one is running. */
+export async function startRotation(
+  temporal: Temporal,
+  { name, slot }: InventorySlot,
+  kind: RotationKind,
+  start: NormalRotationStart | EmergencyRotationStart,
+) {
   const workflowId = slotWorkflowId(name);
   const launch = async (withAttributes: boolean) =>
-    temporal.client.workflow.start("normalRotation", {
+    temporal.client.workflow.start(`${kind}Rotation`, {
       taskQueue,
       workflowId,
       args: [start],
       workflowIdConflictPolicy: "FAIL",
       workflowIdReusePolicy: "ALLOW_DUPLICATE",
-      staticSummary: `rotation of ${name}`,
-      staticDetails: start.reason ?? "started by keyturn rotate",
+      staticSummary: `${kind === "emergency" ? "emergency " : ""}rotation of ${name}`,
+      staticDetails: start.reason ?? `started by keyturn ${kind === "emergency" ? "emergency" : "rotate"}`,
       ...(withAttributes
         ? {
             typedSearchAttributes: [
               { key: searchAttributes.slot, value: name },
               { key: searchAttributes.provider, value: slot.provider },
-              { key: searchAttributes.kind, value: "normal" },
+              { key: searchAttributes.kind, value: kind },
             ],
           }
         : {}),
@@ -166,7 +182,7 @@ function isUnknownAttribute(error: unknown): boolean {
 }
 
 /** `--detach`: returns at once; exit code 3 where it already waits for a person. */
-async function leaveItRunning(
+export async function leaveItRunning(
   { client }: Temporal,
   handle: WorkflowHandle,
   run: { slot: string; workflowId: string; runId: string },

@@ -12,7 +12,7 @@ import { type CommandFailure, describeFailure, exitCodes } from "./failures.ts";
 import { needsPerson } from "./needs-person.ts";
 import { createOutput, table } from "./output.ts";
 import { readSlot } from "./slot-argument.ts";
-import { clock, describeWait, nobodyWorks } from "./watch.ts";
+import { clock, describeClocks, describeWait, nobodyWorks } from "./watch.ts";
 
 interface Flags {
   env?: string;
@@ -121,6 +121,10 @@ function describeState(state: SlotState): string {
         ],
         ["waits since", waiting === null ? undefined : clock(waiting.since)],
         ["to do", action],
+        [
+          "clocks",
+          progress?.clocks === undefined ? undefined : describeClocks(progress.clocks).replace(/^clocks: /, ""),
+        ],
         ["old key", progress?.oldKey?.id],
         ["new key", progress?.newKey?.id],
         ["workflow", `${workflowId}, run ${runId}`],

@@ -4,7 +4,14 @@ import { setTimeout as delay } from "node:timers/promises";
 
 import { readableMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { type Progress, type RotationResult, type StepRecord, taskQueue, type Wait } from "../domain/rotation.ts";
+import {
+  type Clocks,
+  type Progress,
+  type RotationResult,
+  type StepRecord,
+  taskQueue,
+  type Wait,
+} from "../domain/rotation.ts";
 import type { Temporal } from "../temporal/client.ts";
 import { progressQuery } from "../workflows/messages.ts";
 import { type CommandFailure, describeFailure } from "./failures.ts";
@@ -52,7 +59,7 @@ export async function watchRotation(
           const end = await Promise.race([howItEnded(temporal, handle), gone]);
           if (end === undefined) break;
           if (end !== "silent") {
-            picture.steps(stepsOf(end));
+            picture.end(end);
             return end;
           }
         } else picture.progress(seen.progress);
@@ -103,11 +110,6 @@ async function howItEnded({ client }: Temporal, handle: WorkflowHandle): Promise
   }
 }
 
-function stepsOf(end: Watched): StepRecord[] {
-  if (end.kind === "ended") return end.result.steps;
-  return end.kind === "failed" ? (end.failure.result?.steps ?? []) : [];
-}
-
 /** Tells once that somebody does not answer, and once that they do again. */
 function createSilence(temporal: Temporal, output: Output) {
   let misses = 0;
@@ -155,6 +157,24 @@ function createPicture(output: Output, sinceMs: number) {
   const begun = new Set<number>();
   const ended = new Set<number>();
   let lastWait = "";
+  let lastClocks = "";
+  let shown: string | undefined;
+
+  /** A rotation that is followed by an emergency goes on under the same workflow id, with a record of its own. */
+  const of = (rotationId: string): void => {
+    if (shown !== undefined && shown !== rotationId) {
+      begun.clear();
+      ended.clear();
+      lastWait = lastClocks = "";
+      output.say("goes on as the emergency that follows");
+    }
+    shown = rotationId;
+  };
+  const clocks = (running: Clocks | undefined): void => {
+    if (running === undefined || JSON.stringify(running) === lastClocks) return;
+    lastClocks = JSON.stringify(running);
+    output.say(`    ${output.paint.yellow(describeClocks(running))}`);
+  };
 
   const steps = (records: StepRecord[]): void => {
     for (const [index, record] of records.entries()) {
@@ -170,16 +190,24 @@ function createPicture(output: Output, sinceMs: number) {
     }
   };
   return {
-    steps,
+    end(end: Watched) {
+      const result = end.kind === "ended" ? end.result : end.kind === "failed" ? end.failure.result : undefined;
+      if (result === undefined) return;
+      of(result.rotationId);
+      steps(result.steps);
+      clocks(result.clocks);
+    },
     progress(progress: Progress) {
+      of(progress.rotationId);
       steps(progress.steps);
+      clocks(progress.clocks);
       const { waiting } = progress;
       if (waiting !== null && `${waiting.for} ${waiting.until}` !== lastWait) {
         lastWait = `${waiting.for} ${waiting.until}`;
         output.say(`    ${describeWait(waiting)}`);
       }
       const running = progress.steps.findLast(({ outcome }) => outcome === "running");
-      output.live(running === undefined ? undefined : liveLine(running, waiting));
+      output.live(running === undefined ? undefined : liveLine(running, progress));
     },
   };
 }
@@ -199,10 +227,23 @@ export function describeWait({ for: what, until, then, action }: Wait): string {
   return `waits for ${what}, ${when}; then ${then}${action === undefined ? "" : `; to do: ${action}`}`;
 }
 
-function liveLine({ step, started }: StepRecord, waiting: Wait | null): string {
+/** The clocks of an emergency: what is due by when, and what was kept. */
+export function describeClocks({ installBy, installed, revokeBy, revoked }: Clocks): string {
+  return `clocks: new key in ${dueOrDone(installBy, installed)}; compromised key cut ${dueOrDone(revokeBy, revoked)}`;
+}
+
+function dueOrDone(by: string, at: string | undefined): string {
+  const overMs = (at === undefined ? Date.now() : Date.parse(at)) - Date.parse(by);
+  const late = `${readableMs(Math.abs(overMs))} ${overMs > 0 ? "late" : "left"}`;
+  return at === undefined ? `by ${clock(by)} (${late})` : `at ${clock(at)} (${overMs > 0 ? late : "in time"})`;
+}
+
+function liveLine({ step, started }: StepRecord, { waiting, clocks }: Progress): string {
   const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(started)) / 1_000));
   const since = seconds === 0 ? "" : ` ${readableMs(seconds * 1_000)}`;
-  return `… ${step}${since}${waiting === null ? "" : `, waits for ${waiting.for}`}`;
+  const cut =
+    clocks === undefined || clocks.revoked !== undefined ? "" : ` [cut ${dueOrDone(clocks.revokeBy, undefined)}]`;
+  return `… ${step}${since}${cut}${waiting === null ? "" : `, waits for ${waiting.for}`}`;
 }
 
 /** Time of day here, with the date where that is not today. */
