@@ -2,6 +2,18 @@ import { type Duration, inMs } from "../domain/duration.ts";
 import { policyDefaults } from "../domain/policy.ts";
 import type { SealingPublicKey } from "../config.ts";
 
+/** The slots that the sandbox serves at its start: all three providers in both environments. */
+export const sandboxSlots: Record<string, Record<string, unknown>> = {
+  "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
+  "production/gemini": { google: { project: "my-project", serviceAccount: "gw@my-project.iam.gserviceaccount.com" } },
+  "production/anthropic": { anthropic: { workspace: "wrkspc_1" } },
+  "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
+  "staging/gemini": {
+    google: { project: "my-project-staging", serviceAccount: "gw@my-project-staging.iam.gserviceaccount.com" },
+  },
+  "staging/anthropic": { anthropic: { workspace: "wrkspc_2" } },
+};
+
 /** The inventory `keyturn dev` writes for what its sandbox holds at the start. */
 export function devInventory(sealing: SealingPublicKey[], timeScale: number): Record<string, unknown> {
   return {
@@ -12,10 +24,7 @@ export function devInventory(sealing: SealingPublicKey[], timeScale: number): Re
       production: { gateway: "github-ai-agent-prod" },
       staging: { gateway: "github-ai-agent-staging" },
     },
-    slots: {
-      "production/openai": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
-      "staging/openai": { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
-    },
+    slots: sandboxSlots,
     sealing,
     policy: scaledPolicy(timeScale),
   };
