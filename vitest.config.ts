@@ -8,7 +8,7 @@ export default defineConfig({
     maxWorkers: 2,
     // A first run fetches Temporal's binaries, and the first worker of a file bundles the workflows.
     hookTimeout: 120_000,
-    testTimeout: 30_000,
+    testTimeout: 90_000,
     reporters: ["default", "./test/support/closing-line.ts"],
   },
 });
