@@ -14,7 +14,7 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
   const asked =
     handIn === undefined
       ? "make a key"
-      : `make a ${handIn.keyType} named ${handIn.keyName} for ${handIn.belongsTo} at ${handIn.where}`;
+      : `make ${handIn.keyType}, named ${handIn.keyName}, for ${handIn.belongsTo} at ${handIn.where}`;
   return rotation.handedIn({
     for: "a key that a person makes and hands in",
     action: `${asked}, then keyturn submit-key ${rotation.of.slot}`,

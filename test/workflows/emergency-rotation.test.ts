@@ -306,7 +306,7 @@ describe("a key that only a person can make", () => {
       handIn: {
         where: "https://console",
         keyName: "kt.acme",
-        keyType: "service account key",
+        keyType: "a service account key",
         belongsTo: "workspace w",
       },
     },
