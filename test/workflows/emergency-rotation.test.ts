@@ -320,7 +320,7 @@ describe("a key that only a person can make", () => {
       const { waiting }: Progress = await handle.query("progress");
       expect(waiting).toMatchObject({ takes: "key", person: true });
       expect(waiting?.action).toBe(
-        "make a service account key named kt.acme for workspace w at https://console, then keyturn submit-key production/openai",
+        "make a service account key, named kt.acme, for workspace w at https://console, then keyturn submit-key production/openai",
       );
       await handle.signal("submitKeySignal", { sealed: "sealed" });
       expect(await handle.result()).toMatchObject({ outcome: "rotated", newKey: { id: "key_by_hand" } });
