@@ -1,6 +1,6 @@
 import { defineConfig } from "vitest/config";
 
-/** The fault suites in full: every point, every fault. `npm test` has some of them. */
+/** The fault suites in full: every point, every fault. `npm test` has some of them. See test/faults/lanes.ts. */
 export default defineConfig({
   test: {
     include: ["test/faults/**/*.test.ts"],

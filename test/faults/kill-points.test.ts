@@ -7,8 +7,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { Ground } from "./ground.ts";
-import { everything, overLanes, seed, tell } from "./lanes.ts";
-import { describePoint, inBoth, type Phase, phases, type Point, someOf } from "./points.ts";
+import { chosen, everything, overLanes, seed, tell } from "./lanes.ts";
+import { describePoint, inBoth, type Phase, phases, type Point } from "./points.ts";
 import { expectRotated } from "./right-end.ts";
 import { type Subject, subjects } from "./subjects.ts";
 
@@ -58,7 +58,7 @@ async function rotateThrough(lane: Ground, kill: Kill, strike: (kill: Kill) => P
 
 function killsOf(points: Point[], count: number): Kill[] {
   const all = points.flatMap((point) => phases.map((phase) => ({ point, phase })));
-  return everything ? all : someOf(all, count, seed);
+  return chosen(all, describeKill, count);
 }
 
 describe.for(Object.values(subjects) as Subject[])("$name", (subject) => {

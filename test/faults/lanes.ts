@@ -1,3 +1,5 @@
+import { someOf } from "./points.ts";
+
 /** Does the work for each item, in so many lanes at a time as there are; returns what went wrong, in words. */
 export async function overLanes<Lane, Item>(
   lanes: Lane[],
@@ -25,6 +27,17 @@ export const everything = process.env["KEYTURN_FAULTS"] === "all";
 
 /** Another part of the whole each day; set KEYTURN_FAULTS_SEED to have one again. */
 export const seed = Number(process.env["KEYTURN_FAULTS_SEED"] ?? Math.floor(Date.now() / 86_400_000));
+
+const only = process.env["KEYTURN_FAULTS_ONLY"];
+
+/**
+ * The moments to try: all, some by the seed, or those whose description fits KEYTURN_FAULTS_ONLY, a regular expression:
+ * how a failed one is tried again alone.
+ */
+export function chosen<Moment>(all: Moment[], describe: (moment: Moment) => string, count: number): Moment[] {
+  if (only !== undefined) return all.filter((moment) => new RegExp(only).test(describe(moment)));
+  return everything ? all : someOf(all, count, seed);
+}
 
 export function tell(line: string): void {
   process.stderr.write(`${line}\n`);

@@ -4,8 +4,8 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { failureTypes } from "../../src/domain/failure.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { Ground, until } from "./ground.ts";
-import { everything, overLanes, seed, tell } from "./lanes.ts";
-import { describePoint, inBoth, type Point, someOf } from "./points.ts";
+import { chosen, everything, overLanes, seed, tell } from "./lanes.ts";
+import { describePoint, inBoth, type Point } from "./points.ts";
 import { expectNothingHalfDone, expectRotated } from "./right-end.ts";
 import { type Subject, subjects } from "./subjects.ts";
 
@@ -54,7 +54,7 @@ function casesOf(points: Point[], count: number): Case[] {
       .filter(({ writesOnly }) => writesOnly !== true || (point.method !== "GET" && point.service !== "gateway"))
       .map((fault) => ({ ...fault, point })),
   );
-  return everything ? all : someOf(all, count, seed);
+  return chosen(all, describeCase, count);
 }
 
 /** Switches the fault on for the n-th of keyturn's requests that fit the point, once. */
@@ -74,8 +74,13 @@ function faultAt({ service, method, route, nth }: Point, fault: Record<string, u
   };
 }
 
-async function rotateUnder(ground: Ground, { point, fault, name, refusal }: Case): Promise<void> {
-  const what = `${describePoint(point)}: ${name}`;
+function describeCase({ point, name }: Case): string {
+  return `${describePoint(point)}: ${name}`;
+}
+
+async function rotateUnder(ground: Ground, tried: Case): Promise<void> {
+  const { point, fault, refusal } = tried;
+  const what = describeCase(tried);
   await ground.faults([faultAt(point, fault)]);
   const ended = await ground.endOf(await ground.start());
   await ground.clearFaults();
