@@ -23,6 +23,7 @@ import { whoTypes } from "./who.ts";
 interface Flags {
   strategy?: "swap-first" | "cut-first";
   key?: string;
+  heldKey?: string;
   leakedKeyFile?: string;
   since?: string;
   why?: string;
@@ -45,6 +46,7 @@ export function emergencyCommand(): Command {
       ]),
     )
     .option("--key <id>", "the id of the compromised key (default: the one the slot holds)")
+    .option("--held-key <id>", "the id of the key the slot holds now, where keyturn cannot tell")
     .option("--leaked-key-file <file>", "find the key by its leaked value, in this file (- is standard input)")
     .option("--since <when>", "since when it may be known to others: RFC 3339, or a length of time such as 48h")
     .option("--why <words>", "what happened, for the record")
@@ -90,9 +92,10 @@ async function emergency(text: string, flags: Flags): Promise<void> {
 }
 
 /** What was typed, as the workflow takes it. Fails with `InvalidInput`. */
-function readStart(slot: InventorySlot, { strategy, key, since, why = "", yes, leakedKeyFile }: Flags) {
+function readStart(slot: InventorySlot, { strategy, key, heldKey, since, why = "", yes, leakedKeyFile }: Flags) {
   refuseLongWords("--why", why);
   if (key !== undefined) refuseOddKeyId("--key", key);
+  if (heldKey !== undefined) refuseOddKeyId("--held-key", heldKey);
   if (leakedKeyFile === "-" && yes !== true) {
     throw new RotationFailure(
       "InvalidInput",
@@ -103,6 +106,7 @@ function readStart(slot: InventorySlot, { strategy, key, since, why = "", yes, l
     slot: slot.name,
     strategy: strategy ?? slot.policy.emergency.strategy,
     ...(key === undefined ? {} : { compromisedKeyId: key }),
+    ...(heldKey === undefined ? {} : { heldKeyId: heldKey }),
     ...(since === undefined ? {} : { since: readSince(since) }),
     ...(why === "" ? {} : { reason: why }),
   };
@@ -137,7 +141,7 @@ const providerWords: Record<ProviderName, { cut: string; made: string }> = {
 
 /** What is cut when, whether requests may fail, and the clocks, before anything is done. */
 export function whatWillHappen(
-  { name, slot, policy: { emergency: policy } }: InventorySlot,
+  { name, slot, policy: { emergency: policy, cacheInvalidationWait } }: InventorySlot,
   { strategy, compromisedKeyId, leaked, since }: EmergencyRotationStart,
 ): string[] {
   const key =
@@ -154,11 +158,12 @@ export function whatWillHappen(
     ];
   }
   return [
-    `${name}: SWAP FIRST. ${made} and put in, within ${policy.installWithin}; no request fails.`,
+    `${name}: SWAP FIRST. ${made} and put in, within ${policy.installWithin}.`,
     `Then ${key} is ${cut}: as soon as the caches have dropped it, within ${policy.revokeWithin} from now. Until then whoever has it can use it.`,
     policy.atDeadline === "revoke"
       ? `At ${policy.revokeWithin} it is cut whatever the state of the new key; without a new one, requests fail from then on.`
       : `Without a new key it is not cut, even past ${policy.revokeWithin} (policy: atDeadline hold).`,
+    `No request fails, unless something goes on using the old key for longer than the cache wait of ${cacheInvalidationWait}.`,
     "No wait for the old key to be idle, no soak, no approval.",
     others,
     evidence,
