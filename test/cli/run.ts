@@ -15,16 +15,22 @@ export interface Ran {
   stderr: string;
 }
 
-/** Types `keyturn …` in an environment that holds nothing but PATH and what is given. */
-export async function keyturn(args: string[], env: Record<string, string> = {}, cwd = tmpdir()): Promise<Ran> {
+/** Types `keyturn …` in an environment that holds nothing but PATH and what is given, `input` on standard input. */
+export async function keyturn(
+  args: string[],
+  env: Record<string, string> = {},
+  cwd = tmpdir(),
+  input?: string,
+): Promise<Ran> {
   const child = spawn(process.execPath, [keyturnScript, ...args], {
     cwd,
     env: { PATH: process.env["PATH"] ?? "", TEMPORAL_CONFIG_FILE: join(tmpdir(), "no-such.toml"), ...env },
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: [input === undefined ? "ignore" : "pipe", "pipe", "pipe"],
   });
+  child.stdin?.end(input);
   const ran = { stdout: "", stderr: "" };
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (ran.stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (ran.stderr += text));
+  child.stdout?.setEncoding("utf8").on("data", (text: string) => (ran.stdout += text));
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => (ran.stderr += text));
   const [code] = (await once(child, "close")) as [number | null];
   return { code, ...ran };
 }

@@ -8,6 +8,7 @@ import { createActivities, type RotationActivities } from "../../src/activities/
 import { parseInventory, readCredentials, type SealingPublicKey } from "../../src/config.ts";
 import { taskQueue, type RotationResult, slotWorkflowId } from "../../src/domain/rotation.ts";
 import { type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
+import { gatewaySlugs, type ProviderName } from "../../src/domain/slot.ts";
 import { createSealing, generateSealingKey, type SealingPrivateKey } from "../../src/sealing.ts";
 import { workflowBundle } from "./workflow-bundle.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
@@ -21,6 +22,8 @@ export interface SandboxRecord {
     name: string;
     provider: string;
     projectId: string;
+    /** Anthropic's, in place of a project. */
+    workspaceId?: string;
     createdAt: string;
     state: string;
     lastUsedAt: string | null;
@@ -41,10 +44,15 @@ export function scaledPolicy(scale: number, changes: Record<string, unknown> = {
     settleBudget: "20s",
     cacheInvalidationWait: ms(10),
     quietPeriod: ms(15),
-    usageLag: ms(15),
+    usageLag: { openai: ms(15), anthropic: ms(10), google: ms(35) },
     graceCeiling: { after: ms(24 * 60) },
     soak: ms(15),
-    dead: `5 over ${ms(0.5)}`,
+    dead: {
+      openai: `5 over ${ms(0.5)}`,
+      anthropic: `5 over ${ms(0.5)}`,
+      google: `10 over ${ms(2)}`,
+      "google-standard": `10 over ${ms(30)}`,
+    },
     ...changes,
   };
 }
@@ -106,22 +114,25 @@ export interface World {
   /** A call of Cloudflare's API in the sandbox's account, or of OpenAI's, as somebody's hands and scripts make it. */
   cloudflare(method: string, path: string, body?: unknown): Promise<unknown>;
   openai(method: string, path: string, body?: unknown): Promise<unknown>;
+  /** A call on the sandbox's control address; without a body it is a GET. */
+  ask(path: string, body?: unknown): Promise<unknown>;
   options(options: Record<string, unknown>): Promise<void>;
   record(): Promise<SandboxRecord>;
   /** Every key value the sandbox ever issued. */
   values(): Promise<string[]>;
   faults(fault: Record<string, unknown>): Promise<void>;
-  /** The ids of the keys that any isolate of any edge sends now for `production/openai`. */
-  servedKeys(): Promise<string[]>;
+  /** The ids of the keys that any isolate of any edge sends now for production's slot of the provider (default: openai). */
+  servedKeys(provider?: ProviderName): Promise<string[]>;
   /** The secrets in the store, as Cloudflare lists them. */
   secrets(): Promise<{ id: string; name: string; comment: string | null }[]>;
   /** Waits so many milliseconds of the sandbox's time. */
   later(ms: number): Promise<void>;
   /** Waits until it is so, 20 s at most. */
   until(condition: () => Promise<boolean>): Promise<void>;
-  start(input?: Record<string, unknown>, workflowId?: string): Promise<WorkflowHandle>;
+  start(input?: Record<string, unknown>, workflowId?: string, workflowType?: string): Promise<WorkflowHandle>;
   rotate(input?: Record<string, unknown>): Promise<RotationResult>;
-  traffic(perSecond: number): Traffic;
+  /** Steady requests of clients through production's gateway to the provider (default: openai). */
+  traffic(perSecond: number, provider?: ProviderName): Traffic;
   stop(): Promise<void>;
 }
 
@@ -204,9 +215,13 @@ export async function startWorld({
     if (!response.ok) throw new Error(`the sandbox answered ${response.status} to ${path}: ${await response.text()}`);
     return response.json();
   };
-  const start = async (input: Record<string, unknown> = {}, workflowId?: string): Promise<WorkflowHandle> => {
+  const start = async (
+    input: Record<string, unknown> = {},
+    workflowId?: string,
+    workflowType = "normalRotation",
+  ): Promise<WorkflowHandle> => {
     const full = { slot: "production/openai", ...input };
-    return client.workflow.start("normalRotation", {
+    return client.workflow.start(workflowType, {
       taskQueue,
       workflowId: workflowId ?? slotWorkflowId(full.slot),
       args: [full],
@@ -225,14 +240,16 @@ export async function startWorld({
     cloudflare: (method, path, body) => call(method, `${account}${path}`, played.env["CLOUDFLARE_API_TOKEN"], body),
     openai: (method, path, body) =>
       call(method, `${played.env["OPENAI_BASE_URL"]}${path}`, played.env["OPENAI_ADMIN_KEY"], body),
+    ask: control,
     options: async (options) => void (await control("/options", options)),
     record: async () => (await control("/record")) as SandboxRecord,
     values: async () =>
       ((await control("/values")) as { values: { value: string }[] }).values.map(({ value }) => value),
-    servedKeys: async () => {
+    servedKeys: async (provider = "openai") => {
+      const slug = gatewaySlugs[provider];
       const { slots } = (await control("/slots")) as { slots: PlayedSlot[] };
       const ours = slots.filter(
-        ({ gateway, provider, alias }) => gateway === productionGateway && provider === "openai" && alias === "default",
+        (slot) => slot.gateway === productionGateway && slot.provider === slug && slot.alias === "default",
       );
       return [...new Set(ours.flatMap((slot) => slot.edges.flatMap(({ isolates }) => Object.keys(isolates))))];
     },
@@ -252,8 +269,8 @@ export async function startWorld({
     faults: async (fault) => void (await control("/faults", fault)),
     start,
     rotate: async (input) => (await (await start(input)).result()) as RotationResult,
-    traffic: (perSecond) => {
-      const flow = startTraffic(played.env, perSecond);
+    traffic: (perSecond, provider = "openai") => {
+      const flow = startTraffic(played.env, perSecond, clientRequests[provider]);
       flows.push(flow);
       return flow;
     },
@@ -301,10 +318,31 @@ const connections = 16;
 /** The sandbox's own; a client of a real gateway reaches the one that is near. */
 const edges = ["lhr", "iad", "sin", "gru"];
 
-function startTraffic(env: Record<string, string>, perSecond: number): Traffic {
+/** What a client sends through the gateway, by provider: the path behind the gateway's name, and the body. */
+const clientRequests: Record<ProviderName, { path: string; body: Record<string, unknown> }> = {
+  openai: {
+    path: "openai/chat/completions",
+    body: { model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] },
+  },
+  anthropic: {
+    path: "anthropic/v1/messages",
+    body: { model: "claude-haiku-4-5", max_tokens: 16, messages: [{ role: "user", content: "hello" }] },
+  },
+  gemini: {
+    path: "google-ai-studio/v1beta/models/gemini-2.5-flash:generateContent",
+    body: { contents: [{ role: "user", parts: [{ text: "hello" }] }] },
+  },
+};
+
+function startTraffic(
+  env: Record<string, string>,
+  perSecond: number,
+  request: { path: string; body: Record<string, unknown> },
+): Traffic {
   const base = new URL(env["CLOUDFLARE_GATEWAY_BASE_URL"] ?? "");
   const pool = new Pool(base.origin, { connections, pipelining: 1 });
-  const path = `${base.pathname}/${env["CLOUDFLARE_ACCOUNT_ID"]}/github-ai-agent-prod/openai/chat/completions`;
+  const path = `${base.pathname}/${env["CLOUDFLARE_ACCOUNT_ID"]}/${productionGateway}/${request.path}`;
+  const body = JSON.stringify(request.body);
   const open = new Set<Promise<void>>();
   let turn = 0;
   let stopped: Promise<void> | undefined;
@@ -319,17 +357,19 @@ function startTraffic(env: Record<string, string>, perSecond: number): Traffic {
   };
   const send = async (): Promise<void> => {
     try {
-      const { statusCode, body } = await pool.request({
+      const { statusCode, body: answer } = await pool.request({
         path,
         method: "POST",
         headers: {
           "content-type": "application/json",
+          // Anthropic wants it from each client; the others don't mind.
+          "anthropic-version": "2023-06-01",
           "x-sandbox-edge": edges[turn++ % edges.length],
           "cf-aig-authorization": `Bearer ${env["CLOUDFLARE_GATEWAY_TOKEN"]}`,
         },
-        body: JSON.stringify({ model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] }),
+        body,
       });
-      const text = await body.text();
+      const text = await answer.text();
       if (statusCode === 200) traffic.served++;
       else {
         traffic.failed++;
