@@ -157,6 +157,17 @@ export interface SoakLook {
   note: string;
 }
 
+export interface RefusalOrder extends OfRotation {
+  from: string;
+}
+
+export interface LastRefusal {
+  /** When the provider last refused a client's key; nothing where it never did. */
+  lastRefused?: string;
+  /** Set where the logs cannot tell. */
+  note?: string;
+}
+
 export interface CompromisedOrder extends OfRotation {
   compromisedKeyId?: string;
   /** The leaked value, sealed for this slot. */

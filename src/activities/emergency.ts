@@ -3,7 +3,16 @@ import { maskTells, masksAgree, parseMark } from "../domain/mark.ts";
 import { gatewaySlugs } from "../domain/slot.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
-import type { Compromised, CompromisedOrder, Evidence, EvidenceOrder, SoakLook, SoakOrder } from "./contract.ts";
+import type {
+  Compromised,
+  CompromisedOrder,
+  Evidence,
+  EvidenceOrder,
+  LastRefusal,
+  RefusalOrder,
+  SoakLook,
+  SoakOrder,
+} from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { findHolders, readIfThere } from "./held-key.ts";
 
@@ -43,18 +52,26 @@ export const emergencyActivities = (deps: Dependencies) => ({
     const now = Date.now();
     try {
       const rows = await access.readLogs({ from: new Date(off - (now - off)), to: new Date(now) });
-      const { provider } = access.place;
-      const ours = new Set([gatewaySlugs[provider], provider === "gemini" ? "google" : provider]);
-      const refused = rows.filter(
-        ({ provider: name, status, metadata }) =>
-          ours.has(name) && refusals[provider].includes(status ?? 0) && metadata?.includes("keyturn") !== true,
-      );
+      const refused = refusedOf(access, rows);
       const after = refused.filter(({ at }) => at.getTime() >= off).length;
       const before = refused.length - after;
       return { newErrors: Math.max(0, after - before), note: `${after} refused requests since, ${before} before` };
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.retried) throw error;
       return { note: `the gateway's logs cannot be read: ${error.message}` };
+    }
+  },
+
+  /** When the gateway's logs last show a client's key refused. Only reads; where the logs cannot be read it says so. */
+  async findLastRefusal({ slot, from }: RefusalOrder): Promise<LastRefusal> {
+    const access = deps.slotAccess(slot);
+    try {
+      const refused = refusedOf(access, await access.readLogs({ from: new Date(from), to: new Date() }));
+      const last = refused.reduce((latest, { at }) => Math.max(latest, at.getTime()), 0);
+      return last === 0 ? {} : { lastRefused: iso(last) };
+    } catch (error) {
+      if (!(error instanceof RotationFailure) || error.retried) throw error;
+      return { note: `the gateway's logs cannot be read, so how long requests failed is not known: ${error.message}` };
     }
   },
 
@@ -129,6 +146,17 @@ async function heldByMark(deps: Dependencies, access: SlotAccess, value: Redacte
 
 function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {
   return maskedValue !== undefined && maskTells(maskedValue) && masksAgree(maskedValue, value.reveal());
+}
+
+type LogRow = Awaited<ReturnType<SlotAccess["readLogs"]>>[number];
+
+/** Requests of clients, the key of which the slot's provider refused. */
+function refusedOf({ place: { provider } }: SlotAccess, rows: LogRow[]): LogRow[] {
+  const ours = new Set([gatewaySlugs[provider], provider === "gemini" ? "google" : provider]);
+  return rows.filter(
+    ({ provider: name, status, metadata }) =>
+      ours.has(name) && refusals[provider].includes(status ?? 0) && metadata?.includes("keyturn") !== true,
+  );
 }
 
 async function gatewayRows(access: SlotAccess, span: { from: Date; to: Date }, notes: string[]) {

@@ -22,7 +22,7 @@ export type RotationStep = (typeof rotationSteps)[number];
 export type Remedy = "storeAgain" | "restoreOldValue";
 
 /** What an emergency does beside the steps of a rotation. */
-export type EmergencyStep = "findCompromised" | "cutKey" | "gatherEvidence";
+export type EmergencyStep = "findCompromised" | "cutKey" | "measureOutage" | "gatherEvidence";
 
 export type RotationKind = "normal" | "emergency";
 

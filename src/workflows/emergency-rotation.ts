@@ -22,6 +22,8 @@ import { confirmRevoked, heldKey } from "./steps.ts";
 
 /** How far back a compromised key's use is looked at, where nobody says since when it may have leaked. */
 const lookBackMs = 24 * 3_600_000;
+/** How long `cut-first` waits at most for a look at the slot, before it cuts. */
+const lookFirstMs = 3_000;
 /** How often evidence is gathered at most, a usage lag apart, until it no longer changes. */
 const evidenceRounds = 4;
 
@@ -47,11 +49,14 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     const reason = start.reason ?? `the key is compromised (${strategy})`;
     const cutFirst = strategy === "cut-first" && start.cutBy === undefined;
 
-    // What can be cut without looking is cut before anything else can fail.
-    if (cutFirst && start.compromisedKeyId !== undefined) await cut(rotation, start.compromisedKeyId);
-
     const inspection = { ...rotation.of, ...(start.heldKeyId === undefined ? {} : { heldKeyId: start.heldKeyId }) };
-    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspection), { told: heldKey });
+    const looking = rotation.step("inspectSlot", () => management.inspectSlot(inspection), { told: heldKey });
+    if (cutFirst && start.compromisedKeyId !== undefined) {
+      // A key that is gone can no longer be matched with the slot. Whatever comes of the look, the cut waits no longer.
+      await Promise.race([looking.catch(() => undefined), sleep(lookFirstMs, { summary: "a look at the slot" })]);
+      await cut(rotation, start.compromisedKeyId);
+    }
+    const found = await looking;
     rotation.plan(found);
     const compromised = await find(rotation, start, found);
     rotation.compromised(compromised.id);
@@ -134,6 +139,28 @@ async function cut(rotation: Rotation, keyId: string): Promise<void> {
     rotation.outage = { from: at };
     return `${keyId} ${how}`;
   });
+}
+
+/**
+ * Says how long requests could fail: past the proof of the new key, isolates go on sending the cut one while it is in
+ * their caches. The last refusal in the gateway's logs tells; without logs the end is named unknown.
+ */
+async function measureOutage(rotation: Rotation): Promise<string> {
+  const { outage } = rotation;
+  if (outage === undefined) return "none";
+  const proven = outage.until ?? outage.from;
+  try {
+    const { lastRefused, note } = await management.findLastRefusal({ ...rotation.of, from: outage.from });
+    if (note === undefined) {
+      if (lastRefused !== undefined && lastRefused > proven) outage.until = lastRefused;
+      return lastRefused === undefined ? "no client was refused" : `a client was last refused at ${lastRefused}`;
+    }
+    rotation.warn([note]);
+  } catch (error) {
+    rotation.warn([`how long requests failed could not be read: ${failureMessage(error)}`]);
+  }
+  rotation.unknown("end of the outage");
+  return `requests failed at least until ${proven}`;
 }
 
 /** The key is in no slot of ours, or in another: it is ended, and this slot's key stays. */
@@ -252,6 +279,9 @@ async function conclude(
   rotation: Rotation,
   { start, policy, compromised, outcome, reason }: Ending & { outcome: "rotated" | "cut" },
 ): Promise<RotationResult> {
+  if (rotation.outage !== undefined && outcome === "rotated") {
+    await CancellationScope.nonCancellable(() => rotation.step("measureOutage", () => measureOutage(rotation)));
+  }
   await CancellationScope.nonCancellable(() =>
     rotation.step("gatherEvidence", () => gatherEvidence(rotation, { start, policy, compromised })),
   );

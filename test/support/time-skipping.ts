@@ -124,6 +124,7 @@ export function play(
     cutKey: async () => ({ at: await iso(), how: "revoked" }),
     endCompromisedKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
     lookForErrors: async () => ({ newErrors: 0, note: "0 refused requests since, 0 before" }),
+    findLastRefusal: async () => ({}),
     findCompromised: async ({ compromisedKeyId = "key_old" }) => ({
       id: compromisedKeyId,
       how: "id",

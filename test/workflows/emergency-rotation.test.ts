@@ -169,12 +169,36 @@ describe("swap-first, with the documented clocks", () => {
 });
 
 describe("cut-first", () => {
-  test("cuts before it looks at anything else, then replaces, and says how long requests could fail", async () => {
+  test("looks at the slot, cuts before it does anything else, then replaces, and says how long requests could fail", async () => {
     const played = play(now);
     const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
-    expect(played.names().slice(0, 3)).toEqual(["readPolicy", "cutKey", "inspectSlot"]);
+    // A key that is gone from the provider's list could no longer be matched with the slot.
+    expect(played.names().slice(0, 3)).toEqual(["readPolicy", "inspectSlot", "cutKey"]);
     expect(result.outcome).toBe("rotated");
     expect(result.outage).toEqual({ from: result.times.cut, until: result.times.verified });
+  });
+
+  test("cuts although the slot cannot be looked at", async () => {
+    const played = play(now, { inspectSlot: async () => Promise.reject(failing("Unavailable", { retried: true })) });
+    const failed = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" }).catch(
+      () => undefined,
+    );
+    expect(failed).toBeUndefined();
+    const [asked = 0] = played.times("readPolicy");
+    expect((played.times("cutKey")[0] ?? Infinity) - asked).toBeLessThan(10_000);
+  });
+
+  test("says that requests failed for as long as caches held the cut key, where the gateway's logs show it", async () => {
+    const lastRefused = "2099-01-01T00:00:00.000Z";
+    const played = play(now, { findLastRefusal: async () => ({ lastRefused }) });
+    const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(result.outage).toEqual({ from: result.times.cut, until: lastRefused });
+  });
+
+  test("names the end of the outage as unknown where the logs cannot be read", async () => {
+    const played = play(now, { findLastRefusal: async () => ({ note: "the logs cannot be read" }) });
+    const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(result).toMatchObject({ unknown: ["end of the outage"], warnings: ["the logs cannot be read"] });
   });
 
   test("cuts although nothing can be made", async () => {
