@@ -11,10 +11,13 @@ export async function overLanes<Lane, Item>(
   await Promise.all(
     lanes.map(async (lane) => {
       for (let item = queue.shift(); item !== undefined; item = queue.shift()) {
+        if (everything && queue.length % 25 === 0) tell(`${new Date().toISOString()} ${queue.length} to begin`);
         try {
           await work(lane, item);
         } catch (error) {
-          failures.push(error instanceof Error ? error.message : String(error));
+          const message = error instanceof Error ? error.message : String(error);
+          tell(`failed: ${message}`);
+          failures.push(message);
         }
       }
     }),
