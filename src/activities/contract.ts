@@ -172,12 +172,16 @@ export interface CompromisedOrder extends OfRotation {
   compromisedKeyId?: string;
   /** The leaked value, sealed for this slot. */
   leaked?: string;
+  /** Set once the key is cut: then its provider may know it no more. */
+  cut?: boolean;
 }
 
 export interface Compromised {
   id: string;
   how: "id" | "fingerprint" | "masked value";
   alive: boolean;
+  /** Nothing where the provider knows it no more. */
+  createdAt?: string;
   /** The slots that hold it. */
   heldBy: string[];
 }

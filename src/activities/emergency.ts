@@ -28,17 +28,20 @@ export const emergencyActivities = (deps: Dependencies) => ({
    * Finds the compromised key: by its id, else by its leaked value (fingerprint in a mark, masked value at the
    * provider). Only reads. Fails with `InvalidInput` when it is not found, or more than one fits.
    */
-  async findCompromised({ slot, compromisedKeyId, leaked }: CompromisedOrder): Promise<Compromised> {
+  async findCompromised({ slot, compromisedKeyId, leaked, cut }: CompromisedOrder): Promise<Compromised> {
     const access = deps.slotAccess(slot);
     const found = await identify(deps, access, { compromisedKeyId, leaked });
     const record = await access.provider.findKey(found.id);
-    if (record === undefined && found.how === "id") {
+    const heldBy = await findHolders(deps, access, found.id);
+    // A key that is dead already, by our cut or by its provider's, may be listed no more.
+    if (record === undefined && found.how === "id" && heldBy.length === 0 && cut !== true) {
       throw new RotationFailure("InvalidInput", `${access.provider.name} knows no key ${found.id}: check the id`);
     }
     return {
       ...found,
       alive: record?.state === "active" || record?.state === "disabled",
-      heldBy: await findHolders(deps, access, found.id),
+      heldBy,
+      ...(record === undefined ? {} : { createdAt: record.createdAt.toISOString() }),
     };
   },
 

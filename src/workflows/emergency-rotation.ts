@@ -126,6 +126,7 @@ async function find(rotation: Rotation, start: EmergencyRotationStart, found: In
       ...rotation.of,
       ...(named === undefined ? {} : { compromisedKeyId: named }),
       ...(leaked === undefined ? {} : { leaked }),
+      ...(rotation.times.cut === undefined ? {} : { cut: true }),
     }),
   );
 }
@@ -292,7 +293,9 @@ async function gatherEvidence(
   rotation: Rotation,
   { start, policy, compromised }: Omit<Ending, "reason">,
 ): Promise<string> {
-  const from = start.since ?? new Date(Date.parse(rotation.times.started) - lookBackMs).toISOString();
+  const asked = start.since ?? new Date(Date.parse(rotation.times.started) - lookBackMs).toISOString();
+  const { createdAt = asked } = compromised;
+  const from = Date.parse(createdAt) > Date.parse(asked) ? createdAt : asked; // nobody used it before it was made
   let seen = -1;
   for (let round = 1; ; round++) {
     const to = new Date().toISOString();
