@@ -22,6 +22,8 @@ export interface Subject {
   told: { heldKeyId?: string };
   /** Whether a key of the record is of production's project or workspace. */
   owns(key: { projectId: string; workspaceId?: string }): boolean;
+  /** Whether the provider's usage data tells models. */
+  tellsModels: boolean;
   /** A request straight to the provider. */
   direct(env: Record<string, string>, value: string): { url: string; headers: Record<string, string>; body: unknown };
 }
@@ -30,7 +32,7 @@ export interface Subject {
 export const thiefModels: Record<ProviderName, string> = {
   openai: "gpt-5",
   gemini: "gemini-2.5-pro",
-  anthropic: "claude-opus-4-5",
+  anthropic: "claude-opus-4-6",
 };
 
 const hello = [{ role: "user", content: "mine now" }];
@@ -41,6 +43,7 @@ export const subjects: Subject[] = [
     slot: "production/openai",
     heldKey: "key_prod_1",
     told: {},
+    tellsModels: true,
     owns: ({ projectId }) => projectId === "proj_abc",
     direct: (env, value) => ({
       url: `${env["OPENAI_BASE_URL"]}/chat/completions`,
@@ -53,6 +56,7 @@ export const subjects: Subject[] = [
     slot: "production/gemini",
     heldKey: "gemini-prod-1",
     told: { heldKeyId: "gemini-prod-1" },
+    tellsModels: false,
     owns: ({ projectId }) => projectId === "my-project",
     direct: (env, value) => ({
       url: `${env["GEMINI_BASE_URL"]}/v1beta/models/${thiefModels.gemini}:generateContent`,
@@ -65,6 +69,7 @@ export const subjects: Subject[] = [
     slot: "production/anthropic",
     heldKey: "apikey_prod_1",
     told: {},
+    tellsModels: true,
     owns: ({ workspaceId }) => workspaceId === "wrkspc_1",
     direct: (env, value) => ({
       url: `${env["ANTHROPIC_BASE_URL"]}/v1/messages`,
