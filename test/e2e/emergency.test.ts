@@ -71,10 +71,18 @@ async function playAll(
       await world.later(60_000);
       const stolen = await steal(world, subject, await valueOf(world, heldKey), 150);
       const held = subject.told.heldKeyId === undefined ? [] : ["--held-key", subject.told.heldKeyId];
-      const typed = type([
-        ...["emergency", slot, "--yes", "--json", "--strategy", strategy, "--key", heldKey, "--since", since],
-        ...["--why", "seen in a public gist", ...held],
-      ]);
+      const said = [
+        "--strategy",
+        strategy,
+        "--key",
+        heldKey,
+        "--since",
+        since,
+        "--why",
+        "seen in a public gist",
+        ...held,
+      ];
+      const typed = type(["emergency", slot, "--yes", "--json", ...said]);
       await handInWhereWanted(world, subject, type);
       const { code, stdout, stderr } = await typed;
       await world.later(60_000);
