@@ -1,0 +1,28 @@
+/**
+ * `npm run histories [name …]`: takes every path anew, or those that are named, and writes its history into
+ * test/histories. On purpose only: a history that no longer replays says that runs which are open now would break; a
+ * change to a workflow's steps comes with `patched`, and a new history beside the old one. See CONTRIBUTING.md.
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import { historiesDirectory, writeHistory } from "../test/support/histories.ts";
+import { paths, takePath } from "../test/support/paths.ts";
+import { startSkipping } from "../test/support/time-skipping.ts";
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter((name) => !paths.some((path) => path.name === name));
+if (unknown.length > 0) throw new Error(`no path ${unknown.join(", ")}: see test/support/paths.ts`);
+
+mkdirSync(historiesDirectory, { recursive: true });
+const skipping = await startSkipping();
+try {
+  for (const path of paths.filter(({ name }) => wanted.length === 0 || wanted.includes(name))) {
+    const { workflowId, runId } = await takePath(skipping, path);
+    const history = await skipping.client.workflow.getHandle(workflowId, runId).fetchHistory();
+    writeFileSync(join(historiesDirectory, `${path.name}.json`), writeHistory(workflowId, history));
+    console.error(`${path.name}: ${history.events?.length ?? 0} events`);
+  }
+} finally {
+  await skipping.stop();
+}
