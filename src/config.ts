@@ -6,7 +6,7 @@ import { z } from "zod";
 
 import { type Duration, inMs, isDuration } from "./domain/duration.ts";
 import { RotationFailure } from "./domain/failure.ts";
-import { type Policy, inventoryNames, parseDeadRule, policyDefaults } from "./domain/policy.ts";
+import { type Policy, inventoryNames, parseRowRule, policyDefaults, type RowRule } from "./domain/policy.ts";
 import { type ProviderName, type Slot, parseSlot, secretName, slotName } from "./domain/slot.ts";
 import { maskSecrets, Redacted } from "./redacted.ts";
 
@@ -20,8 +20,8 @@ const duration = z
   .string(lengthOfTime)
   .refine(isDuration, lengthOfTime)
   .transform((text) => text as Duration);
-const refusalsOverTime = 'refusals and the time they span, such as "5 over 30s"';
-const deadRule = z.string(refusalsOverTime).refine((text) => parseDeadRule(text) !== undefined, refusalsOverTime);
+const answersOverTime = 'answers in a row and the time they span, such as "5 over 30s"';
+const rowRule = z.string(answersOverTime).refine((text) => parseRowRule(text) !== undefined, answersOverTime);
 const byProvider = <Value extends z.ZodType>(value: Value) =>
   z.strictObject({ openai: value.optional(), anthropic: value.optional(), google: value.optional() });
 const oneOrByProvider = <Value extends z.ZodType>(value: Value) => z.union([value, byProvider(value)]);
@@ -31,6 +31,7 @@ const policySchema = z.strictObject({
   every: duration.optional(),
   keyLife: duration.optional(),
   settleBudget: oneOrByProvider(duration).optional(),
+  alive: oneOrByProvider(rowRule).optional(),
   propagationWait: duration.optional(),
   propagationBudget: duration.optional(),
   goodAnswers: z.int().min(1).max(100).optional(),
@@ -46,12 +47,12 @@ const policySchema = z.strictObject({
   revokeAlertAfter: duration.optional(),
   dead: z
     .union([
-      deadRule,
+      rowRule,
       z.strictObject({
-        openai: deadRule.optional(),
-        anthropic: deadRule.optional(),
-        google: deadRule.optional(),
-        "google-standard": deadRule.optional(),
+        openai: rowRule.optional(),
+        anthropic: rowRule.optional(),
+        google: rowRule.optional(),
+        "google-standard": rowRule.optional(),
       }),
     ])
     .optional(),
@@ -289,16 +290,29 @@ function readSettings(provider: ProviderName, entry: z.output<typeof slotSchema>
 /** The defaults, with the inventory's policy over them, with the slot's over that. */
 function resolvePolicy(provider: ProviderName, ...layers: PolicyInput[]): Policy {
   const settled = [policyDefaults, ...layers].map((layer) => settleFor(inventoryNames[provider], layer));
-  const merged = mergeLayers(...settled) as Omit<Policy, "dead"> & { dead: string };
-  const dead = parseDeadRule(merged.dead);
-  if (dead === undefined) throw new TypeError(`the default rule of death for ${provider} is unreadable`);
-  return { ...merged, dead };
+  const { alive, dead, deadStandard, ...merged } = mergeLayers(...settled) as Omit<Policy, RowRules> &
+    Record<RowRules, string>;
+  return {
+    ...merged,
+    alive: readRow(alive),
+    dead: readRow(dead),
+    ...(provider === "gemini" ? { deadStandard: readRow(deadStandard) } : {}),
+  };
+}
+
+type RowRules = "alive" | "dead" | "deadStandard";
+
+function readRow(text: string): RowRule {
+  const rule = parseRowRule(text);
+  if (rule === undefined) throw new TypeError(`the default rule ${text} is unreadable`);
+  return rule;
 }
 
 /** One layer with the values that are given by provider reduced to this provider's, or left out where it has none. */
 function settleFor(word: string, layer: Record<string, unknown>): Record<string, unknown> {
-  const settled = { ...layer };
-  for (const field of ["settleBudget", "usageLag", "dead"] as const) {
+  const { dead } = layer;
+  const settled: Record<string, unknown> = { ...layer, deadStandard: isPlain(dead) ? dead["google-standard"] : dead };
+  for (const field of ["settleBudget", "alive", "usageLag", "dead", "deadStandard"]) {
     const value = settled[field];
     if (isPlain(value)) settled[field] = value[word];
     if (settled[field] === undefined) delete settled[field];

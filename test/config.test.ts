@@ -45,6 +45,7 @@ policy:                      # every value here is the default; a slot may overr
   soak: 15m
   personDeadline: 7d
   revokeAlertAfter: 1h
+  alive: { openai: 5 over 10s, anthropic: 5 over 10s, google: 10 over 2m }
   dead: { openai: 5 over 30s, anthropic: 5 over 30s, google: 10 over 2m, google-standard: 10 over 30m }
   aliases: auto              # auto | always | never
   approval: never            # never | before-revoke | before-install
@@ -93,6 +94,14 @@ describe("the inventory", () => {
 
   test("has the documented values as its defaults, for each provider", () => {
     expect(parse(head)).toEqual(parse(head + policyText));
+  });
+
+  test("keeps a rule of death of their own for Google's standard keys", () => {
+    const { slots } = parse(head + policyText);
+    const standard = Object.values(slots).map(({ policy: { deadStandard } }) => deadStandard?.span);
+    expect(standard).toEqual([undefined, "30m", undefined]);
+    const all = parse(`${head}policy: { dead: 7 over 1s }\n`).slots;
+    expect(Object.values(all).map(({ policy: { deadStandard } }) => deadStandard?.span)).toContain("1s");
   });
 
   test("settles values by provider for each slot", () => {
@@ -201,7 +210,7 @@ describe("what is refused at once, with what to do (promise 11)", () => {
     ["without a unit", { every: 90 }, "policy.every: a length of time with its unit"],
     ["with an unknown unit", { every: "2w" }, "policy.every: a length of time with its unit"],
     ["by provider, without a unit", { usageLag: 15 }, "policy.usageLag: a length of time with its unit"],
-    ["in a rule of death", { dead: "5 times" }, "policy.dead: refusals and the time they span"],
+    ["in a rule of death", { dead: "5 times" }, "policy.dead: answers in a row and the time they span"],
     ["of nothing", { soak: null }, "policy.soak: a length of time with its unit"],
     [
       "in words that are not allowed",

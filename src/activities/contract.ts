@@ -1,5 +1,5 @@
 import type { Duration } from "../domain/duration.ts";
-import type { Policy } from "../domain/policy.ts";
+import type { Policy, RowRule } from "../domain/policy.ts";
 import type { Incident, Progress } from "../domain/rotation.ts";
 
 /** What goes into and comes out of activities. All of it stands readable in the history: ids and times, no key values. */
@@ -23,6 +23,7 @@ export interface InspectOrder extends OfRotation {
 }
 
 export interface Inspection {
+  /** The slot's, with the rule of death of the kind of key it holds. */
   policy: Policy;
   due: { due: boolean; reason: string };
   /** The key the slot holds, and how that is known. */
@@ -62,6 +63,8 @@ export interface VerifyAtProviderOrder extends OfRotation {
   key: NewKey;
   /** Until when a refusal may be the provider still settling. */
   settleUntil: string;
+  /** The good answers in a row that are wanted. */
+  rule: RowRule;
 }
 
 export interface StageOrder extends OfRotation {
@@ -182,6 +185,8 @@ export interface Compromised {
   alive: boolean;
   /** Nothing where the provider knows it no more. */
   createdAt?: string;
+  /** The refusals in a row that show it dead, where its kind has a rule of its own. */
+  dead?: RowRule;
   /** The slots that hold it. */
   heldBy: string[];
 }
@@ -211,6 +216,8 @@ export interface ConfirmOrder extends OfRotation {
   /** The key's value, sealed for this slot, where it leaked: then its death is seen at the provider itself. */
   leaked?: string;
   until: string;
+  /** The refusals in a row that are wanted. */
+  rule: RowRule;
 }
 
 export interface Confirmation {

@@ -15,6 +15,7 @@ import type {
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { findHolders, readIfThere } from "./held-key.ts";
+import { deadRuleOf } from "./slots.ts";
 
 /** Statuses with which the three providers refuse a key: the tables of docs/providers.md. */
 const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
@@ -41,6 +42,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
       ...found,
       alive: record?.state === "active" || record?.state === "disabled",
       heldBy,
+      ...(record?.standard === true ? { dead: deadRuleOf(access.policy, record) } : {}),
       ...(record === undefined ? {} : { createdAt: record.createdAt.toISOString() }),
     };
   },

@@ -5,7 +5,7 @@ import { type Answer, classifyAnswer, type Verdict } from "../domain/answer.ts";
 import { durationOf, inMs } from "../domain/duration.ts";
 import { type FailureType, RotationFailure } from "../domain/failure.ts";
 import { formatMark, parseMark } from "../domain/mark.ts";
-import { keyLives, leastLifeMs } from "../domain/policy.ts";
+import { isRow, keyLives, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
 import { rotationAliases } from "../domain/slot.ts";
 import { canIssue, KeyLifeTooLong } from "../providers/provider.ts";
 import type {
@@ -150,9 +150,6 @@ export const gatewayActivities = (deps: Dependencies) => ({
    */
   async confirmRevoked(order: ConfirmOrder): Promise<Confirmation> {
     const access = deps.slotAccess(order.slot);
-    const { answers, span } = access.policy.dead;
-    const spanMs = inMs(span);
-    const pauseMs = Math.max(20, Math.min(spanMs / Math.max(1, answers - 1), 15_000));
     const context = Context.current();
     const leaked =
       order.leaked === undefined ? undefined : await deps.open(order.leaked, { slot: order.slot, purpose: "leaked" });
@@ -176,10 +173,13 @@ export const gatewayActivities = (deps: Dependencies) => ({
         row = verdict === "key refused" ? [...row, Date.now()] : [];
       }
       const [first] = row;
-      if (first !== undefined && row.length >= answers && Date.now() - first >= spanMs) {
-        return { deadAt: new Date(first).toISOString(), note: `${row.length} refusals in a row over ${span}` };
+      if (first !== undefined && isRow(row, order.rule, Date.now())) {
+        return {
+          deadAt: new Date(first).toISOString(),
+          note: `${row.length} refusals in a row over ${order.rule.span}`,
+        };
       }
-      await context.sleep(pauseMs);
+      await context.sleep(pauseInRowMs(order.rule));
     }
     return { note: `not seen dead until the deadline; ${seen}` };
   },

@@ -1,9 +1,10 @@
 import { Context } from "@temporalio/activity";
 
-import { classifyAnswer, provesKey } from "../domain/answer.ts";
+import { type Answer, classifyAnswer, provesKey, type Verdict } from "../domain/answer.ts";
 import { inMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { keyName, rotationPrefix } from "../domain/key-name.ts";
+import { isRow, pauseInRowMs } from "../domain/policy.ts";
 import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
 import type {
   AcceptOrder,
@@ -74,33 +75,24 @@ export const keyActivities = (deps: Dependencies) => ({
   },
 
   /**
-   * Calls the provider with the new key, at no cost. Only reads, so repeating is safe. A refusal is tried again until
-   * `settleUntil`, since a provider may not know its own new key at once; then it fails with `KeyRejected` for good.
+   * Calls the provider with the new key, at no cost, as often and as long as the rule wants: a provider that is still
+   * settling takes its new key now and then. Only reads; a repetition begins a new row. A refusal is tried again until
+   * `settleUntil`; then it fails with `KeyRejected` for good.
    */
-  async verifyAtProvider({ slot, rotationId, key, settleUntil }: VerifyAtProviderOrder): Promise<Verified> {
+  async verifyAtProvider({ slot, rotationId, key, settleUntil, rule }: VerifyAtProviderOrder): Promise<Verified> {
     const { provider } = deps.slotAccess(slot);
     const value = await deps.open(key.sealed, { slot, rotationId });
-    const warnings = provider.looksLikeKey(value) ? [] : [`key ${key.id} has a shape not seen before`];
-    const answer = await provider.tryKey(value);
-    const verdict = classifyAnswer(provider.name, answer);
-    if (provesKey(verdict)) {
-      if (verdict !== "works") warnings.push(`${provider.name} accepts ${key.id}, but: ${verdict}`);
-      return { probes: 0, warnings };
+    const warnings = new Set(provider.looksLikeKey(value) ? [] : [`key ${key.id} has a shape not seen before`]);
+    const row: number[] = [];
+    for (;;) {
+      const answer = await provider.tryKey(value);
+      const verdict = classifyAnswer(provider.name, answer);
+      if (!provesKey(verdict)) throw refused(provider.name, key.id, { answer, verdict, settleUntil });
+      if (verdict !== "works") warnings.add(`${provider.name} accepts ${key.id}, but: ${verdict}`);
+      row.push(Date.now());
+      if (isRow(row, rule, Date.now())) return { probes: 0, warnings: [...warnings] };
+      await Context.current().sleep(pauseInRowMs(rule));
     }
-    if (verdict === "rate limited" || verdict === "unavailable") {
-      const wait = answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
-      const type = verdict === "rate limited" ? "RateLimited" : "Unavailable";
-      throw new RotationFailure(
-        type,
-        `${provider.name} could not try ${key.id}: ${verdict} (status ${answer.status})`,
-        wait,
-      );
-    }
-    throw new RotationFailure(
-      "KeyRejected",
-      `${provider.name} refuses its new key ${key.id} (status ${answer.status}, ${verdict}): check project and permissions`,
-      { retried: Date.now() < Date.parse(settleUntil) },
-    );
   },
 
   /** Revokes every key of this rotation that no slot holds. Repeating is safe: it looks first, and gone is success. */
@@ -155,6 +147,24 @@ export const keyActivities = (deps: Dependencies) => ({
     return { at: new Date().toISOString(), note: `${keyId} revoked` };
   },
 });
+
+/** What an answer that does not prove a new key means; a refusal is tried again while the provider may be settling. */
+function refused(
+  provider: string,
+  keyId: string,
+  { answer, verdict, settleUntil }: { answer: Answer; verdict: Verdict; settleUntil: string },
+): RotationFailure {
+  if (verdict === "rate limited" || verdict === "unavailable") {
+    const wait = answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
+    const type = verdict === "rate limited" ? "RateLimited" : "Unavailable";
+    return new RotationFailure(type, `${provider} could not try ${keyId}: ${verdict} (status ${answer.status})`, wait);
+  }
+  return new RotationFailure(
+    "KeyRejected",
+    `${provider} refuses its new key ${keyId} (status ${answer.status}, ${verdict}): check project and permissions`,
+    { retried: Date.now() < Date.parse(settleUntil) },
+  );
+}
 
 /** Fails with `SlotChanged` unless the slot holds the new key, none holds the old, and the new one lives. */
 async function requireReplaced(

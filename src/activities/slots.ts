@@ -1,7 +1,7 @@
 import { RotationFailure } from "../domain/failure.ts";
 import { keyName } from "../domain/key-name.ts";
-import { decideDue, type Policy } from "../domain/policy.ts";
-import { canDisable, canHandIn, canIssue } from "../providers/provider.ts";
+import { decideDue, type Policy, type RowRule } from "../domain/policy.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
 import { canPurge } from "../cloudflare/slot-secrets.ts";
 import type { InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
@@ -49,7 +49,7 @@ export const slotActivities = (deps: Dependencies) => ({
     }
 
     return {
-      policy,
+      policy: { ...policy, dead: deadRuleOf(policy, record) },
       due: decideDue({
         onlyIfDue,
         now: Date.now(),
@@ -73,6 +73,11 @@ export const slotActivities = (deps: Dependencies) => ({
     };
   },
 });
+
+/** The rule by which a key of this kind counts as dead; `google-standard` for those that belong to no service account. */
+export function deadRuleOf(policy: Policy, key: KeyRecord | undefined): RowRule {
+  return key?.standard === true ? (policy.deadStandard ?? policy.dead) : policy.dead;
+}
 
 function decideStaging({ name, policy }: SlotAccess, secretsLeft: number): boolean {
   if (policy.aliases === "never") return false;

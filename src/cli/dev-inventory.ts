@@ -39,9 +39,17 @@ export function scaledPolicy(timeScale: number): Record<string, unknown> {
     durationText(Math.max(atLeastMs, Math.round(inMs(text as Duration) / timeScale)));
   const each = (values: Record<string, string>, atLeastMs = 1): Record<string, string> =>
     Object.fromEntries(Object.entries(values).map(([provider, text]) => [provider, scaled(text, atLeastMs)]));
-  const { settleBudget, usageLag, dead, graceCeiling, emergency } = policyDefaults;
+  const rows = (rules: Record<string, string>): Record<string, string> =>
+    Object.fromEntries(
+      Object.entries(rules).map(([kind, rule]) => {
+        const [answers = "", span = ""] = rule.split(" over ");
+        return [kind, `${answers} over ${scaled(span)}`];
+      }),
+    );
+  const { settleBudget, alive, usageLag, dead, graceCeiling, emergency } = policyDefaults;
   return {
     settleBudget: each(settleBudget, 15_000),
+    alive: rows(alive),
     propagationWait: scaled(policyDefaults.propagationWait),
     propagationBudget: scaled(policyDefaults.propagationBudget, 15_000),
     cacheInvalidationWait: scaled(policyDefaults.cacheInvalidationWait),
@@ -51,12 +59,7 @@ export function scaledPolicy(timeScale: number): Record<string, unknown> {
     soak: scaled(policyDefaults.soak),
     personDeadline: scaled(policyDefaults.personDeadline, 600_000),
     revokeAlertAfter: scaled(policyDefaults.revokeAlertAfter, 15_000),
-    dead: Object.fromEntries(
-      Object.entries(dead).map(([kind, rule]) => {
-        const [answers = "", span = ""] = rule.split(" over ");
-        return [kind, `${answers} over ${scaled(span)}`];
-      }),
-    ),
+    dead: rows(dead),
     emergency: {
       installWithin: scaled(emergency.installWithin, 30_000),
       revokeWithin: scaled(emergency.revokeWithin, 60_000),

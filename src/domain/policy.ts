@@ -8,6 +8,7 @@ export interface Policy {
   every: Duration;
   keyLife: Duration;
   settleBudget: Duration;
+  alive: RowRule;
   propagationWait: Duration;
   propagationBudget: Duration;
   goodAnswers: number;
@@ -19,7 +20,9 @@ export interface Policy {
   soak: Duration;
   personDeadline: Duration;
   revokeAlertAfter: Duration;
-  dead: DeadRule;
+  dead: RowRule;
+  /** For Google's standard keys, which die slowly; elsewhere there are none. */
+  deadStandard?: RowRule;
   aliases: "auto" | "always" | "never";
   approval: "never" | "before-revoke" | "before-install";
   emergency: {
@@ -30,19 +33,30 @@ export interface Policy {
   };
 }
 
-/** A key counts as dead after this many refusals in a row that span at least this long. */
-export interface DeadRule {
+/** So many like answers in a row that span at least this long: a key counts as alive after good ones, as dead after refusals. */
+export interface RowRule {
   answers: number;
   span: Duration;
 }
 
-const deadPattern = /^(?<answers>[1-9]\d?) over (?<span>\d+(?:\.\d+)?(?:ms|s|m|h))$/;
+const rowPattern = /^(?<answers>[1-9]\d?) over (?<span>\d+(?:\.\d+)?(?:ms|s|m|h))$/;
 
 /** Reads `"5 over 30s"`; nothing when the text is not such a rule. */
-export function parseDeadRule(text: string): DeadRule | undefined {
-  const groups = deadPattern.exec(text)?.groups;
+export function parseRowRule(text: string): RowRule | undefined {
+  const groups = rowPattern.exec(text)?.groups;
   if (groups === undefined) return undefined;
   return { answers: Number(groups["answers"]), span: groups["span"] as Duration };
+}
+
+/** How long to pause between two answers of a row, so that they are spread over its span. */
+export function pauseInRowMs({ answers, span }: RowRule): number {
+  return Math.max(20, Math.min(inMs(span) / Math.max(1, answers - 1), 15_000));
+}
+
+/** Whether the answers that came so far, at these times, are row enough by now. */
+export function isRow(at: number[], { answers, span }: RowRule, now: number): boolean {
+  const [first = now] = at;
+  return at.length >= answers && now - first >= inMs(span);
 }
 
 /** How long a key must at least still live when it is installed: one period and a day, so that the next rotation finds it alive. */
@@ -67,6 +81,7 @@ export function longestRotationMs(policy: Policy, { byPerson }: { byPerson: bool
   const asks = policy.graceCeiling.ifUnknown === "ask" || policy.graceCeiling.ifUsed === "ask";
   return (
     (byPerson ? personMs : inMs(policy.settleBudget)) +
+    inMs(policy.alive.span) +
     inMs(policy.propagationWait) +
     inMs(policy.propagationBudget) * 3 +
     inMs(policy.cacheInvalidationWait) +
@@ -134,6 +149,7 @@ export const policyDefaults = {
   every: "90d",
   keyLife: "365d",
   settleBudget: { openai: "15m", anthropic: "15m", google: "10m" },
+  alive: { openai: "5 over 10s", anthropic: "5 over 10s", google: "10 over 2m" },
   propagationWait: "30s",
   propagationBudget: "2m",
   goodAnswers: 5,

@@ -100,7 +100,9 @@ const keyRow = z
         name: named ?? row.displayName ?? "",
         state: row.deleteTime ? "revoked" : "active",
         createdAt: row.createTime,
-        ...(row.serviceAccountEmail ? { owner: { kind: "service account", id: row.serviceAccountEmail } } : {}),
+        ...(row.serviceAccountEmail
+          ? { owner: { kind: "service account", id: row.serviceAccountEmail } }
+          : { standard: true }),
       },
     };
   });

@@ -17,6 +17,8 @@ export interface KeyRecord {
   lastUsedAt?: Date;
   /** Whose key it is, where the provider tells: a service account is ours to rotate, a person's key is not. */
   owner?: { kind: "service account" | "user"; id: string };
+  /** Google's older kind, bound to no service account: it goes on working erratically long after its end. */
+  standard?: true;
 }
 
 /** One usage bucket of one key. Its width is the provider's: read it from the two ends. */

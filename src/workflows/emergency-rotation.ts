@@ -78,9 +78,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
       for (const id of [compromised.id, ...(start.leftOver ?? [])]) {
         await rotation.step("revokeKey", () => endForGood(rotation, { keyId: id, policy }));
       }
-      await rotation.step("confirmRevoked", () =>
-        confirmRevoked(rotation, { ...found, keyId: compromised.id, leaked: start.leaked }),
-      );
+      await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
       await rotation.step("finish", () => rotation.finish(key));
       return conclude(rotation, { start, policy, compromised, outcome: "rotated", reason });
     });
@@ -169,11 +167,21 @@ async function cutOnly(rotation: Rotation, { start, policy, compromised, reason 
   rotation.outage = undefined;
   return rotation.pastTheReturn(async () => {
     await rotation.step("revokeKey", () => endForGood(rotation, { keyId: compromised.id, policy }));
-    await rotation.step("confirmRevoked", () =>
-      confirmRevoked(rotation, { policy, keyId: compromised.id, leaked: start.leaked }),
-    );
+    await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
     return conclude(rotation, { start, policy, compromised, outcome: "cut", reason });
   });
+}
+
+/** Sees the compromised key dead, by the rule of its kind. */
+async function seeDead(
+  rotation: Rotation,
+  {
+    policy,
+    compromised: { id, dead = policy.dead },
+    leaked,
+  }: Pick<Ending, "policy" | "compromised"> & { leaked: string | undefined },
+): Promise<string> {
+  return confirmRevoked(rotation, { policy: { ...policy, dead }, keyId: id, leaked });
 }
 
 /** Starts emergencies in the other slots that hold the key. What it returns waits until all have moved, or the deadline. */

@@ -24,7 +24,7 @@ export const management = group({
 
 /** Waiting for something to arrive: short and even, ended by the deadline in the order itself. */
 export const propagation = group({
-  startToCloseTimeout: "5 minutes",
+  startToCloseTimeout: "30 minutes",
   scheduleToCloseTimeout: "1 hour",
   retry: { initialInterval: "500 milliseconds", backoffCoefficient: 1.3, maximumInterval: "10 seconds" },
 });

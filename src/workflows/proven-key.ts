@@ -2,7 +2,7 @@ import { ActivityFailure, ApplicationFailure } from "@temporalio/workflow";
 
 import type { Inspection, NewKey } from "../activities/contract.ts";
 import { type Duration, durationOf, inMs } from "../domain/duration.ts";
-import { longestRotationMs } from "../domain/policy.ts";
+import { longestRotationMs, type RowRule } from "../domain/policy.ts";
 import { management, propagation } from "./groups.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -45,12 +45,19 @@ export async function provenKey(rotation: Rotation, found: Inspection): Promise<
 
 async function verify(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
   const settleUntil = rotation.deadline(policy.settleBudget);
+  // Requests fail already once the old key is cut: then one good answer has to do.
+  const rule: RowRule = rotation.times.cut === undefined ? policy.alive : { answers: 1, span: "0s" as Duration };
+  const wanted = `${rule.answers} good answer${rule.answers === 1 ? "" : "s in a row"} over ${rule.span}`;
   const verified = await rotation.waiting(
-    { for: "the provider to accept the new key", until: settleUntil, then: "it is revoked and another one issued" },
-    () => propagation.verifyAtProvider({ ...rotation.of, key, settleUntil }),
+    {
+      for: `the provider to accept the new key: ${wanted}`,
+      until: settleUntil,
+      then: "it is revoked and another one issued",
+    },
+    () => propagation.verifyAtProvider({ ...rotation.of, key, settleUntil, rule }),
   );
   rotation.warn(verified.warnings);
-  return "answered";
+  return wanted;
 }
 
 /**

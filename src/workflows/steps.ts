@@ -94,6 +94,7 @@ export async function confirmRevoked(
         keyId,
         throughPrev: rotation.prevAnswered,
         until,
+        rule: policy.dead,
         ...(leaked === undefined ? {} : { leaked }),
       }),
   );

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 
+import type { Duration } from "../../src/domain/duration.ts";
 import { rotationAliases } from "../../src/domain/slot.ts";
 import { inFuture, type Stage, startStage } from "../support/activities.ts";
 
@@ -11,6 +12,8 @@ import { inFuture, type Stage, startStage } from "../support/activities.ts";
 const keyId = "key_prod_1";
 const revokedRoute = `/organization/projects/proj_abc/api_keys/${keyId}`;
 
+const rule = { answers: 3, span: "60ms" as Duration };
+
 async function staged({ revoke = true, ...options }: { revoke?: boolean; sandbox?: object } = {}): Promise<Stage> {
   const stage = await startStage(options);
   await stage.run("stageAliases", { key: await stage.newKey() });
@@ -19,7 +22,7 @@ async function staged({ revoke = true, ...options }: { revoke?: boolean; sandbox
 }
 
 const confirm = (stage: Stage, ms = 250, throughPrev = true) =>
-  stage.run("confirmRevoked", { keyId, throughPrev, until: inFuture(ms) });
+  stage.run("confirmRevoked", { keyId, throughPrev, until: inFuture(ms), rule });
 const probesOfPrev = async (stage: Stage) =>
   (await stage.probes()).filter(({ alias }) => alias === rotationAliases(stage.of.rotationId).prev);
 

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { parseMark } from "../../src/domain/mark.ts";
 import { rotationAliases } from "../../src/domain/slot.ts";
 import { insufficientQuota } from "../../src/sandbox/index.ts";
-import { durationMs, inFuture, prodGateway, type Stage, startStage } from "../support/activities.ts";
+import { durationMs, inFuture, once, prodGateway, type Stage, startStage } from "../support/activities.ts";
 
 const day = 86_400_000;
 const aliasesOf = (stage: Stage) => rotationAliases(stage.of.rotationId);
@@ -385,7 +385,7 @@ test("no activity's order or answer holds a key's value (promise 4)", async () =
     key,
     await stage.run("inspectSlot", {}),
     await stage.run("installKey", { key, secretModified }),
-    await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0) }),
+    await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0), rule: once }),
     await stage.run("issueKey", { ordinal: 2, unprovenLife: durationMs(day) }),
   ];
   for (const { id } of await stage.keys()) {

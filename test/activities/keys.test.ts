@@ -1,7 +1,15 @@
 import { describe, expect, test } from "vitest";
 
 import { parseMark } from "../../src/domain/mark.ts";
-import { durationMs, inFuture, prodGateway, stagingGateway, type Stage, startStage } from "../support/activities.ts";
+import {
+  durationMs,
+  inFuture,
+  once,
+  prodGateway,
+  stagingGateway,
+  type Stage,
+  startStage,
+} from "../support/activities.ts";
 
 const seeded = ["key_prod_1", "key_stg_1"];
 const ours = async (stage: Stage): Promise<string[]> => (await stage.alive()).filter((id) => !seeded.includes(id));
@@ -100,13 +108,13 @@ describe("issueKey (promises 4 and 6: no value in the clear, no orphans)", () =>
 
 describe("verifyAtProvider (promise 2: proof before revocation)", () => {
   const verify = async (stage: Stage, settleMs: number) =>
-    stage.run("verifyAtProvider", { key: await stage.newKey(), settleUntil: inFuture(settleMs) });
+    stage.run("verifyAtProvider", { key: await stage.newKey(), settleUntil: inFuture(settleMs), rule: once });
 
   test("passes a key that its provider accepts, and writes nothing", async () => {
     const stage = await startStage();
     const key = await stage.newKey();
     const before = await stage.writes();
-    const order = { key, settleUntil: inFuture(0) };
+    const order = { key, settleUntil: inFuture(0), rule: once };
     expect(await stage.run("verifyAtProvider", order)).toEqual({ probes: 0, warnings: [] });
     expect(await stage.run("verifyAtProvider", order)).toEqual({ probes: 0, warnings: [] });
     expect(await stage.writes()).toEqual(before);
@@ -124,14 +132,26 @@ describe("verifyAtProvider (promise 2: proof before revocation)", () => {
   test("waits out a provider that settles", async () => {
     const stage = await startStage({ sandbox: { settleMs: 60_000 } });
     const key = await stage.newKey();
-    await expect(stage.repeat("verifyAtProvider", { key, settleUntil: inFuture(5_000) })).resolves.toBeTruthy();
+    await expect(
+      stage.repeat("verifyAtProvider", { key, settleUntil: inFuture(5_000), rule: once }),
+    ).resolves.toBeTruthy();
+  });
+
+  test("does not believe a provider that is still settling and takes its new key now and then (promise 1)", async () => {
+    // Each request is taken or refused by chance for 400 ms.
+    const stage = await startStage({ sandbox: { settleMs: 240_000 } });
+    const key = await stage.newKey();
+    const issued = Date.now();
+    const rule = { answers: 10, span: durationMs(150) };
+    await stage.repeat("verifyAtProvider", { key, settleUntil: inFuture(5_000), rule });
+    expect(Date.now() - issued).toBeGreaterThanOrEqual(400);
   });
 
   test("passes a key without the right to list models, and says so", async () => {
     const stage = await startStage();
     const key = await stage.newKey();
     await stage.openai("POST", `/organization/projects/proj_abc/api_keys/${key.id}`, { scopes: ["api.model.request"] });
-    const { warnings } = await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0) });
+    const { warnings } = await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0), rule: once });
     expect(warnings).toEqual([expect.stringContaining("works, not allowed")]);
   });
 
@@ -147,7 +167,7 @@ describe("verifyAtProvider (promise 2: proof before revocation)", () => {
   test("warns of a shape it has not seen, and judges by the answer alone", async () => {
     const stage = await startStage();
     const key = await stage.asNewKey({ id: "key_odd", value: "MadeUp-odd" });
-    await expect(stage.run("verifyAtProvider", { key, settleUntil: inFuture(-1) })).rejects.toMatchObject({
+    await expect(stage.run("verifyAtProvider", { key, settleUntil: inFuture(-1), rule: once })).rejects.toMatchObject({
       type: "KeyRejected",
       message: expect.not.stringContaining("MadeUp") as string,
     });
@@ -156,7 +176,7 @@ describe("verifyAtProvider (promise 2: proof before revocation)", () => {
   test("does not open a key that was sealed for another rotation", async () => {
     const stage = await startStage();
     const key = await stage.newKey();
-    const other = { key, settleUntil: inFuture(0), rotationId: "another" };
+    const other = { key, settleUntil: inFuture(0), rule: once, rotationId: "another" };
     await expect(stage.run("verifyAtProvider", other)).rejects.toMatchObject({
       type: "SealUnreadable",
       nonRetryable: true,

@@ -110,6 +110,8 @@ describe("spares", () => {
       body: JSON.stringify({ model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] }),
     });
     expect(used.status).toBe(200);
+    // Usage is told when its bucket is over.
+    await expect.poll(async () => (await find(stage)).orphans, { timeout: 2_000, interval: 10 }).toEqual([]);
     expect(await sparedFor(stage, id)).toMatch(/^it was used .*: find out by whom/);
     // Once the window is past, nothing holds it back.
     await expect.poll(async () => (await find(stage)).orphans.map((item) => item.id), { timeout: 8_000 }).toEqual([id]);

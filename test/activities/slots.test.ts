@@ -1,6 +1,17 @@
 import { describe, expect, test } from "vitest";
 
-import { prod, prodGateway, staging, stagingGateway, type Stage, startStage } from "../support/activities.ts";
+import { deadRuleOf } from "../../src/activities/slots.ts";
+import type { Policy } from "../../src/domain/policy.ts";
+import type { KeyRecord } from "../../src/providers/provider.ts";
+import {
+  durationMs,
+  prod,
+  prodGateway,
+  staging,
+  stagingGateway,
+  type Stage,
+  startStage,
+} from "../support/activities.ts";
 
 /** inspectSlot guards promises 3 (which key is held is known, not guessed) and 11 (refused at once, nothing changed). */
 
@@ -240,6 +251,17 @@ describe("inspectSlot refuses, before anything is changed,", () => {
     const none = await startStage({ env: { OPENAI_ADMIN_KEY: undefined } });
     await refused(none, "InvalidInput", /OPENAI_ADMIN_KEY is not set/);
   });
+});
+
+test("a key of Google's standard kind is seen dead by its own rule, any other by the provider's", () => {
+  const [dead, deadStandard] = [
+    { answers: 10, span: durationMs(120_000) },
+    { answers: 10, span: durationMs(1_800_000) },
+  ];
+  const policy = { dead, deadStandard } as unknown as Policy;
+  const key: KeyRecord = { id: "a", name: "a", state: "active", createdAt: new Date() };
+  expect(deadRuleOf(policy, { ...key, standard: true })).toBe(deadStandard);
+  expect([deadRuleOf(policy, key), deadRuleOf(policy, undefined)]).toEqual([dead, dead]);
 });
 
 test.each([

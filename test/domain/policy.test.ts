@@ -8,7 +8,7 @@ import {
   keyLives,
   leastLifeMs,
   longestRotationMs,
-  parseDeadRule,
+  parseRowRule,
   type Policy,
 } from "../../src/domain/policy.ts";
 
@@ -21,6 +21,7 @@ const policy: Policy = {
   every,
   keyLife: "365d" as Duration,
   settleBudget: "15m" as Duration,
+  alive: { answers: 5, span: "10s" as Duration },
   propagationWait: "30s" as Duration,
   propagationBudget: "2m" as Duration,
   goodAnswers: 5,
@@ -89,7 +90,7 @@ describe("how long a key may live", () => {
 });
 
 describe("the longest a rotation may take", () => {
-  const sum = 15 * minute + 30_000 + 3 * 2 * minute + 10 * minute + 24 * hour + 15 * minute + 5 * minute;
+  const sum = 15 * minute + 10_000 + 30_000 + 3 * 2 * minute + 10 * minute + 24 * hour + 15 * minute + 5 * minute;
 
   test("is the sum of what bounds its waits, with a person's time where one may be asked", () => {
     expect(longestRotationMs(policy, { byPerson: false })).toBe(sum + 7 * day);
@@ -110,20 +111,20 @@ describe("the longest a rotation may take", () => {
   });
 });
 
-describe("the rule of death", () => {
+describe("a rule of answers in a row", () => {
   test.each([
     ["5 over 30s", { answers: 5, span: "30s" }],
     ["10 over 30m", { answers: 10, span: "30m" }],
     ["1 over 0s", { answers: 1, span: "0s" }],
     ["99 over 1.5h", { answers: 99, span: "1.5h" }],
   ])("reads %s", (text, rule) => {
-    expect(parseDeadRule(text)).toEqual(rule);
+    expect(parseRowRule(text)).toEqual(rule);
   });
 
   test.each(["", "5", "30s", "0 over 30s", "100 over 30s", "5 over 30", "5 in 30s", "five over 30s", "-5 over 30s"])(
     "does not take %j for one",
     (text) => {
-      expect(parseDeadRule(text)).toBeUndefined();
+      expect(parseRowRule(text)).toBeUndefined();
     },
   );
 });

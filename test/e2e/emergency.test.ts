@@ -225,12 +225,12 @@ describe("a normal rotation that is told of a compromised key", () => {
 
   test("ends as aborted, the old key serving, when it is its new key and that is not installed", async () => {
     const [old] = await liveKeys(world, openai);
-    await world.options({ settleMs: 600_000 });
+    await world.faults({ service: "openai", method: "GET", path: "^/v1/models", mode: "status", status: 401 });
     const handle = await world.start();
     await reached("verifyAtProvider");
     const { newKey } = await progressOf(world, openai.slot);
     const { code, result } = await emergency("--key", newKey?.id ?? "");
-    await world.options({ settleMs: 4_000 });
+    await world.clearFaults();
     expect(code).toBe(1);
     expect(result).toMatchObject({ outcome: "aborted", oldKey: { id: old }, leftOver: [] });
     expect((await end(handle)).outcome).toBe("aborted");

@@ -140,6 +140,7 @@ describe("listing keys", () => {
       {
         id: "b7ff1f9f-8275-410a-94dd-3855ee9b5dd2",
         name: "API key 1",
+        standard: true,
         state: "revoked",
         createdAt: new Date("2026-01-01T00:00:00Z"),
       },

@@ -305,5 +305,8 @@ export async function startStage({
 export const durationMs = (ms: number): Order<"issueKey">["unprovenLife"] =>
   `${ms}ms` as Order<"issueKey">["unprovenLife"];
 
+/** One answer is row enough. */
+export const once = { answers: 1, span: durationMs(0) };
+
 /** A time so many milliseconds from now, as orders carry deadlines. */
 export const inFuture = (ms: number): string => new Date(Date.now() + ms).toISOString();

@@ -42,6 +42,7 @@ export function scaledPolicy(scale: number, changes: Record<string, unknown> = {
     propagationWait: ms(0.5),
     propagationBudget: "15s",
     settleBudget: "20s",
+    alive: { openai: `5 over ${ms(1 / 6)}`, anthropic: `5 over ${ms(1 / 6)}`, google: `10 over ${ms(2)}` },
     cacheInvalidationWait: ms(10),
     quietPeriod: ms(15),
     usageLag: { openai: ms(15), anthropic: ms(10), google: ms(35) },
@@ -121,6 +122,7 @@ export interface World {
   /** Every key value the sandbox ever issued. */
   values(): Promise<string[]>;
   faults(fault: Record<string, unknown>): Promise<void>;
+  clearFaults(): Promise<void>;
   /** The ids of the keys that any isolate of any edge sends now for production's slot of the provider (default: openai). */
   servedKeys(provider?: ProviderName): Promise<string[]>;
   /** The secrets in the store, as Cloudflare lists them. */
@@ -267,6 +269,7 @@ export async function startWorld({
       }
     },
     faults: async (fault) => void (await control("/faults", fault)),
+    clearFaults: async () => void (await fetch(`${played.control}/faults`, { method: "DELETE" })),
     start,
     rotate: async (input) => (await (await start(input)).result()) as RotationResult,
     traffic: (perSecond, provider = "openai") => {
