@@ -189,8 +189,10 @@ describe("cut-first", () => {
   });
 
   test("says that requests failed for as long as caches held the cut key, where the gateway's logs show it", async () => {
-    const lastRefused = "2099-01-01T00:00:00.000Z";
-    const played = play(now, { findLastRefusal: async () => ({ lastRefused }) });
+    let lastRefused = "";
+    const played = play(now, {
+      findLastRefusal: async () => ({ lastRefused: (lastRefused = new Date((await now()) + 3_600_000).toISOString()) }),
+    });
     const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
     expect(result.outage).toEqual({ from: result.times.cut, until: lastRefused });
   });
