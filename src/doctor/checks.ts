@@ -118,6 +118,12 @@ export const checks: Check[] = [
     run: perSlot(cloudflare.configThere),
   },
   {
+    name: "fallback",
+    looks: "another provider's key is stored beside the slot's, for clients to fall back to",
+    remedy: "store a key of another provider in the gateway, and have clients ask it themselves: the gateway does not",
+    run: cloudflare.fallback,
+  },
+  {
     name: "admin-keys",
     looks: "the provider's admin credential reads the slot's keys",
     remedy: "renew the admin credential, or give it the right to read and manage this project's keys",

@@ -1,6 +1,6 @@
 import { classifyAnswer } from "../domain/answer.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { secretName } from "../domain/slot.ts";
+import { gatewaySlugs, secretName } from "../domain/slot.ts";
 import { type Found, ofFailure, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
 import type { Ground, SlotGround } from "./ground.ts";
 
@@ -153,6 +153,42 @@ export async function configThere({ name, access, tells, gateway, config }: Slot
   return (await config()) === undefined
     ? problem(name, `gateway ${access.place.gateway} has no provider config for alias ${alias}`)
     : ok(name, `the provider config for alias ${alias} is there`);
+}
+
+/** The gateway itself never falls back; a client can, where another provider is stored beside the slot's. */
+export async function fallback({ slots, everySlot }: Ground): Promise<Found[]> {
+  return Promise.all(
+    slots.map((slot) => fallbackOf(slot, everySlot).catch((error: unknown) => ofFailure(slot.name, error))),
+  );
+}
+
+async function fallbackOf(
+  { name, slot, access, tells, gateway, configs }: SlotGround,
+  everySlot: SlotGround[],
+): Promise<Found> {
+  const { provider } = access.place;
+  const there = new Set<string>();
+  for (const other of everySlot) {
+    if (other.slot.account === slot.account && other.slot.gateway === slot.gateway)
+      there.add(other.access.place.provider);
+  }
+  if (tells) {
+    if ((await orMissing(gateway)) === undefined) return ofMissing(name, "what clients can fall back to");
+    // What is stored counts, not what the inventory says.
+    there.clear();
+    for (const { providerSlug } of await configs()) there.add(providerSlug);
+  }
+  const others = [...there].filter((one) => one !== (tells ? gatewaySlugs[provider] : provider));
+  if (others.length > 0) return ok(name, `clients can fall back to ${others.join(", ")} in gateway ${slot.gateway}`);
+  return tells
+    ? warning(
+        name,
+        `gateway ${slot.gateway} stores no other provider than ${provider}: when its key fails, nothing is left to ask`,
+      )
+    : unknown(
+        name,
+        `the inventory has no other provider in gateway ${slot.gateway}, and the dialect guide does not tell`,
+      );
 }
 
 async function each<Subject extends { id: string }>(

@@ -53,6 +53,8 @@ export interface SlotGround {
   /** Whether Cloudflare's own API is spoken, which tells of gateways and secrets; the dialect `guide` tells nothing. */
   tells: boolean;
   gateway(): Promise<Gateway>;
+  /** All provider configs of the slot's gateway. */
+  configs(): Promise<ProviderConfig[]>;
   config(): Promise<ProviderConfig | undefined>;
   secret(): Promise<SecretRecord | undefined>;
   /** What the provider lists. */
@@ -115,9 +117,9 @@ export function createGround({ env, directory, inventory, credentials, temporal,
       access,
       tells: access.secrets.keepsMarks,
       gateway: () => gatewayOf(account, gatewayId),
+      configs: () => once(`configs ${account} ${gatewayId}`, () => gateways.listProviderConfigs(gatewayId)),
       async config() {
-        const configs = await once(`configs ${account} ${gatewayId}`, () => gateways.listProviderConfigs(gatewayId));
-        return configs.find(
+        return (await ground.configs()).find(
           ({ alias, providerSlug }) => alias === slot.slot.alias && providerSlug === gatewaySlugs[slot.slot.provider],
         );
       },

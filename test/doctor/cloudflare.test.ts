@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { prod, prodGateway, staging, stagingGateway, startStage } from "../support/activities.ts";
+import { prod, prodGateway, type Stage, staging, stagingGateway, startStage } from "../support/activities.ts";
 import { setGateway, visit } from "../support/doctor.ts";
 
 const gatewayFields = {
@@ -149,5 +149,51 @@ describe("the slot's place", () => {
     });
     const checks = ["gateway", "gateway-authentication", "gateway-store", "byok-only", "secret", "provider-config"];
     expect(checks.flatMap((check) => of(check).map(({ level }) => level))).toEqual(checks.map(() => "unknown"));
+  });
+});
+
+describe("what clients can fall back to", () => {
+  const removeOthers = async (stage: Stage): Promise<void> => {
+    const path = `/ai-gateway/gateways/${prodGateway}/provider_configs`;
+    const { result } = (await stage.cloudflare("GET", path)) as { result: { id: string; provider_slug: string }[] };
+    for (const { id, provider_slug } of result) {
+      if (provider_slug !== "openai") await stage.cloudflare("DELETE", `${path}/${id}`);
+    }
+  };
+
+  test("is what the gateway stores of other providers, whether the inventory has it or not", async () => {
+    const { said } = await visit(await startStage(), { only: [prod] });
+    expect(said("fallback")).toEqual([
+      `ok: clients can fall back to anthropic, google-ai-studio in gateway ${prodGateway}`,
+    ]);
+  });
+
+  test("is a warning where there is no other provider, and for that slot alone", async () => {
+    const stage = await startStage();
+    await removeOthers(stage);
+    // Another alias of the same provider is no help.
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const { of } = await visit(stage);
+    expect(of("fallback").map(({ about, level }) => [about, level])).toEqual([
+      [prod, "warning"],
+      [staging, "ok"],
+    ]);
+    expect(of("fallback")[0]).toMatchObject({
+      message: expect.stringContaining("stores no other provider than openai"),
+      remedy: expect.stringContaining("the gateway does not"),
+    });
+  });
+
+  test("is told by the inventory in the dialect guide, else unknown", async () => {
+    const openai = { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" }, secretId: "one" };
+    const anthropic = { anthropic: { workspace: "wrkspc_1" }, secretId: "two" };
+    const levels = async (slots: Record<string, unknown>): Promise<string[]> => {
+      const stage = await startStage({ sandbox: { dialect: "guide" } });
+      const { of } = await visit(stage, { inventory: { dialect: "guide", slots }, only: [prod] });
+      return of("fallback").map(({ level }) => level);
+    };
+    expect(await levels({ [prod]: openai })).toEqual(["unknown"]);
+    expect(await levels({ [prod]: openai, "production/anthropic": anthropic })).toEqual(["ok"]);
+    expect(await levels({ [prod]: openai, "staging/anthropic": anthropic })).toEqual(["unknown"]);
   });
 });
