@@ -1,6 +1,7 @@
 import { mayHold } from "../activities/held-key.ts";
+import type { Held } from "../cloudflare/slot-secrets.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
-import { parseMark } from "../domain/mark.ts";
+import { disbelieveMark, parseMark } from "../domain/mark.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import { type Found, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
@@ -115,7 +116,7 @@ export async function lifeLimit(ground: SlotGround): Promise<Found> {
   return unknown(name, "how long the organisation lets keys live no API tells, and no key of ours shows it yet");
 }
 
-/** By mark and preview: a key that one slot is known to hold, and another one shows. */
+/** By mark and preview: a key that one slot is known to hold, and another one shows; or one value in two marks. */
 export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found[]> {
   const found: Found[] = [];
   const blind: string[] = [];
@@ -132,7 +133,8 @@ export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found
       const shares =
         content === undefined
           ? (await orMissing(rival.held))?.id === record?.id
-          : record !== undefined && mayHold(content, record.id, record.key);
+          : (record !== undefined && mayHold(content, record.id, record.key)) ||
+            sameValue(await orMissing(slot.content), content);
       if (!shares || told.has(pair) || !(mine.has(slot.name) || mine.has(rival.name))) continue;
       told.add(pair);
       found.push(problem("all slots", `${pair} hold one key, as far as marks and previews tell: ${record?.id}`));
@@ -144,6 +146,17 @@ export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found
     found.push(unknown("all slots", message, "see the finding held-key of those slots"));
   }
   return found.length > 0 ? found : [ok("all slots", "no key is in two slots, as far as marks and previews tell")];
+}
+
+/** By the fingerprints that two marks bear: one key may go under two ids, where a person gave one of them. */
+function sameValue(one: Held | undefined, other: Held): boolean {
+  const marks = [one, other].map((held) => {
+    const mark = parseMark(held?.comment);
+    const doubted =
+      mark === undefined || held === undefined || disbelieveMark(mark, { secretModified: held.modified }) !== undefined;
+    return doubted ? undefined : mark.fingerprint;
+  });
+  return marks[0] !== undefined && marks[0] === marks[1];
 }
 
 /** The held key as its provider lists it; nothing where the held key is not known. */

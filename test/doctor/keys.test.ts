@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import type { SlotGround } from "../../src/doctor/ground.ts";
 import { heldKeyAlive } from "../../src/doctor/keys.ts";
+import { formatMark, parseMark } from "../../src/domain/mark.ts";
 import type { KeyRecord } from "../../src/providers/provider.ts";
 import { prod, prodGateway, type Stage, staging, stagingGateway, startStage } from "../support/activities.ts";
 import { visit } from "../support/doctor.ts";
@@ -150,6 +151,20 @@ describe("a key in two slots", () => {
         `problem: ${prod} and ${staging} hold one key, as far as marks and previews tell: key_prod_1`,
       );
     }
+  });
+
+  test("is a problem where only the fingerprints in the marks show it", async () => {
+    const { stage, id } = await rotated({ sandbox: { patchRefreshesPreview: false } });
+    const fingerprint = parseMark((await stage.secret(prodGateway)).comment ?? "")?.fingerprint ?? "";
+    const mark = { keyId: "key_stg_1", rotationId: "by-hand", fingerprint, at: new Date() };
+    await stage.edit(stagingGateway, { value: await stage.valueOf(id), comment: formatMark(mark) });
+    expect((await visit(stage, { only: [staging] })).said("one-key-one-slot").join()).toMatch(
+      /^problem: production\/openai and staging\/openai hold one key/,
+    );
+    // A mark from before somebody's edit says nothing of the value that is there now.
+    const old = { ...mark, at: new Date(Date.now() - 3_600_000) };
+    await stage.edit(stagingGateway, { value: await stage.valueOf("key_stg_1"), comment: formatMark(old) });
+    expect((await visit(stage)).said("one-key-one-slot").join()).not.toContain("problem");
   });
 
   test("there is none", async () => {
