@@ -50,6 +50,8 @@ export interface Stage {
   of: OfRotation;
   env: Record<string, string>;
   seed: Record<string, string>;
+  /** Address of the sandbox's control calls. */
+  control: string;
   dependencies: Dependencies;
   /** One attempt of an activity of `of`, its failure as Temporal would keep it. */
   run<Name extends keyof RotationActivities>(
@@ -199,6 +201,7 @@ export async function startStage({
     of,
     env: played.env,
     seed: played.seed,
+    control: played.control,
     dependencies,
     run: attemptOne as Stage["run"],
     repeat: attemptAll as Stage["repeat"],
