@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -7,27 +7,12 @@ import { exitCodes } from "../src/cli/failures.ts";
 import { createProgram } from "../src/cli/main.ts";
 import { policyDefaults } from "../src/domain/policy.ts";
 import { rotationSteps } from "../src/domain/rotation.ts";
+import { codeBlocks, readPage, rows, section } from "./support/markdown.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const read = (path: string): string => readFileSync(join(root, path), "utf8");
+const read = readPage;
 const readme = read("README.md");
 const rotation = read("docs/rotation.md");
-
-/** The cells of all table rows, without their backticks. */
-function rows(markdown: string): string[][] {
-  return markdown
-    .split("\n")
-    .filter((line) => line.startsWith("|") && !/^[|\s:-]+$/.test(line))
-    .map((line) => line.slice(1, line.lastIndexOf("|")).split("|"))
-    .map((cells) => cells.map((cell) => cell.trim().replaceAll("`", "")));
-}
-
-/** The part of a page under one of its headings. */
-function section(markdown: string, heading: string): string {
-  const after = markdown.split(`\n## ${heading}\n`)[1];
-  if (after === undefined) throw new Error(`no heading "${heading}"`);
-  return after.split("\n## ")[0] ?? "";
-}
 
 /** What policy settles beside waits: lives of keys, ways, and the clocks of emergencies. */
 const notWaits = ["every", "keyLife", "probePath", "aliases", "approval", "emergency"];
@@ -93,6 +78,68 @@ test.each(pages)("%s links to files and headings that are there", (page) => {
     },
   );
   expect(broken.map(([link]) => link)).toEqual([]);
+});
+
+describe("every keyturn command that a page shows", () => {
+  const commands = new Map(createProgram().commands.map((command) => [command.name(), command]));
+  const blocks = pages.flatMap((page) =>
+    codeBlocks(read(page))
+      .filter(({ language }) => language === "sh")
+      .flatMap(({ code }) => code.split("\n").map((line) => ({ page, line: line.replace(/(?:^|\s)#.*$/, "") }))),
+  );
+  const inBlocks = blocks.flatMap(({ page, line }) =>
+    [...line.matchAll(/^\s*(?:npx )?keyturn ([a-z][^|;<>)&]*)/g)].map(([, typed = ""]) => ({ page, typed })),
+  );
+  const inText = pages.flatMap((page) =>
+    [...read(page).matchAll(/`(?:npx )?keyturn ([a-z][^`]*)`/g)].map(([, typed = ""]) => ({ page, typed })),
+  );
+
+  /** What is wrong with the words after `keyturn`; `whole` where they are to be typed as they stand. */
+  function faults(typed: string, whole: boolean): string[] {
+    const [name = "", ...words] = typed.trim().match(/"[^"]*"|<[^>]*>|\S+/g) ?? [];
+    const command = commands.get(name);
+    if (command === undefined) return [`no command ${name}`];
+    const found: string[] = [];
+    let given = 0;
+    while (words.length > 0) {
+      const word = words.shift() ?? "";
+      if (!word.startsWith("--")) {
+        if (/^[\w"<]/.test(word)) given++;
+        continue;
+      }
+      const option = command.options.find(({ long }) => long === word);
+      if (option === undefined) found.push(`${name} has no option ${word}`);
+      else if (option.required && words.shift() === undefined && whole) found.push(`${word} without its value`);
+    }
+    const wanted = command.registeredArguments;
+    if (given > wanted.length) found.push(`${name} takes ${wanted.length} words, not ${given}`);
+    if (whole && given < wanted.filter(({ required }) => required).length) found.push(`${name} without its slot`);
+    return found;
+  }
+
+  test("is read from blocks and from text", () => {
+    expect(inBlocks.length).toBeGreaterThan(10);
+    expect(inText.length).toBeGreaterThan(60);
+    expect(faults("rotat production/openai", true)).toEqual(["no command rotat"]);
+    expect(faults("rotate a --dryrun", true)).toEqual(["rotate has no option --dryrun"]);
+    expect(faults('emergency a b --why "x y"', true)).toEqual(["emergency takes 1 words, not 2"]);
+    expect(faults("approve --why", true)).toEqual(["--why without its value", "approve without its slot"]);
+  });
+
+  test.each(inBlocks)("$page: keyturn $typed", ({ typed }) => expect(faults(typed, true)).toEqual([]));
+
+  test.each(pages)("%s, in its text", (page) => {
+    const wrong = inText.filter((one) => one.page === page).flatMap(({ typed }) => faults(typed, false));
+    expect(wrong).toEqual([]);
+  });
+});
+
+test("the README links to every page", () => {
+  const linked = new Set([...readme.matchAll(/\]\(([^)#]+\.md)/g)].map(([, file = ""]) => file));
+  const missing = pages.filter(
+    (page) => page.startsWith("docs/") && !page.startsWith("docs/adr/") && !linked.has(page),
+  );
+  expect(missing).toEqual([]);
 });
 
 /** Anchors as GitHub makes them from headings. */
