@@ -6,6 +6,7 @@ import { durationOf, inMs } from "../domain/duration.ts";
 import { type FailureType, RotationFailure } from "../domain/failure.ts";
 import { formatMark, parseMark } from "../domain/mark.ts";
 import { isRow, keyLives, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
+import { keyLifeOf, quotaHome } from "../domain/provider-limits.ts";
 import { rotationAliases } from "../domain/slot.ts";
 import { canIssue, KeyLifeTooLong } from "../providers/provider.ts";
 import type {
@@ -75,7 +76,9 @@ export const gatewayActivities = (deps: Dependencies) => ({
       const answer = await probe(access, order, order.alias);
       const verdict = classifyAnswer(access.provider.name, answer);
       if (verdict === "works, no quota")
-        warnings.add(`${access.provider.name} has no quota left for this key's account`);
+        warnings.add(
+          `${access.provider.name} has no quota left for this key: look at the limits of ${quotaHome[access.provider.name]}`,
+        );
       else if (verdict !== "works") throw notProven(order, verdict, answer);
     }
     return { probes: order.goodAnswers, warnings: [...warnings] };
@@ -360,7 +363,7 @@ async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: New
   if (expiresAt !== undefined && expiresAt.getTime() - Date.now() < leastLifeMs(policy) - 60_000) {
     throw new RotationFailure(
       "KeyRejected",
-      `key ${id} for ${name} expires at ${expiresAt.toISOString()}, before the next rotation can replace it: it is not installed`,
+      `key ${id} for ${name} expires at ${expiresAt.toISOString()}, before the next rotation can replace it: it is not installed; a key of ${provider.name} lives ${keyLifeOf[provider.name]}`,
     );
   }
   return expiresAt;

@@ -5,6 +5,8 @@ import { inMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { keyName, rotationPrefix } from "../domain/key-name.ts";
 import { isRow, pauseInRowMs } from "../domain/policy.ts";
+import { quotaHome } from "../domain/provider-limits.ts";
+import type { ProviderName } from "../domain/slot.ts";
 import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
 import type {
   AcceptOrder,
@@ -88,7 +90,8 @@ export const keyActivities = (deps: Dependencies) => ({
       const answer = await provider.tryKey(value);
       const verdict = classifyAnswer(provider.name, answer);
       if (!provesKey(verdict)) throw refused(provider.name, key.id, { answer, verdict, settleUntil });
-      if (verdict !== "works") warnings.add(`${provider.name} accepts ${key.id}, but: ${verdict}`);
+      if (verdict !== "works")
+        warnings.add(`${provider.name} accepts ${key.id}, but: ${verdict}${whereQuotaLives(provider.name, verdict)}`);
       row.push(Date.now());
       if (isRow(row, rule, Date.now())) return { probes: 0, warnings: [...warnings] };
       await Context.current().sleep(pauseInRowMs(rule));
@@ -164,6 +167,10 @@ function refused(
     `${provider} refuses its new key ${keyId} (status ${answer.status}, ${verdict}): check project and permissions`,
     { retried: Date.now() < Date.parse(settleUntil) },
   );
+}
+
+function whereQuotaLives(provider: ProviderName, verdict: Verdict): string {
+  return verdict === "works, no quota" ? `: look at the limits of ${quotaHome[provider]}` : "";
 }
 
 /** Fails with `SlotChanged` unless the slot holds the new key, none holds the old, and the new one lives. */

@@ -2,6 +2,7 @@ import { mayHold } from "../activities/held-key.ts";
 import type { Held } from "../cloudflare/slot-secrets.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { disbelieveMark, parseMark } from "../domain/mark.ts";
+import { keyLifeOf } from "../domain/provider-limits.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import { type Found, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
@@ -67,7 +68,12 @@ export async function lifeLeft(slot: SlotGround): Promise<Found> {
   if (key.expiresAt === undefined) return ok(slot.name, `the held key ${key.id} has no end that its provider tells`);
   const leftMs = key.expiresAt.getTime() - Date.now();
   const left = leftMs > 0 ? `expires in ${readableMs(leftMs)}` : `expired ${readableMs(-leftMs)} ago`;
-  if (leftMs < dayMs) return problem(slot.name, `the held key ${key.id} ${left}`);
+  if (leftMs < dayMs) {
+    return problem(
+      slot.name,
+      `the held key ${key.id} ${left}; a key of ${slot.slot.slot.provider} lives ${keyLifeOf[slot.slot.slot.provider]}`,
+    );
+  }
   if (leftMs < inMs(every) / 2)
     return warning(slot.name, `the held key ${key.id} ${left}, under half of every (${every})`);
   return ok(slot.name, `the held key ${key.id} ${left}, and every is ${every}`);

@@ -137,7 +137,7 @@ function classifyAnthropic(
     return "works, not allowed";
   }
   if (status === 400 && type === "invalid_request_error") {
-    if (/spend limit|credit balance/i.test(message)) return "works, no quota";
+    if (/spend limit|usage limits|credit balance/i.test(message)) return "works, no quota";
     return /anthropic-workspace-id/i.test(message) ? "works, not allowed" : "unclear";
   }
   return classifyByStatus(status);

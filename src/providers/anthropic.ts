@@ -527,7 +527,7 @@ function limitReached(refusal: Exchange, keyId: string, workspace: string): Rota
   const who = code.startsWith("org") ? "the organisation" : `workspace ${workspace}`;
   return new RotationFailure(
     "KeyLimitReached",
-    `anthropic cannot switch on key ${keyId}: ${who} may have no more active keys; sweep orphans${refusal.trace}`,
+    `anthropic cannot switch on key ${keyId}: ${who} may have no more active keys; run keyturn sweep, or have its limit raised${refusal.trace}`,
   );
 }
 

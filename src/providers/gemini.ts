@@ -580,7 +580,8 @@ function refused(refusal: Exchange, asked: Doing): RotationFailure | undefined {
   if (status === 429 || status === 408 || status >= 500) return undefined;
   const { status: word = "", reason = "", message = "" } = readErrorFacts(refusal.body) ?? {};
   if (isPolicy(`${reason} ${message}`)) return policyForbids(asked, trace);
-  if (status === 401) return credentialRejected(asked, "renew google's credentials", trace);
+  if (status === 401)
+    return credentialRejected(asked, "renew the application default credentials, or GOOGLE_OAUTH_ACCESS_TOKEN", trace);
   if (status === 403 && reason === "SERVICE_DISABLED") {
     return credentialRejected(asked, "enable the API Keys, Generative Language and Monitoring APIs in it", trace);
   }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
 import { keyShapes } from "../domain/key-shape.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
+import { quotaHome } from "../domain/provider-limits.ts";
 import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import {
@@ -448,7 +449,7 @@ function limitReached(refusal: Exchange, serviceAccount: string): RotationFailur
   }
   return new RotationFailure(
     "KeyLimitReached",
-    `openai allows service account ${serviceAccount} no more keys: sweep orphans${refusal.trace}`,
+    `openai allows service account ${serviceAccount} no more keys: run keyturn sweep, or have the limit of ${quotaHome.openai} raised${refusal.trace}`,
   );
 }
 

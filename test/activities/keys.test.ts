@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 
 import { parseMark } from "../../src/domain/mark.ts";
+import { insufficientQuota } from "../../src/sandbox/index.ts";
 import {
   durationMs,
   inFuture,
@@ -99,7 +100,11 @@ describe("issueKey (promises 4 and 6: no value in the clear, no orphans)", () =>
       body,
       times: 1,
     });
-    await expect(stage.newKey()).rejects.toMatchObject({ type: "KeyLimitReached", nonRetryable: true });
+    await expect(stage.newKey()).rejects.toMatchObject({
+      type: "KeyLimitReached",
+      nonRetryable: true,
+      message: expect.stringContaining("the limit of the project and the organisation") as string,
+    });
     const readOnly = await startStage();
     const poor = await startStage({ env: { OPENAI_ADMIN_KEY: readOnly.seed["openaiReadOnlyAdminKey"] } });
     await expect(poor.newKey()).rejects.toMatchObject({ type: "AdminCredentialRejected", nonRetryable: true });
@@ -152,7 +157,17 @@ describe("verifyAtProvider (promise 2: proof before revocation)", () => {
     const key = await stage.newKey();
     await stage.openai("POST", `/organization/projects/proj_abc/api_keys/${key.id}`, { scopes: ["api.model.request"] });
     const { warnings } = await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0), rule: once });
-    expect(warnings).toEqual([expect.stringContaining("works, not allowed")]);
+    expect(warnings).toEqual([`openai accepts ${key.id}, but: works, not allowed`]);
+  });
+
+  test("passes a key without money, and says where its quota lives", async () => {
+    const stage = await startStage();
+    const key = await stage.newKey();
+    await stage.fault({ service: "openai", path: "/models", mode: "status", status: 429, body: insufficientQuota });
+    const { warnings } = await stage.run("verifyAtProvider", { key, settleUntil: inFuture(0), rule: once });
+    expect(warnings).toEqual([
+      `openai accepts ${key.id}, but: works, no quota: look at the limits of the project and the organisation`,
+    ]);
   });
 
   test.each([
