@@ -60,6 +60,9 @@ import { searchAttributes } from "./search-attributes.ts";
 
 type WaitPlan = Omit<Wait, "since">;
 
+/** How often a clean-up is tried that is refused or answered with nonsense; outages are outlasted by each try. */
+const cleanUpTries = 3;
+
 /**
  * One running rotation: what it has done, what it waits for, who asked it to stop. The workflow files say what happens
  * in which order; this keeps the record that the query, the UI and the result show, and ends every run in one place.
@@ -465,22 +468,36 @@ export class Rotation {
   /** Leaves the slot with one working key, and names what has to stay alive. */
   async release(): Promise<void> {
     try {
-      const released = await cleanup.releaseSlot({
-        ...this.of,
-        installStarted: this.installStarted,
-        ...(this.#oldKey === null ? {} : { oldKeyId: this.#oldKey.id }),
-      });
+      const released = await this.#patiently(() =>
+        cleanup.releaseSlot({
+          ...this.of,
+          installStarted: this.installStarted,
+          ...(this.#oldKey === null ? {} : { oldKeyId: this.#oldKey.id }),
+        }),
+      );
       this.#leftOver.push(...released.leftOver);
       this.warn(released.warnings);
       if (this.stageStarted && this.#policy !== undefined) {
         await sleep(inMs(this.#policy.propagationWait), { summary: "until lists show what was made last" });
-        await cleanup.removeAliases(this.of);
+        await this.#patiently(() => cleanup.removeAliases(this.of));
       }
     } catch (error) {
       this.warn([`cleaning up failed: ${failureMessage(error)}`]);
       for (const key of [this.#oldKey, this.#newKey]) {
         if (key !== null)
           this.#leftOver.push({ id: key.id, why: "the clean-up failed: look whether the slot holds it" });
+      }
+    }
+  }
+
+  /** Tries a clean-up again that failed for good: giving up leaves something behind, and the cause may have passed. */
+  async #patiently<Result>(work: () => Promise<Result>): Promise<Result> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (tries === cleanUpTries || this.#policy === undefined) throw error;
+        await sleep(inMs(this.#policy.propagationWait) * tries, { summary: "before cleaning up again" });
       }
     }
   }

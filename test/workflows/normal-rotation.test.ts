@@ -289,7 +289,7 @@ describe("revoking", () => {
       return (await handle.result()) as RotationResult;
     });
     expect(result.outcome).toBe("aborted");
-    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
+    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old", "key_1"]);
   });
 
   test("does not happen to a key that another slot holds: it is named instead", async () => {
@@ -409,6 +409,32 @@ describe("stopping", () => {
       expect(result.outcome).toBe("rotated");
     });
   }
+});
+
+describe("a clean-up that fails for good (promise 6)", () => {
+  const refused = { stageAliases: () => Promise.reject(failing("RequestInvalid")) };
+
+  test("is tried again, since its cause may have passed", async () => {
+    let refusals = 0;
+    const played = play(now, {
+      ...refused,
+      releaseSlot: async () => {
+        if (++refusals < 3) throw failing("ResponseUnexpected");
+        return { leftOver: [], warnings: [] };
+      },
+    });
+    const { result } = await failureOf(rotate(played));
+    expect(played.times("releaseSlot")).toHaveLength(3);
+    expect(result).toMatchObject({ leftOver: [], warnings: [] });
+  });
+
+  test("and then names each key", async () => {
+    const played = play(now, { ...refused, releaseSlot: () => Promise.reject(failing("AdminCredentialRejected")) });
+    const { result } = await failureOf(rotate(played));
+    expect(played.times("releaseSlot")).toHaveLength(3);
+    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old", "key_1"]);
+    expect(result.warnings).toEqual([expect.stringContaining("cleaning up failed")]);
+  });
 });
 
 describe("a start", () => {
