@@ -244,6 +244,8 @@ function whatJoiningDoes(keyId: string, { kind, oldKey, newKey, times }: Progres
           `${keyId} is its old key: it hurries, without waiting for idleness, approval or soak, and cuts it by the emergency's clocks.`,
         ];
   }
+  if (oldKey === null)
+    return [`It still looks which key the slot holds: if that is ${keyId} it hurries, else ${keyId} is cut at once.`];
   if (keyId !== newKey?.id)
     return [`${keyId} is neither its old nor its new key: it is cut at once, the rotation goes on.`];
   return times.installed === undefined

@@ -526,7 +526,17 @@ export class Rotation {
   async #escalate(escalation: Escalation | undefined): Promise<string> {
     const { compromisedKeyId: id, by = "somebody", why } = parseInput(escalationInput, escalation, "escalate");
     const said = `${by} says ${id} is compromised${why === undefined ? "" : `: ${why}`}`;
-    if (id === this.#oldKey?.id) {
+    // Until the slot was looked at, a key that would be cut as a stranger may be the one that serves.
+    await CancellationScope.nonCancellable(() =>
+      condition(() => this.#oldKey !== null || this.times.finished !== undefined),
+    );
+    if (this.#oldKey === null) {
+      throw ApplicationFailure.nonRetryable(
+        `the rotation of ${this.of.slot} ended before it knew which key the slot holds: start an emergency of ${id}`,
+        "InvalidInput",
+      );
+    }
+    if (id === this.#oldKey.id) {
       if (this.#kind === "emergency")
         return `the emergency of ${id} is running: it is cut at ${this.#clocks?.revokeBy} at the latest`;
       if (this.#policy === undefined || this.times.revoked !== undefined) return `${id} is revoked already`;
@@ -539,7 +549,7 @@ export class Rotation {
     if (id === this.#newKey?.id) {
       this.#abort = said;
       if (this.installStarted) {
-        const leftOver = this.#oldKey === null || this.#returnPassed ? [] : [this.#oldKey.id];
+        const leftOver = this.#returnPassed ? [] : [this.#oldKey.id];
         this.#handOver = { slot: this.of.slot, compromisedKeyId: id, leftOver, reason: said };
       }
       if (!this.#returnPassed) this.#scope.cancel();

@@ -275,6 +275,47 @@ describe("an emergency while a normal rotation runs", () => {
     expect(played.calls.find(({ name }) => name === "cutKey")).toMatchObject({ order: { keyId: "key_elsewhere" } });
   });
 
+  test("waits with what it does while it still looks which key the slot holds", async () => {
+    let look = (): void => undefined;
+    const told = new Promise<void>((resolve) => (look = resolve));
+    const played: Played = play(now, {
+      inspectSlot: async (order) => told.then(async () => play(now).activities.inspectSlot(order)),
+    });
+    await skipping.withWorker(played, async () => {
+      const running = await start("normalRotation");
+      const args = [{ compromisedKeyId: "key_old" }] as const;
+      const update = await running.startUpdate<string, [unknown]>("escalate", {
+        args: [...args],
+        waitForStage: "ACCEPTED",
+      });
+      look();
+      expect(await update.result()).toContain("the rotation hurries");
+      expect(await running.result()).toMatchObject({ outcome: "rotated", oldKey: { id: "key_old" } });
+    });
+    expect(played.names()).not.toContain("cutKey");
+  });
+
+  test("that ends before it knew the slot's key says so, and cuts nothing", async () => {
+    let look = (): void => undefined;
+    const told = new Promise<void>((resolve) => (look = resolve));
+    const played: Played = play(now, {
+      inspectSlot: async () => told.then(() => Promise.reject(failing("SlotMissing"))),
+    });
+    await skipping.withWorker(played, async () => {
+      const running = await start("normalRotation");
+      const args = [{ compromisedKeyId: "key_old" }] as const;
+      const update = await running.startUpdate<string, [unknown]>("escalate", {
+        args: [...args],
+        waitForStage: "ACCEPTED",
+      });
+      look();
+      const failure = await update.result().catch((error: unknown) => (error as Error).cause);
+      expect(String(failure)).toContain("ended before it knew which key the slot holds");
+      await expect(running.result()).rejects.toThrow();
+    });
+    expect(played.names()).not.toContain("cutKey");
+  });
+
   test("without the id of the key is refused", async () => {
     const played = play(now, real);
     await skipping.withWorker(played, async () => {
