@@ -1,3 +1,4 @@
+import type { Traffic } from "../support/traffic.ts";
 import { Runtime } from "@temporalio/worker";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
@@ -18,7 +19,7 @@ import {
   valueOf,
 } from "../support/providers.ts";
 import { foundIn, keepingLogger, logged, readableHistory } from "../support/secrecy.ts";
-import { startTemporal, startWorld, type Traffic, type World } from "../support/world.ts";
+import { startTemporal, startWorld, type World } from "../support/world.ts";
 
 /**
  * The documented waits and the revoke clock, divided by one factor. The install clock is not: a machine that plays all

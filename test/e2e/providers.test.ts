@@ -19,7 +19,8 @@ import {
   wantedName,
 } from "../support/providers.ts";
 import { foundIn, keepingLogger, logged, readableHistory } from "../support/secrecy.ts";
-import { quick, startTemporal, startWorld, type Traffic, type World } from "../support/world.ts";
+import { quick, startTemporal, startWorld, type World } from "../support/world.ts";
+import type { Traffic } from "../support/traffic.ts";
 import type { Ran } from "../cli/run.ts";
 
 let temporal: DevServer;

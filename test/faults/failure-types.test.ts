@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { type Ended, Ground, until } from "./ground.ts";
 import { expectNothingHalfDone, expectRotated } from "./right-end.ts";
-import { subjects } from "./subjects.ts";
+import { plain } from "./subjects.ts";
 
 /** What docs/failures.md says of a type, seen in a whole rotation: waited out, or stopped with nothing half-done. */
 
@@ -13,7 +13,7 @@ let temporal: DevServer;
 let ground: Ground;
 beforeAll(async () => {
   temporal = await startDevServer({ headless: true });
-  ground = await Ground.prepare({ temporal, namespace: randomUUID(), subject: subjects.openai });
+  ground = await Ground.prepare({ temporal, namespace: randomUUID(), subjects: [plain] });
 });
 afterAll(async () => {
   await ground.close();
@@ -48,7 +48,7 @@ async function expectStopped(ended: Ended, type: string): Promise<void> {
   expect(ended.failure).toMatchObject({ type });
   expect(ended.result).toMatchObject({ outcome: "aborted" });
   await expectNothingHalfDone(ground, ended, type);
-  expect(ground.traffic?.failures).toEqual([]);
+  expect(ground.traffic.failures).toEqual([]);
   await ground.endOtherKeys();
 }
 
@@ -138,5 +138,5 @@ test("a permanent refusal of everything leaves both keys alive and named", async
     const served = await ground.served();
     return served.every((id) => alive.includes(id));
   });
-  expect(ground.traffic?.failures).toEqual([]);
+  expect(ground.traffic.failures).toEqual([]);
 }, 90_000);

@@ -6,16 +6,21 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
 
+import type { SealingPublicKey } from "../../src/config.ts";
+import { parseMark } from "../../src/domain/mark.ts";
 import { type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
+import { gatewaySlugs } from "../../src/domain/slot.ts";
 import { type ExchangeEvent, type Sandbox, type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
 import { generateSealingKey } from "../../src/sealing.ts";
 import type { DevServer } from "../../src/temporal/dev-server.ts";
 import { addSearchAttributes, searchAttributeNames } from "../../src/temporal/search-attributes.ts";
 import { keyturnScript } from "../cli/run.ts";
+import { allSlots, makeAnthropicKey } from "../support/providers.ts";
+import { productionGateway, startTraffic, type Traffic } from "../support/traffic.ts";
 import { scaledPolicy } from "../support/world.ts";
+import { handInWhenAsked, type Person } from "../support/person.ts";
 import { Numbering, type Phase, type Point, same } from "./points.ts";
 import type { Subject } from "./subjects.ts";
-import { startTraffic, type Traffic } from "./traffic.ts";
 
 /** How many times faster than life. At this scale a rotation with all its waits takes a few seconds. */
 export const timeScale = 600;
@@ -24,7 +29,8 @@ export interface GroundOptions {
   temporal: Pick<DevServer, "address">;
   /** A namespace of its own: workers of several grounds take from one task queue by name. */
   namespace: string;
-  subject: Subject;
+  /** What is rotated here, one at a time: the first to begin with. */
+  subjects: Subject[];
   /** Default: 15 s, since a busy machine may be slow. */
   httpTimeout?: string;
   sandbox?: SandboxOptions;
@@ -34,7 +40,16 @@ export interface GroundOptions {
 /** Of clients, all the time: enough to see a request fail. */
 const requestsPerSecond = 5;
 
-const gateway = "github-ai-agent-prod";
+/**
+ * Where an emergency is played, caches drop a key within the documented cache wait: it waits no longer, while a normal
+ * rotation waits for the old key to be idle.
+ */
+const shortCaches = [
+  { name: "lhr", propagationMs: 2_000, cacheTtlMs: 60_000, isolates: 8 },
+  { name: "iad", propagationMs: 8_000, cacheTtlMs: 180_000, isolates: 8 },
+  { name: "sin", propagationMs: 20_000, cacheTtlMs: 300_000, isolates: 8 },
+  { name: "gru", propagationMs: 45_000, cacheTtlMs: 400_000, isolates: 8 },
+];
 
 /** What happens at a point: awaited there. A rejection keeps the request from being executed. */
 export type Trap = { point: Point; phase: Phase; spring: () => Promise<void> };
@@ -43,6 +58,7 @@ interface Keys {
   id: string;
   provider: string;
   projectId: string;
+  workspaceId?: string;
   state: string;
   revokedAt: string | null;
 }
@@ -56,9 +72,9 @@ export interface Ended {
 
 /** A sandbox, an inventory, and a worker that is a process of its own; a client to start rotations with. */
 export class Ground {
-  readonly subject: Subject;
   readonly sandbox: Sandbox;
-  traffic: Traffic | undefined;
+  /** The key that the slot held when the last rotation began. */
+  heldBefore = "none";
   trap: Trap | undefined;
   /** Whether the trap's point came. */
   sprung = false;
@@ -69,21 +85,35 @@ export class Ground {
   readonly #options: GroundOptions;
   readonly #directory: string;
   readonly #env: Record<string, string>;
+  readonly #sealing: SealingPublicKey;
+  readonly #closing = new AbortController();
+  /** Until the person who hands keys in has gone home. */
+  #attended: Promise<void> = Promise.resolve();
+  #subject: Subject;
+  #traffic: Traffic | undefined;
   #worker: ChildProcess | undefined;
   #connection: Connection | undefined;
 
-  private constructor(options: GroundOptions, sandbox: Sandbox, directory: string, env: Record<string, string>) {
+  private constructor(
+    options: GroundOptions,
+    sandbox: Sandbox,
+    place: { directory: string; env: Record<string, string>; sealing: SealingPublicKey },
+  ) {
+    const [first] = options.subjects;
+    if (first === undefined) throw new Error("nothing to rotate");
     this.#options = options;
-    this.subject = options.subject;
+    this.#subject = first;
     this.sandbox = sandbox;
-    this.#directory = directory;
-    this.#env = env;
+    this.#directory = place.directory;
+    this.#env = place.env;
+    this.#sealing = place.sealing;
   }
 
   static async prepare(options: GroundOptions): Promise<Ground> {
     const self: { ground?: Ground } = {};
     const sandbox = await startSandbox({
       timeScale,
+      ...(options.subjects.some(({ workflow }) => workflow === "emergencyRotation") ? { edges: shortCaches } : {}),
       ...options.sandbox,
       hooks: (event) => self.ground?.hook(event),
     });
@@ -92,14 +122,20 @@ export class Ground {
     const inventory = {
       installation: "acme",
       account: sandbox.env["CLOUDFLARE_ACCOUNT_ID"],
-      environments: { production: { gateway } },
-      slots: { [options.subject.slot]: options.subject.settings },
+      environments: { production: { gateway: productionGateway } },
+      slots: Object.fromEntries(options.subjects.map(({ of: { slot } }) => [slot, allSlots[slot]])),
       sealing: [publicKey],
-      policy: scaledPolicy(timeScale, { propagationBudget: "60s", settleBudget: "60s", ...options.policy }),
+      policy: scaledPolicy(timeScale, {
+        propagationBudget: "60s",
+        settleBudget: "60s",
+        // Where no new key can be made the emergency stops, as any rotation does, and does not wait an hour to cut.
+        emergency: { atDeadline: "hold" },
+        ...options.policy,
+      }),
     };
     await writeFile(join(directory, "keyturn.yaml"), JSON.stringify(inventory));
     await writeFile(join(directory, "sealing.json"), JSON.stringify({ keys: [privateKey] }), { mode: 0o600 });
-    const ground = new Ground(options, sandbox, directory, {
+    const env = {
       PATH: process.env["PATH"] ?? "",
       TEMPORAL_CONFIG_FILE: join(directory, "no-such.toml"),
       TEMPORAL_ADDRESS: options.temporal.address,
@@ -108,13 +144,33 @@ export class Ground {
       KEYTURN_SEALING_KEY_FILE: join(directory, "sealing.json"),
       KEYTURN_HTTP_TIMEOUT: options.httpTimeout ?? "15s",
       ...sandbox.env,
-    });
+    };
+    const ground = new Ground(options, sandbox, { directory, env, sealing: publicKey });
     self.ground = ground;
     ground.#connection = await Connection.connect({ address: options.temporal.address });
     await ground.#makeNamespace();
     await ground.startWorker();
-    ground.traffic = startTraffic(sandbox.env, options.subject, requestsPerSecond);
+    await ground.turnTo(ground.subject);
     return ground;
+  }
+
+  get subject(): Subject {
+    return this.#subject;
+  }
+
+  get traffic(): Traffic {
+    if (this.#traffic === undefined) throw new Error("no traffic");
+    return this.#traffic;
+  }
+
+  /** Rotates this from now on, and lets its clients come. */
+  async turnTo(subject: Subject): Promise<void> {
+    const { provider } = subject.of;
+    if (this.#traffic === undefined || provider !== this.#subject.of.provider) {
+      await this.#traffic?.stop();
+      this.#traffic = startTraffic(this.sandbox.env, requestsPerSecond, provider);
+    }
+    this.#subject = subject;
   }
 
   get client(): Client {
@@ -196,16 +252,43 @@ export class Ground {
   async start(): Promise<WorkflowHandle> {
     this.numbering = new Numbering();
     this.sprung = false;
-    const { slot, workflow } = this.subject;
+    const { workflow } = this.subject;
+    const { slot } = this.subject.of;
     if (!this.workerAlive) await this.startWorker();
+    this.heldBefore = await this.heldKey();
+    const args = [{ slot, ...this.subject.says, ...(await this.#told()) }];
     const start = async (): Promise<WorkflowHandle> =>
-      this.client.workflow.start(workflow, { taskQueue, workflowId: slotWorkflowId(slot), args: [{ slot }] });
+      this.client.workflow.start(workflow, { taskQueue, workflowId: slotWorkflowId(slot), args });
     let handle: WorkflowHandle | undefined;
     await until("the rotation starts", async () => {
       handle = await start();
       return true;
     });
-    return handle as WorkflowHandle;
+    const started = handle as unknown as WorkflowHandle;
+    if (this.subject.of.madeByHand) this.#attended = handInWhenAsked(started, this.#person());
+    return started;
+  }
+
+  /** What nobody but the operator knows: which key is compromised, and which one a slot holds that shows neither mark nor preview. */
+  async #told(): Promise<Record<string, unknown>> {
+    const { of, cutsFirst, workflow } = this.subject;
+    const unmarked =
+      of.told.heldKeyId !== undefined && parseMark((await this.slotSecret()).comment ?? undefined) === undefined;
+    return {
+      // A day in buckets of the sandbox's is a million of them.
+      ...(workflow === "emergencyRotation" ? { since: new Date(Date.now() - 1_000).toISOString() } : {}),
+      ...(cutsFirst ? { compromisedKeyId: this.heldBefore } : {}),
+      ...(unmarked ? { heldKeyId: this.heldBefore } : {}),
+    };
+  }
+
+  #person(): Person {
+    const ask = (path: string, body?: unknown): Promise<unknown> => this.control(path, body);
+    return {
+      sealing: this.#sealing,
+      make: (name) => makeAnthropicKey({ ask }, { name, workspaceId: "wrkspc_1" }),
+      leave: this.#closing.signal,
+    };
   }
 
   /** Waits for the end of a run, whatever the server is doing meanwhile. */
@@ -249,7 +332,7 @@ export class Ground {
 
   async keys(): Promise<Keys[]> {
     const { keys } = (await this.control("/record")) as { keys: Keys[] };
-    return keys.filter((key) => this.subject.owns(key));
+    return keys.filter((key) => this.subject.of.owns(key));
   }
 
   /** Ids of the keys that any isolate of any edge sends now for the slot. */
@@ -270,7 +353,8 @@ export class Ground {
 
   /** The slot's own secret in the store. */
   async slotSecret(): Promise<{ id: string; comment: string | null }> {
-    const found = (await this.secrets()).find(({ name }) => name === `${gateway}_${this.subject.slug}_default`);
+    const own = `${productionGateway}_${gatewaySlugs[this.subject.of.provider]}_default`;
+    const found = (await this.secrets()).find(({ name }) => name === own);
     if (found === undefined) throw new Error("the slot's secret is not there");
     return found;
   }
@@ -301,7 +385,8 @@ export class Ground {
   }
 
   #isOurs(slot: { gateway: string; provider: string; alias: string }): boolean {
-    return slot.gateway === gateway && slot.provider === this.subject.slug && slot.alias === "default";
+    const slug = gatewaySlugs[this.subject.of.provider];
+    return slot.gateway === productionGateway && slot.provider === slug && slot.alias === "default";
   }
 
   async values(): Promise<string[]> {
@@ -324,7 +409,9 @@ export class Ground {
   }
 
   async close(): Promise<void> {
-    await this.traffic?.stop();
+    this.#closing.abort();
+    await this.#attended;
+    await this.#traffic?.stop();
     await this.killWorker();
     await this.#connection?.close();
     await this.sandbox.close();

@@ -1,4 +1,5 @@
-import { someOf } from "./points.ts";
+import { everything, seed, someOf, wanted } from "../support/sample.ts";
+import { type Subject, subjects } from "./subjects.ts";
 
 /** Does the work for each item, in so many lanes at a time as there are; returns what went wrong, in words. */
 export async function overLanes<Lane, Item>(
@@ -25,21 +26,50 @@ export async function overLanes<Lane, Item>(
   return failures;
 }
 
-/** Whether everything is tried (`npm run test:faults`), or some of it, chosen by the seed. */
-export const everything = process.env["KEYTURN_FAULTS"] === "all";
-
-/** Another part of the whole each day; set KEYTURN_FAULTS_SEED to have one again. */
-export const seed = Number(process.env["KEYTURN_FAULTS_SEED"] ?? Math.floor(Date.now() / 86_400_000));
+/** Whether each subject has lanes of its own (`npm run test:faults`), or most of them share a few (`npm test`). */
+export const atLength = wanted !== "";
 
 const only = process.env["KEYTURN_FAULTS_ONLY"];
+
+/** Subjects that are rotated in the same lanes. */
+export interface Group {
+  name: string;
+  subjects: Subject[];
+  /** How many moments of each are tried. */
+  moments: number;
+}
+
+/** How many subjects beside the first have their turn on one day. */
+const turnsADay = 4;
+
+/**
+ * At length: each subject by itself. In short: the first by itself and at some length, and others that share lanes, other
+ * ones each day. `salt` tells two suites of one day apart.
+ */
+export function groups(short: { first: number; others: number }, salt: number): Group[] {
+  if (atLength) {
+    return subjects.map((subject) => ({ name: subject.name, subjects: [subject], moments: Number(wanted) || 0 }));
+  }
+  const [first, ...others] = subjects;
+  if (first === undefined) throw new Error("KEYTURN_FAULTS_SUBJECTS fits no subject");
+  const turns = someOf(others, turnsADay, seed + salt);
+  return [
+    { name: first.name, subjects: [first], moments: short.first },
+    { name: "others, in turn", subjects: turns, moments: short.others },
+  ].filter((group) => group.subjects.length > 0);
+}
 
 /**
  * The moments to try: all, some by the seed, or those whose description fits KEYTURN_FAULTS_ONLY, a regular expression:
  * how a failed one is tried again alone.
  */
-export function chosen<Moment>(all: Moment[], describe: (moment: Moment) => string, count: number): Moment[] {
+export function chosen<Moment>(
+  all: Moment[],
+  describe: (moment: Moment) => string,
+  { count, salt }: { count: number; salt: number },
+): Moment[] {
   if (only !== undefined) return all.filter((moment) => new RegExp(only).test(describe(moment)));
-  return everything ? all : someOf(all, count, seed);
+  return everything ? all : someOf(all, count, seed + salt);
 }
 
 export function tell(line: string): void {

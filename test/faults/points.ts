@@ -18,12 +18,12 @@ export function describePoint({ service, method, route, nth }: Point): string {
   return `${service} ${method} ${route} #${nth}`;
 }
 
-/** A segment that holds a digit names a thing, but for versions of an API. */
+/** A segment that holds a digit names a thing, but for versions of an API; so does the id of a key without one. */
 export function routeOf(path: string): string {
   const [bare = ""] = path.split("?");
   return bare
     .split("/")
-    .map((segment) => (/\d/.test(segment) && !/^v\d+(?:beta)?$/.test(segment) ? "*" : segment))
+    .map((segment) => (/\d|^key_/.test(segment) && !/^v\d+(?:beta)?$/.test(segment) ? "*" : segment))
     .join("/");
 }
 
@@ -63,27 +63,11 @@ export function inBoth(one: Point[], other: Point[]): Point[] {
   return one.filter((point) => there.has(describePoint(point)));
 }
 
+/** The point to try where a run did not come to this one: how often something is asked hangs on how the clock fell. */
+export function oneEarlier(point: Point): Point {
+  return { ...point, nth: Math.max(1, point.nth - 1) };
+}
+
 export function same(one: Point, other: Point | undefined): boolean {
   return other !== undefined && describePoint(one) === describePoint(other);
-}
-
-/** So many of them, chosen by a seed, spread over the whole list so that each part of a rotation has its turn. */
-export function someOf<Item>(items: Item[], count: number, seed: number): Item[] {
-  const stride = items.length / Math.min(count, items.length);
-  const random = mulberry(seed);
-  return Array.from({ length: Math.min(count, items.length) }, (_, index) => {
-    const at = Math.floor(index * stride + random() * stride);
-    return items[Math.min(at, items.length - 1)] as Item;
-  });
-}
-
-/** Mulberry32, in the public domain: small, and the same everywhere. */
-function mulberry(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }

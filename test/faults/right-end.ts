@@ -4,11 +4,12 @@ import { parseMark } from "../../src/domain/mark.ts";
 import { foundIn } from "../support/secrecy.ts";
 import { type Ended, type Ground, until } from "./ground.ts";
 
-/** What holds after a rotation that reached its end, whatever happened on the way. */
+/** What holds after a rotation that reached its end, of whatever kind and whatever happened on the way. */
 export async function expectRotated(ground: Ground, { result, failure, history }: Ended, what: string): Promise<void> {
   expect(failure, what).toBeUndefined();
   expect(result?.outcome, `${what}: ${result?.reason}`).toBe("rotated");
   const newKey = result?.newKey?.id ?? "none";
+  expect(result?.oldKey?.id, `${what}: the key that was replaced`).toBe(ground.heldBefore);
   expect(result?.leftOver, `${what}: keys left over`).toEqual([]);
 
   const keys = await ground.keys();
@@ -44,6 +45,23 @@ export async function expectNothingHalfDone(ground: Ground, { result, history }:
   ).toEqual([]);
   await until(`${what}: the aliases are gone`, async () => !(await hasAliases(ground)));
   await expectNoValue(ground, history, what);
+}
+
+/**
+ * What holds for clients: none sees anything. Where the key was cut first they are refused by their provider until the new
+ * one is everywhere, and by nobody else, and served again.
+ */
+export async function expectClientsServed({ subject, traffic }: Ground, what: string): Promise<void> {
+  if (subject.cutsFirst) {
+    const { refusals } = subject.of;
+    const others = traffic.failures.filter((failure) => !refusals.some((status) => failure.startsWith(`${status} `)));
+    expect(others, `${what}: requests of clients that failed for another reason`).toEqual([]);
+    const { failed, served } = traffic;
+    await until(`${what}: clients are served again`, async () => traffic.served > served + 10);
+    expect(traffic.failed, `${what}: requests that failed after the end`).toBe(failed);
+    traffic.failures.length = 0;
+  }
+  expect(traffic.failures, `${what}: requests of clients`).toEqual([]);
 }
 
 export async function expectNoValue(ground: Ground, history: string, what: string): Promise<void> {

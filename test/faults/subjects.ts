@@ -1,30 +1,33 @@
-/** What the fault suites rotate: a new provider or kind of rotation inherits them by a line here. */
+import { type Subject as OfProvider, subjects as providers } from "../support/providers.ts";
+
+/** What the fault suites rotate: each kind of rotation of each provider. A new one inherits them by a line here. */
 export interface Subject {
   name: string;
-  /** The workflow, and the slot it rotates. */
-  workflow: string;
-  slot: string;
-  /** The slot's part of the inventory. */
-  settings: Record<string, unknown>;
-  /** The provider as the gateway calls it. */
-  slug: string;
-  /** Whether a key belongs to the slot's project. */
-  owns(key: { provider: string; projectId: string }): boolean;
-  /** What a client sends through the gateway. */
-  clientRequest: { path: string; body: Record<string, unknown> };
+  of: OfProvider;
+  workflow: "normalRotation" | "emergencyRotation";
+  /** What the start says beside the slot. */
+  says: Record<string, unknown>;
+  /** The start names the slot's key as the compromised one, and it is dead before another is made: clients are refused. */
+  cutsFirst: boolean;
 }
 
-export const subjects = {
-  openai: {
-    name: "a normal rotation of OpenAI",
-    workflow: "normalRotation",
-    slot: "production/openai",
-    settings: { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
-    slug: "openai",
-    owns: ({ projectId }) => projectId === "proj_abc",
-    clientRequest: {
-      path: "/openai/chat/completions",
-      body: { model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] },
-    },
+const names = { openai: "OpenAI", gemini: "Gemini", anthropic: "Anthropic" };
+
+const kinds: Omit<Subject, "of">[] = [
+  { name: "a normal rotation", workflow: "normalRotation", says: {}, cutsFirst: false },
+  {
+    name: "a swap-first emergency",
+    workflow: "emergencyRotation",
+    says: { strategy: "swap-first" },
+    cutsFirst: false,
   },
-} satisfies Record<string, Subject>;
+  { name: "a cut-first emergency", workflow: "emergencyRotation", says: { strategy: "cut-first" }, cutsFirst: true },
+];
+
+/** All of them, or those whose name fits KEYTURN_FAULTS_SUBJECTS, a regular expression. */
+export const subjects: Subject[] = kinds
+  .flatMap((kind) => providers.map((of) => ({ ...kind, of, name: `${kind.name} of ${names[of.provider]}` })))
+  .filter(({ name }) => new RegExp(process.env["KEYTURN_FAULTS_SUBJECTS"] ?? "", "i").test(name));
+
+/** Rotates without any trouble of its own: what a test takes that is about something else. */
+export const plain = { ...kinds[0], of: providers[0], name: "a normal rotation of OpenAI" } as Subject;

@@ -41,8 +41,13 @@ interface SecretRow {
 }
 
 /** The secret behind an alias, as lists show it: seconds late. */
-export async function secretOf(world: World, alias: string, gateway = moreGateway): Promise<SecretRow> {
-  const name = `${gateway}_openai_${alias}`;
+export async function secretOf(
+  world: World,
+  alias: string,
+  gateway = moreGateway,
+  slug = "openai",
+): Promise<SecretRow> {
+  const name = `${gateway}_${slug}_${alias}`;
   let found: SecretRow | undefined;
   await world.until(async () => {
     found = (await world.secrets()).find((secret) => secret.name === name) as SecretRow | undefined;

@@ -22,6 +22,10 @@ export interface Subject {
   told: { heldKeyId?: string };
   /** Whether a key of the record is of production's project or workspace. */
   owns(key: { projectId: string; workspaceId?: string }): boolean;
+  /** Whether a person makes its keys, and hands them in. */
+  madeByHand: boolean;
+  /** Statuses with which it refuses a key. */
+  refusals: number[];
   /** Whether the provider's usage data tells models. */
   tellsModels: boolean;
   /** A request straight to the provider. */
@@ -45,6 +49,8 @@ export const subjects: Subject[] = [
     told: {},
     tellsModels: true,
     owns: ({ projectId }) => projectId === "proj_abc",
+    madeByHand: false,
+    refusals: [401],
     direct: (env, value) => ({
       url: `${env["OPENAI_BASE_URL"]}/chat/completions`,
       headers: { authorization: `Bearer ${value}` },
@@ -58,6 +64,8 @@ export const subjects: Subject[] = [
     told: { heldKeyId: "gemini-prod-1" },
     tellsModels: false,
     owns: ({ projectId }) => projectId === "my-project",
+    madeByHand: false,
+    refusals: [400, 401, 403],
     direct: (env, value) => ({
       url: `${env["GEMINI_BASE_URL"]}/v1beta/models/${thiefModels.gemini}:generateContent`,
       headers: { "x-goog-api-key": value },
@@ -71,6 +79,8 @@ export const subjects: Subject[] = [
     told: {},
     tellsModels: true,
     owns: ({ workspaceId }) => workspaceId === "wrkspc_1",
+    madeByHand: true,
+    refusals: [401],
     direct: (env, value) => ({
       url: `${env["ANTHROPIC_BASE_URL"]}/v1/messages`,
       headers: { "x-api-key": value, "anthropic-version": "2023-06-01" },
@@ -109,7 +119,7 @@ export async function steal(world: World, { direct }: Subject, value: string, ti
 
 /** A person makes a key in Anthropic's Console. */
 export async function makeAnthropicKey(
-  world: World,
+  world: Pick<World, "ask">,
   given: { name: string; workspaceId?: string; unscoped?: true },
 ): Promise<{ id: string; value: string }> {
   return (await world.ask("/anthropic/keys", given)) as { id: string; value: string };
@@ -154,10 +164,10 @@ export async function typist(world: World, temporal: { address: string; namespac
 /** Where somebody must hand a key in, hands one in by `keyturn submit-key`; else does nothing. */
 export async function handInWhereWanted(
   world: World,
-  { provider, slot }: Subject,
+  { madeByHand, slot }: Subject,
   type: Typist,
 ): Promise<Ran | undefined> {
-  if (provider !== "anthropic") return undefined;
+  if (!madeByHand) return undefined;
   const { value } = await makeAnthropicKey(world, { name: wantedName(await untilKeyIsWanted(world, slot)) });
   return type(["submit-key", slot, "--json"], value);
 }

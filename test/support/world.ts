@@ -1,7 +1,6 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
 import { NativeConnection, type Worker } from "@temporalio/worker";
-import { Pool } from "undici";
 
 import type { Dependencies } from "../../src/activities/dependencies.ts";
 import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
@@ -10,6 +9,7 @@ import { taskQueue, type RotationResult, slotWorkflowId } from "../../src/domain
 import { type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
 import { gatewaySlugs, type ProviderName } from "../../src/domain/slot.ts";
 import { createSealing, generateSealingKey, type SealingPrivateKey } from "../../src/sealing.ts";
+import { productionGateway, startTraffic, type Traffic } from "./traffic.ts";
 import { workflowBundle } from "./workflow-bundle.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
@@ -62,10 +62,9 @@ interface PlayedSlot {
   gateway: string;
   provider: string;
   alias: string;
+  keyId: string | null;
   edges: { edge: string; isolates: Record<string, number> }[];
 }
-
-const productionGateway = "github-ai-agent-prod";
 
 /** For tests to which the waits do not matter: done in a few seconds. */
 export const quick = {
@@ -123,8 +122,10 @@ export interface World {
   values(): Promise<string[]>;
   faults(fault: Record<string, unknown>): Promise<void>;
   clearFaults(): Promise<void>;
-  /** The ids of the keys that any isolate of any edge sends now for production's slot of the provider (default: openai). */
-  servedKeys(provider?: ProviderName): Promise<string[]>;
+  /** The ids of the keys that any isolate of any edge sends now for production's slot (default: openai, alias default). */
+  servedKeys(provider?: ProviderName, alias?: string): Promise<string[]>;
+  /** The key whose value production's slot holds in the store, as the sandbox knows it. */
+  heldKey(provider: ProviderName, alias: string): Promise<string>;
   /** The secrets in the store, as Cloudflare lists them. */
   secrets(): Promise<{ id: string; name: string; comment: string | null }[]>;
   /** Waits so many milliseconds of the sandbox's time. */
@@ -134,7 +135,7 @@ export interface World {
   start(input?: Record<string, unknown>, workflowId?: string, workflowType?: string): Promise<WorkflowHandle>;
   rotate(input?: Record<string, unknown>): Promise<RotationResult>;
   /** Steady requests of clients through production's gateway to the provider (default: openai). */
-  traffic(perSecond: number, provider?: ProviderName): Traffic;
+  traffic(perSecond: number, provider?: ProviderName, alias?: string): Traffic;
   stop(): Promise<void>;
 }
 
@@ -247,13 +248,21 @@ export async function startWorld({
     record: async () => (await control("/record")) as SandboxRecord,
     values: async () =>
       ((await control("/values")) as { values: { value: string }[] }).values.map(({ value }) => value),
-    servedKeys: async (provider = "openai") => {
+    servedKeys: async (provider = "openai", alias = "default") => {
       const slug = gatewaySlugs[provider];
       const { slots } = (await control("/slots")) as { slots: PlayedSlot[] };
       const ours = slots.filter(
-        (slot) => slot.gateway === productionGateway && slot.provider === slug && slot.alias === "default",
+        (slot) => slot.gateway === productionGateway && slot.provider === slug && slot.alias === alias,
       );
       return [...new Set(ours.flatMap((slot) => slot.edges.flatMap(({ isolates }) => Object.keys(isolates))))];
+    },
+    heldKey: async (provider, alias) => {
+      const { slots } = (await control("/slots")) as { slots: PlayedSlot[] };
+      const ours = slots.find(
+        (slot) =>
+          slot.gateway === productionGateway && slot.provider === gatewaySlugs[provider] && slot.alias === alias,
+      );
+      return ours?.keyId ?? "none";
     },
     secrets: async () => {
       const address = `${played.env["CLOUDFLARE_API_BASE_URL"]}/accounts/${played.env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${played.seed["storeId"]}/secrets?per_page=100`;
@@ -272,8 +281,8 @@ export async function startWorld({
     clearFaults: async () => void (await fetch(`${played.control}/faults`, { method: "DELETE" })),
     start,
     rotate: async (input) => (await (await start(input)).result()) as RotationResult,
-    traffic: (perSecond, provider = "openai") => {
-      const flow = startTraffic(played.env, perSecond, clientRequests[provider]);
+    traffic: (perSecond, provider = "openai", alias) => {
+      const flow = startTraffic(played.env, perSecond, provider, alias);
       flows.push(flow);
       return flow;
     },
@@ -307,88 +316,4 @@ function withMoments(
       },
     ]),
   ) as unknown as RotationActivities;
-}
-
-/** Steady requests through the gateway, as clients send them. */
-export interface Traffic {
-  served: number;
-  failed: number;
-  failures: string[];
-  stop(): Promise<void>;
-}
-
-const connections = 16;
-/** The sandbox's own; a client of a real gateway reaches the one that is near. */
-const edges = ["lhr", "iad", "sin", "gru"];
-
-/** What a client sends through the gateway, by provider: the path behind the gateway's name, and the body. */
-const clientRequests: Record<ProviderName, { path: string; body: Record<string, unknown> }> = {
-  openai: {
-    path: "openai/chat/completions",
-    body: { model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] },
-  },
-  anthropic: {
-    path: "anthropic/v1/messages",
-    body: { model: "claude-haiku-4-5", max_tokens: 16, messages: [{ role: "user", content: "hello" }] },
-  },
-  gemini: {
-    path: "google-ai-studio/v1beta/models/gemini-2.5-flash:generateContent",
-    body: { contents: [{ role: "user", parts: [{ text: "hello" }] }] },
-  },
-};
-
-function startTraffic(
-  env: Record<string, string>,
-  perSecond: number,
-  request: { path: string; body: Record<string, unknown> },
-): Traffic {
-  const base = new URL(env["CLOUDFLARE_GATEWAY_BASE_URL"] ?? "");
-  const pool = new Pool(base.origin, { connections, pipelining: 1 });
-  const path = `${base.pathname}/${env["CLOUDFLARE_ACCOUNT_ID"]}/${productionGateway}/${request.path}`;
-  const body = JSON.stringify(request.body);
-  const open = new Set<Promise<void>>();
-  let turn = 0;
-  let stopped: Promise<void> | undefined;
-  const traffic: Traffic = {
-    served: 0,
-    failed: 0,
-    failures: [],
-    stop: () => {
-      clearInterval(ticks);
-      return (stopped ??= Promise.all(open).then(() => pool.close()));
-    },
-  };
-  const send = async (): Promise<void> => {
-    try {
-      const { statusCode, body: answer } = await pool.request({
-        path,
-        method: "POST",
-        headers: {
-          "content-type": "application/json",
-          // Anthropic wants it from each client; the others don't mind.
-          "anthropic-version": "2023-06-01",
-          "x-sandbox-edge": edges[turn++ % edges.length],
-          "cf-aig-authorization": `Bearer ${env["CLOUDFLARE_GATEWAY_TOKEN"]}`,
-        },
-        body,
-      });
-      const text = await answer.text();
-      if (statusCode === 200) traffic.served++;
-      else {
-        traffic.failed++;
-        traffic.failures.push(`${statusCode} ${text.slice(0, 100)}`);
-      }
-    } catch (error) {
-      traffic.failed++;
-      traffic.failures.push(String(error));
-    }
-  };
-  let due = performance.now();
-  const ticks = setInterval(() => {
-    for (; due <= performance.now(); due += 1_000 / perSecond) {
-      const sent: Promise<void> = send().finally(() => open.delete(sent));
-      open.add(sent);
-    }
-  }, 10);
-  return traffic;
 }
