@@ -1,4 +1,3 @@
-import type { Traffic } from "../support/traffic.ts";
 import { Runtime } from "@temporalio/worker";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
@@ -20,6 +19,7 @@ import {
 } from "../support/providers.ts";
 import { foundIn, keepingLogger, logged, readableHistory } from "../support/secrecy.ts";
 import { startTemporal, startWorld, type World } from "../support/world.ts";
+import type { Traffic } from "../support/traffic.ts";
 
 /**
  * The documented waits and the revoke clock, divided by one factor. The install clock is not: a machine that plays all
@@ -186,6 +186,85 @@ describe("cut-first emergencies of all three providers at once", () => {
     const { from, until = "" } = result.outage ?? { from: "" };
     expect(Math.min(...at)).toBeGreaterThanOrEqual(Date.parse(from) - 100);
     expect(Math.abs(Math.max(...at, Date.parse(result.times.verified ?? "")) - Date.parse(until))).toBeLessThan(1_000);
+  });
+});
+
+describe("cut-first emergencies while no new key can be made", () => {
+  const [, gemini, anthropic] = subjects as [Subject, Subject, Subject];
+  let world: World;
+  let type: Typist;
+  beforeAll(async () => {
+    world = await startWorld({ temporal, timeScale, slots: allSlots, policy, sandbox });
+    type = await typist(world, temporal);
+  });
+  afterAll(async () => {
+    await type.leave();
+    await world.stop();
+  });
+
+  const started = async ({ slot, heldKey, told }: Subject) =>
+    world.start({ slot, strategy: "cut-first", compromisedKeyId: heldKey, ...told }, undefined, "emergencyRotation");
+  /** Creation fails, with this status, until the faults are cleared. */
+  const failCreation = async (service: string, status: number): Promise<{ id: number }> =>
+    (await world.ask("/faults", {
+      service,
+      method: "POST",
+      path: "/(?:api_)?keys(?:\\?|$)",
+      mode: "status",
+      status,
+    })) as { id: number };
+  const createsTried = async (service: string): Promise<number> =>
+    (await world.record()).requests.filter(
+      ({ method, status, ...request }) => request.service === service && method === "POST" && status >= 400,
+    ).length;
+  const stateOf = async ({ heldKey }: Subject): Promise<string | undefined> =>
+    (await world.record()).keys.find(({ id }) => id === heldKey)?.state;
+  const expectCutInTime = ({ started: from, cut = "" }: RotationResult["times"]): void => {
+    expect(Date.parse(cut) - Date.parse(from)).toBeLessThan(10_000);
+  };
+  const end = async (handle: { result(): Promise<unknown> }): Promise<RotationResult> =>
+    (await handle.result()) as RotationResult;
+
+  test.concurrent("openai, which refuses to make one: cut within 10 s, and the end is cut, the outage open", async () => {
+    await failCreation("openai", 400);
+    const result = await end(await started(openai));
+    expect(await createsTried("openai")).toBeGreaterThan(0);
+    expectCutInTime(result.times);
+    expect(result).toMatchObject({ outcome: "cut", oldKey: { id: openai.heldKey }, newKey: null, leftOver: [] });
+    expect(result.outage).toEqual({ from: result.times.cut });
+    expect(result.warnings.join()).toContain("no new key could be put in");
+    expect(await liveKeys(world, openai)).toEqual([]);
+  });
+
+  test.concurrent("gemini, which cannot make one now: cut within 10 s, tried on, and replaced when it can again", async () => {
+    const { id } = await failCreation("apikeys", 503);
+    const handle = await started(gemini);
+    await world.until(async () => (await createsTried("apikeys")) > 1);
+    const progress = await progressOf(world, gemini.slot);
+    expect(progress).toMatchObject({ phase: "issueKey", newKey: null });
+    expectCutInTime(progress.times);
+    expect(await stateOf(gemini)).toBe("revoked");
+    await fetch(`${world.control}/faults/${id}`, { method: "DELETE" });
+    const result = await end(handle);
+    expect(result).toMatchObject({
+      outcome: "rotated",
+      oldKey: { id: gemini.heldKey },
+      times: { cut: progress.times.cut },
+    });
+    expect(await liveKeys(world, gemini)).toEqual([result.newKey?.id]);
+  });
+
+  test.concurrent("anthropic, while nobody has made one: switched off within 10 s, and replaced when somebody hands one in", async () => {
+    const handle = await started(anthropic);
+    await world.until(async () => (await progressOf(world, anthropic.slot)).waiting?.takes === "key");
+    const { times } = await progressOf(world, anthropic.slot);
+    expectCutInTime(times);
+    expect(await stateOf(anthropic)).toBe("disabled");
+    await handInWhereWanted(world, anthropic, type);
+    const result = await end(handle);
+    expect(result).toMatchObject({ outcome: "rotated", oldKey: { id: anthropic.heldKey } });
+    expect(await stateOf(anthropic)).toBe("revoked");
+    expect(await liveKeys(world, anthropic)).toEqual([result.newKey?.id]);
   });
 });
 
