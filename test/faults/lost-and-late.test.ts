@@ -1,14 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import { failureTypes } from "../../src/domain/failure.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { Ground, until } from "./ground.ts";
 import { seed } from "../support/sample.ts";
 import { pointsOf } from "./clean-runs.ts";
 import { atLength, chosen, groups, overLanes, tell } from "./lanes.ts";
+import { type Fault, faultAt, faults, mayMeet } from "./fault-list.ts";
 import { describePoint, type Point } from "./points.ts";
-import { expectClientsServed, expectNothingHalfDone, expectRotated } from "./right-end.ts";
+import { expectNothingHalfDone, expectRightEnd, expectRotated } from "./right-end.ts";
 import type { Subject } from "./subjects.ts";
 
 /**
@@ -16,44 +16,12 @@ import type { Subject } from "./subjects.ts";
  * request of a clean run meets each fault once.
  */
 
-interface Fault {
-  name: string;
-  /** A fault that is about the effect of a request matters to writes only. */
-  writesOnly?: true;
-  fault: Record<string, unknown>;
-  /** A refusal that repeating does not help: the rotation may stop. */
-  refusal?: true;
-}
-
-const faults: Fault[] = [
-  { name: "the request is lost", fault: { mode: "lost-request" } },
-  { name: "the answer is lost", fault: { mode: "lost-answer" }, writesOnly: true },
-  { name: "the effect comes seconds later", fault: { mode: "late", delayMs: 2_500 }, writesOnly: true },
-  { name: "nobody answers", fault: { mode: "timeout" } },
-  { name: "the connection is reset", fault: { mode: "reset" }, writesOnly: true },
-  { name: "half an answer comes", fault: { mode: "half" }, writesOnly: true },
-  { name: "half a body comes as a whole", fault: { mode: "malformed" } },
-  { name: "429 with a wait", fault: { mode: "status", status: 429, retryAfter: 1 } },
-  { name: "429 without a wait", fault: { mode: "status", status: 429 }, writesOnly: true },
-  { name: "500", fault: { mode: "status", status: 500 }, writesOnly: true },
-  { name: "503", fault: { mode: "status", status: 503 } },
-  { name: "400", fault: { mode: "status", status: 400 }, refusal: true },
-  { name: "403", fault: { mode: "status", status: 403 }, refusal: true },
-  { name: "a body off its schema", fault: { mode: "status", status: 200, body: {} }, refusal: true },
-];
-
 const lanesWanted = atLength ? 8 : 6;
 const patienceMs = atLength ? 4 * 3_600_000 : 240_000;
 
 interface Case extends Fault {
   subject: Subject;
   point: Point;
-}
-
-/** A key that is cut is not put back: what stops a rotation there is for test/e2e/emergency.test.ts. */
-function mayMeet({ cutsFirst }: Subject, { service, method }: Point, { writesOnly, refusal }: Fault): boolean {
-  if (cutsFirst && refusal === true) return false;
-  return writesOnly !== true || (method !== "GET" && service !== "gateway");
 }
 
 function casesOf(points: Map<Subject, Point[]>, count: number): Case[] {
@@ -65,43 +33,17 @@ function casesOf(points: Map<Subject, Point[]>, count: number): Case[] {
   });
 }
 
-/** Switches the fault on for the n-th of keyturn's requests that fit the point, once. */
-function faultAt({ service, method, route, nth }: Point, fault: Record<string, unknown>): Record<string, unknown> {
-  const path = route
-    .split("*")
-    .map((part) => part.replaceAll(/[.+?^${}()|[\]\\]/g, String.raw`\$&`))
-    .join("[^/?]+");
-  return {
-    ...fault,
-    service,
-    method,
-    path: `^${path}(?:\\?|$)`,
-    when: { "user-agent": "^keyturn/" },
-    skip: nth - 1,
-    times: 1,
-  };
-}
-
 function describeCase({ subject, point, name }: Case): string {
   return `${subject.name}: ${describePoint(point)}: ${name}`;
 }
 
 async function rotateUnder(ground: Ground, tried: Case): Promise<void> {
-  const { subject, point, fault, refusal } = tried;
   const what = describeCase(tried);
-  await ground.turnTo(subject);
-  await ground.faults([faultAt(point, fault)]);
+  await ground.turnTo(tried.subject);
+  await ground.faults([faultAt(tried.point, tried.fault)]);
   const ended = await ground.endOf(await ground.start());
   await ground.clearFaults();
-  if (refusal === true && ended.failure !== undefined) {
-    expect(Object.keys(failureTypes), `${what}: ${ended.failure.message}`).toContain(ended.failure.type);
-    expect(ended.result?.outcome, what).toBe("aborted");
-    await expectNothingHalfDone(ground, ended, what);
-    await ground.endOtherKeys();
-  } else {
-    await expectRotated(ground, ended, what);
-  }
-  await expectClientsServed(ground, what);
+  await expectRightEnd(ground, ended, { what, refusal: tried.refusal === true });
 }
 
 describe.for(groups({ first: 8, others: 2 }, 1))("$name", ({ subjects, moments }) => {

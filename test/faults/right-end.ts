@@ -1,5 +1,6 @@
 import { expect } from "vitest";
 
+import { failureTypes } from "../../src/domain/failure.ts";
 import { parseMark } from "../../src/domain/mark.ts";
 import { foundIn } from "../support/secrecy.ts";
 import { type Ended, type Ground, until } from "./ground.ts";
@@ -45,6 +46,23 @@ export async function expectNothingHalfDone(ground: Ground, { result, history }:
   ).toEqual([]);
   await until(`${what}: the aliases are gone`, async () => !(await hasAliases(ground)));
   await expectNoValue(ground, history, what);
+}
+
+/** The end a rotation comes to whatever it met; where something was refused for good it may stop instead. */
+export async function expectRightEnd(
+  ground: Ground,
+  ended: Ended,
+  { what, refusal }: { what: string; refusal: boolean },
+): Promise<void> {
+  if (refusal && ended.failure !== undefined) {
+    expect(Object.keys(failureTypes), `${what}: ${ended.failure.message}`).toContain(ended.failure.type);
+    expect(ended.result?.outcome, what).toBe("aborted");
+    await expectNothingHalfDone(ground, ended, what);
+    await ground.endOtherKeys();
+  } else {
+    await expectRotated(ground, ended, what);
+  }
+  await expectClientsServed(ground, what);
 }
 
 /**

@@ -20,7 +20,7 @@ export function someOf<Item>(items: Item[], count: number, seed: number): Item[]
 }
 
 /** Mulberry32, in the public domain: small, and the same everywhere. */
-function mulberry(seed: number): () => number {
+export function mulberry(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;
