@@ -1,5 +1,5 @@
-import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { parseEnv } from "node:util";
 import { parseDocument } from "yaml";
 import { z } from "zod";
@@ -444,6 +444,8 @@ export interface Credentials {
   openaiAdminKey?: Redacted;
   anthropicAdminKey?: Redacted;
   googleAccessToken?: Redacted;
+  /** Whether Google's credentials are set in any of the places where its tools look. */
+  googleConfigured: boolean;
   baseUrls: Record<keyof typeof baseUrls, string>;
 }
 
@@ -468,10 +470,39 @@ export function readCredentials(env: Environment): Credentials {
     ...(openaiAdminKey === undefined ? {} : { openaiAdminKey }),
     ...(anthropicAdminKey === undefined ? {} : { anthropicAdminKey }),
     ...(googleAccessToken === undefined ? {} : { googleAccessToken }),
+    googleConfigured: googleAccessToken !== undefined || hasGoogleDefaults(env),
     baseUrls: Object.fromEntries(
       Object.entries(baseUrls).map(([key, [variable, standard]]) => [key, readUrl(env, variable, standard)]),
     ) as Credentials["baseUrls"],
   };
+}
+
+/**
+ * Whether application default credentials are there: named by the environment, left by `gcloud auth application-default
+ * login`, or the metadata server of a machine of Google's. cloud.google.com/docs/authentication, and the signs that npm
+ * gcp-metadata 8 goes by, seen 2026-11.
+ */
+function hasGoogleDefaults(env: Environment): boolean {
+  const named = [
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GCE_METADATA_HOST",
+    "GCE_METADATA_IP",
+    "K_SERVICE",
+    "CLOUD_RUN_JOB",
+  ];
+  if (named.some((variable) => Boolean(env[variable]?.trim()))) return true;
+  const home = env["CLOUDSDK_CONFIG"] || (env["APPDATA"] ? join(env["APPDATA"], "gcloud") : undefined);
+  const gcloud = home ?? (env["HOME"] ? join(env["HOME"], ".config", "gcloud") : undefined);
+  if (gcloud !== undefined && existsSync(join(gcloud, "application_default_credentials.json"))) return true;
+  return env["METADATA_SERVER_DETECTION"] !== "none" && isGoogleMachine();
+}
+
+function isGoogleMachine(): boolean {
+  try {
+    return readFileSync("/sys/class/dmi/id/bios_vendor", "utf8").includes("Google");
+  } catch {
+    return false;
+  }
 }
 
 /**

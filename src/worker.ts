@@ -26,9 +26,9 @@ import { RotationFailure } from "./domain/failure.ts";
 import { type RotationResult, slotWorkflowId, taskQueue } from "./domain/rotation.ts";
 import { createHttp, type Http } from "./http.ts";
 import { createGoogleAuth, type GoogleAuth } from "./providers/google-auth.ts";
-import { createProvider } from "./providers/index.ts";
+import { createByHand, createProvider } from "./providers/index.ts";
 import type { Provider } from "./providers/provider.ts";
-import { maskSecrets, type Redacted } from "./redacted.ts";
+import { maskSecrets } from "./redacted.ts";
 import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
 import { connectConfig } from "./temporal/client.ts";
 import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
@@ -130,10 +130,7 @@ function accessTo(
     policy: slot.policy,
     probeModel: slot.probeModel,
     place,
-    // Only when it is asked for: a slot whose credential is missing must not stop the others.
-    get provider() {
-      return providerOf(slot, credentials, { http, google });
-    },
+    provider: providerOf(slot, credentials, { http, google }),
     keyring: JSON.stringify(slot.settings),
     secrets:
       slot.secretId === undefined
@@ -152,39 +149,41 @@ function accessTo(
   };
 }
 
+/** The slot's provider; where its admin credential is not configured, one whose keys people make and revoke. */
 function providerOf(
-  { name, settings }: InventorySlot,
-  { openaiAdminKey, anthropicAdminKey, baseUrls }: Credentials,
+  { settings }: InventorySlot,
+  { openaiAdminKey, anthropicAdminKey, googleConfigured, baseUrls }: Credentials,
   { http, google }: { http: Http; google: GoogleAuth },
 ): Provider {
-  const needed = (key: Redacted | undefined, variable: string): Redacted => {
-    if (key !== undefined) return key;
-    throw new RotationFailure("InvalidInput", `${variable} is not set: ${name} needs it to manage its keys`);
-  };
+  const without = (what: string) => ({ missing: `${what} is not set` });
   switch (settings.provider) {
-    case "openai":
-      return createProvider("openai", {
-        http,
-        baseUrl: baseUrls.openai,
-        adminKey: needed(openaiAdminKey, "OPENAI_ADMIN_KEY"),
-        ...settings,
-      });
-    case "anthropic":
-      return createProvider("anthropic", {
-        http,
-        baseUrl: baseUrls.anthropic,
-        adminKey: needed(anthropicAdminKey, "ANTHROPIC_ADMIN_KEY"),
-        ...settings,
-      });
-    case "gemini":
-      return createProvider("gemini", {
+    case "openai": {
+      const options = { http, baseUrl: baseUrls.openai, ...settings };
+      return openaiAdminKey === undefined
+        ? createByHand("openai", { ...options, ...without("OPENAI_ADMIN_KEY") })
+        : createProvider("openai", { ...options, adminKey: openaiAdminKey });
+    }
+    case "anthropic": {
+      const options = { http, baseUrl: baseUrls.anthropic, ...settings };
+      return anthropicAdminKey === undefined
+        ? createByHand("anthropic", { ...options, ...without("ANTHROPIC_ADMIN_KEY") })
+        : createProvider("anthropic", { ...options, adminKey: anthropicAdminKey });
+    }
+    case "gemini": {
+      const options = {
         http,
         apiKeysBaseUrl: baseUrls.googleApiKeys,
         monitoringBaseUrl: baseUrls.googleMonitoring,
         geminiBaseUrl: baseUrls.gemini,
-        auth: google,
         ...settings,
-      });
+      };
+      return googleConfigured
+        ? createProvider("gemini", { ...options, auth: google })
+        : createByHand("gemini", {
+            ...options,
+            ...without("no credential of google is configured: GOOGLE_APPLICATION_CREDENTIALS"),
+          });
+    }
   }
 }
 

@@ -1,7 +1,7 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, onTestFinished, test } from "vitest";
 
 import {
   type Environment,
@@ -365,6 +365,22 @@ describe("credentials and addresses", () => {
     expect(both.gatewayToken.reveal()).toBe("run");
     expect(both.openaiAdminKey?.reveal()).toBe("made-up");
     expect(both.anthropicAdminKey).toBeUndefined();
+  });
+
+  test("google's credentials are set in any of the places where its tools look, and else not", () => {
+    const set = (env: Record<string, string>): boolean =>
+      readCredentials({ ...token, METADATA_SERVER_DETECTION: "none", ...env }).googleConfigured;
+    const home = mkdtempSync(join(tmpdir(), "keyturn-home-"));
+    onTestFinished(() => rmSync(home, { recursive: true, force: true }));
+    expect(set({})).toBe(false);
+    expect(set({ HOME: home, GOOGLE_OAUTH_ACCESS_TOKEN: " " })).toBe(false);
+    expect(set({ GOOGLE_OAUTH_ACCESS_TOKEN: "ya29.made-up" })).toBe(true);
+    expect(set({ GOOGLE_APPLICATION_CREDENTIALS: "/somewhere/else.json" })).toBe(true);
+    expect(set({ K_SERVICE: "keyturn" })).toBe(true);
+    mkdirSync(join(home, ".config", "gcloud"), { recursive: true });
+    writeFileSync(join(home, ".config", "gcloud", "application_default_credentials.json"), "{}");
+    expect(set({ HOME: home })).toBe(true);
+    expect(set({ CLOUDSDK_CONFIG: join(home, ".config", "gcloud") })).toBe(true);
   });
 
   test("addresses are those of the vendors' SDKs unless they are set", () => {

@@ -40,6 +40,16 @@ export interface Inspection {
   canDisable: boolean;
   /** Whether the dialect has a call for dropping cached keys. */
   canPurge: boolean;
+  /** Set where no admin credential of the provider is configured: people make keys and revoke them. */
+  byHand?: {
+    /** What is not configured. */
+    missing: string;
+    /** The old key in words by which a person finds it, and where. */
+    oldKey: string;
+    where: string;
+    /** Checks that cannot be made. */
+    unknown: string[];
+  };
   /** What to tell the person who makes the next key, where no API makes it. */
   handIn?: { where: string; keyName: string; keyType: string; belongsTo: string };
   warnings: string[];
@@ -57,6 +67,8 @@ export interface AcceptOrder extends OfRotation {
   sealed: string;
   /** When the request for a key was opened: older keys are not taken. */
   openedAt: string;
+  /** The id the provider gave the key, where the person says it. */
+  keyId?: string;
 }
 
 export interface VerifyAtProviderOrder extends OfRotation {
@@ -182,7 +194,8 @@ export interface CompromisedOrder extends OfRotation {
 export interface Compromised {
   id: string;
   how: "id" | "fingerprint" | "masked value";
-  alive: boolean;
+  /** Nothing where no admin credential may ask. */
+  alive?: boolean;
   /** Nothing where the provider knows it no more. */
   createdAt?: string;
   /** The refusals in a row that show it dead, where its kind has a rule of its own. */
@@ -228,10 +241,14 @@ export interface Confirmation {
 
 export interface FinishOrder extends OfRotation {
   installedKeyId: string;
+  /** The keys people handed in: where the provider lists no keys, the only way to know of them. */
+  handedIn?: string[];
 }
 
 export interface ReleaseOrder extends OfRotation {
   oldKeyId?: string;
+  /** As in `FinishOrder`. */
+  handedIn?: string[];
   /** Set once a write of the new key may have been sent. */
   installStarted: boolean;
 }

@@ -1,7 +1,7 @@
 import { RotationFailure } from "../domain/failure.ts";
 import { maskTells, masksAgree, parseMark } from "../domain/mark.ts";
 import { gatewaySlugs } from "../domain/slot.ts";
-import type { KeyRecord } from "../providers/provider.ts";
+import { canManage, type KeyRecord } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
 import type {
   Compromised,
@@ -16,6 +16,7 @@ import type {
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { findHolders, readIfThere } from "./held-key.ts";
 import { deadRuleOf } from "./slots.ts";
+import { managed } from "./managed.ts";
 
 /** Statuses with which the three providers refuse a key: the tables of docs/providers.md. */
 const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
@@ -32,15 +33,16 @@ export const emergencyActivities = (deps: Dependencies) => ({
   async findCompromised({ slot, compromisedKeyId, leaked, cut }: CompromisedOrder): Promise<Compromised> {
     const access = deps.slotAccess(slot);
     const found = await identify(deps, access, { compromisedKeyId, leaked });
-    const record = await access.provider.findKey(found.id);
+    const { provider } = access;
+    const record = canManage(provider) ? await provider.findKey(found.id) : undefined;
     const heldBy = await findHolders(deps, access, found.id);
     // A key that is dead already, by our cut or by its provider's, may be listed no more.
-    if (record === undefined && found.how === "id" && heldBy.length === 0 && cut !== true) {
+    if (canManage(provider) && record === undefined && found.how === "id" && heldBy.length === 0 && cut !== true) {
       throw new RotationFailure("InvalidInput", `${access.provider.name} knows no key ${found.id}: check the id`);
     }
     return {
       ...found,
-      alive: record?.state === "active" || record?.state === "disabled",
+      ...(canManage(provider) ? { alive: record?.state === "active" || record?.state === "disabled" } : {}),
       heldBy,
       ...(record?.standard === true ? { dead: deadRuleOf(access.policy, record) } : {}),
       ...(record === undefined ? {} : { createdAt: record.createdAt.toISOString() }),
@@ -88,7 +90,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
     const access = deps.slotAccess(slot);
     const span = { from: new Date(from), to: new Date(to) };
     const notes: string[] = [];
-    const report = await access.provider.readUsage({ keyIds: [keyId], ...span });
+    const report = await managed(access).readUsage({ keyIds: [keyId], ...span });
     if (report.perKey === false) notes.push("the provider does not report use by key: its use is unknown");
     notes.push(...report.unknownSurfaces.map((surface) => `use of ${surface} is not reported by key`));
 
@@ -129,7 +131,7 @@ async function identify(
   const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
   const marked = await heldByMark(deps, access, value);
   if (marked !== undefined) return { id: marked, how: "fingerprint" };
-  const fitting = (await access.provider.listKeys()).filter((key) => looksLike(key, value));
+  const fitting = (await managed(access).listKeys()).filter((key) => looksLike(key, value));
   const [match, ...others] = fitting;
   if (match !== undefined && others.length === 0) return { id: match.id, how: "masked value" };
   const several = fitting.map(({ id, name }) => `${id} (${name})`).join(", ");

@@ -8,7 +8,8 @@ import { formatMark, parseMark } from "../domain/mark.ts";
 import { isRow, keyLives, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
 import { keyLifeOf, quotaHome } from "../domain/provider-limits.ts";
 import { rotationAliases } from "../domain/slot.ts";
-import { canIssue, KeyLifeTooLong } from "../providers/provider.ts";
+import { canIssue, canManage, KeyLifeTooLong, type ManagedProvider } from "../providers/provider.ts";
+import type { Redacted } from "../redacted.ts";
 import type {
   Active,
   Confirmation,
@@ -30,6 +31,7 @@ import type {
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { doubtAbout, findHolders, readIfThere, requireInstalled } from "./held-key.ts";
 import { liveKeysOf, revokeLeftovers } from "./keys.ts";
+import { lookUp, missingOf } from "./managed.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
 const probePauseMs = 200;
@@ -98,15 +100,17 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const written = ours?.fingerprint === key.fingerprint;
     // The mark may have survived somebody's edit of the value; it may be of another key that this rotation tried.
     if (ours !== undefined) await requireInstalled(access, { slot, rotationId }, ours.keyId);
-    if (written && !again) return installedAt(held.modified, (await access.provider.findKey(key.id))?.expiresAt);
+    if (written && !again) return installedAt(held.modified, (await lookUp(access, key.id))?.expiresAt);
     if (ours === undefined && held.modified.toISOString() !== secretModified) {
       throw new RotationFailure(
         "SlotChanged",
         `somebody wrote into ${slot} at ${held.modified.toISOString()}, after this rotation had looked: nothing is installed`,
       );
     }
-    const expiresAt = await giveFinalLife(access, key);
     const value = await deps.open(key.sealed, { slot, rotationId });
+    const expiresAt = canManage(access.provider)
+      ? await giveFinalLife(access, access.provider, key)
+      : await requireWorking(access, key, value);
     await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) });
     return installedAt(new Date(), expiresAt);
   },
@@ -169,7 +173,10 @@ export const gatewayActivities = (deps: Dependencies) => ({
         seen = `the provider answered the leaked value: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
       } else if (!order.throughPrev) {
-        return { note: "the provider lists it as alive no more; no probe could see its death" };
+        const missing = missingOf(access);
+        return {
+          note: `${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
+        };
       } else {
         const verdict = await verdictOn(access, order, "prev");
         seen = `prev answered: ${verdict}`;
@@ -188,11 +195,11 @@ export const gatewayActivities = (deps: Dependencies) => ({
   },
 
   /** Removes the rotation's aliases and sweeps keys it left. Gone is success, so repeating is safe. */
-  async finish({ installedKeyId, ...order }: FinishOrder): Promise<Finished> {
+  async finish({ installedKeyId, handedIn, ...order }: FinishOrder): Promise<Finished> {
     const access = deps.slotAccess(order.slot);
     await removeAliases(access, order.rotationId);
     const warnings: string[] = [];
-    const leftOver: Released["leftOver"] = [];
+    const leftOver = unused(access, handedIn, installedKeyId);
     try {
       await requireInstalled(access, order, installedKeyId);
       await revokeLeftovers(deps, access, order.rotationId, installedKeyId);
@@ -209,7 +216,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
    * Leaves a slot whose rotation stopped with one working, installed key: its aliases go, the new key is revoked where
    * nobody can have used it, and what has to stay alive is named. Looks what the slot holds, so repeating is safe.
    */
-  async releaseSlot({ installStarted, oldKeyId, ...order }: ReleaseOrder): Promise<Released> {
+  async releaseSlot({ installStarted, oldKeyId, handedIn, ...order }: ReleaseOrder): Promise<Released> {
     const access = deps.slotAccess(order.slot);
     const held = await readIfThere(access);
     const mark = parseMark(held?.comment);
@@ -219,25 +226,25 @@ export const gatewayActivities = (deps: Dependencies) => ({
       const doubt = await doubtAbout(access, mark, held);
       if (doubt === undefined) {
         await revokeLeftovers(deps, access, order.rotationId);
-        return { leftOver: old, warnings: [] };
+        return { leftOver: [...old, ...unused(access, handedIn, mark.keyId)], warnings: [] };
       }
       // The edges may still serve it: nothing is revoked.
-      const live = await liveKeysOf(access, order.rotationId);
+      const live = await liveIdsOf(access, order.rotationId, handedIn);
       return {
-        leftOver: [...old, ...live.map(({ id }) => ({ id, why: changedByHand }))],
+        leftOver: [...old, ...live.map((id) => ({ id, why: changedByHand }))],
         warnings: [`somebody changed ${order.slot} meanwhile: ${doubt}; look what it holds`],
       };
     }
     if (!installStarted) {
       await revokeLeftovers(deps, access, order.rotationId);
-      return { leftOver: [], warnings: [] };
+      return { leftOver: unused(access, handedIn), warnings: [] };
     }
-    const live = await liveKeysOf(access, order.rotationId);
+    const live = await liveIdsOf(access, order.rotationId, handedIn);
     const unheld = oldKeyId !== undefined && (await findHolders(deps, access, oldKeyId)).length === 0;
     const why = unheld ? "no slot shows that it holds it" : "the slot shows it, until the new key arrives after all";
     return {
       leftOver: [
-        ...live.map(({ id }) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
+        ...live.map((id) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
         // Both are named: which of them nobody holds in the end is not known yet.
         ...(unheld || live.length > 0 ? await named(access, oldKeyId, why) : []),
       ],
@@ -250,12 +257,28 @@ const changedByHand = "the slot was changed by hand after it was installed";
 
 /** The key with the reason why it stays, unless its provider knows it as dead. */
 async function named({ provider }: SlotAccess, id: string | undefined, why: string): Promise<Released["leftOver"]> {
-  const state = id === undefined ? undefined : (await provider.findKey(id))?.state;
-  return id !== undefined && (state === "active" || state === "disabled") ? [{ id, why }] : [];
+  if (id === undefined) return [];
+  if (!canManage(provider)) return [{ id, why }];
+  const state = (await provider.findKey(id))?.state;
+  return state === "active" || state === "disabled" ? [{ id, why }] : [];
 }
 
-/** Whether the provider lists the key as alive, or why it could not be asked. */
+/** The rotation's own keys that may be alive: those its provider lists, or, where it cannot be asked, those handed in. */
+async function liveIdsOf(access: SlotAccess, rotationId: string, handedIn: string[] = []): Promise<string[]> {
+  if (!canManage(access.provider)) return handedIn;
+  return (await liveKeysOf(access, rotationId)).map(({ id }) => id);
+}
+
+/** Keys that were handed in, are not in the slot, and cannot be revoked by us. */
+function unused({ provider }: SlotAccess, handedIn: string[] = [], installedKeyId?: string): Released["leftOver"] {
+  if (canManage(provider)) return [];
+  const ids = handedIn.filter((id) => id !== installedKeyId);
+  return ids.map((id) => ({ id, why: "it was handed in and is not in the slot: revoke it by hand" }));
+}
+
+/** Whether the provider lists the key as alive, or why it could not be asked; where no credential may ask, it is not. */
 async function listedAlive({ provider }: SlotAccess, keyId: string): Promise<boolean | string> {
+  if (!canManage(provider)) return false;
   try {
     return (await provider.findKey(keyId))?.state === "active";
   } catch (error) {
@@ -342,8 +365,22 @@ function notProven(
   }
 }
 
+/** Without a credential the key itself is asked whether it still works; how long it lives nobody tells. */
+async function requireWorking({ name, provider }: SlotAccess, { id }: NewKey, value: Redacted): Promise<undefined> {
+  const verdict = classifyAnswer(provider.name, await provider.tryKey(value));
+  if (verdict !== "key refused") return;
+  throw new RotationFailure(
+    "KeyRejected",
+    `${provider.name} refuses ${id} for ${name}: it is not installed, start again`,
+  );
+}
+
 /** Longest life first, halved while the organisation refuses it; read back, since only what the provider says counts. */
-async function giveFinalLife({ name, provider, policy }: SlotAccess, { id }: NewKey): Promise<Date | undefined> {
+async function giveFinalLife(
+  { name, policy }: SlotAccess,
+  provider: ManagedProvider,
+  { id }: NewKey,
+): Promise<Date | undefined> {
   // An approval may have taken days, in which somebody ended the key.
   const state = (await provider.findKey(id))?.state ?? "gone";
   if (state !== "active") {

@@ -1,9 +1,11 @@
 import type { Held } from "../cloudflare/slot-secrets.ts";
 import { RotationFailure } from "../domain/failure.ts";
+import { idOfFingerprint, idOfMask, isOurId } from "../domain/key-id.ts";
 import { disbelieveMark, type Mark, markToleranceMs, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { OfRotation } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { lookUp } from "./managed.ts";
 
 /** Which key a slot holds, and how that is known. */
 export interface HeldKey {
@@ -15,12 +17,13 @@ export interface HeldKey {
 /**
  * Finds out which key a slot holds: by its mark, else by what the operator says, else by the one key of the provider
  * whose masked value fits the gateway's preview. Fails with `InvalidInput` when none or several fit, or when the
- * operator's word contradicts what is seen; nothing is changed.
+ * operator's word contradicts what is seen; nothing is changed. Without `keys`, since no admin credential lists them,
+ * the operator's word is taken as it is, and a key that only the preview shows is named after its ending.
  */
 export function identifyHeldKey(
   name: string,
   held: Held,
-  keys: KeyRecord[],
+  keys: KeyRecord[] | undefined,
   heldKeyId: string | undefined,
 ): HeldKey & { warnings: string[] } {
   const mark = parseMark(held.comment);
@@ -32,6 +35,7 @@ export function identifyHeldKey(
     return { id: mark.keyId, how: "mark", since: mark.at, warnings: [] };
   }
 
+  if (keys === undefined) return heldKeyByHand(name, held, { heldKeyId, doubt, marked: mark !== undefined });
   const alive = keys.filter(({ state }) => state === "active");
   if (heldKeyId !== undefined) {
     const said = keys.find(({ id }) => id === heldKeyId);
@@ -56,6 +60,23 @@ export function identifyHeldKey(
   throw invalid(
     `which key ${name} holds is unknown: ${doubt}, and ${whyNotByPreview(preview, fitting)}; ` +
       `start with --held-key and one of: ${candidates.slice(0, 10).join(", ") || "none is alive"}`,
+  );
+}
+
+/** The held key where no provider lists keys, and no mark that can be believed names it. */
+function heldKeyByHand(
+  name: string,
+  held: Held,
+  { heldKeyId, doubt, marked }: { heldKeyId: string | undefined; doubt: string | undefined; marked: boolean },
+): HeldKey & { warnings: string[] } {
+  const warnings = marked ? [`the mark is not believed: ${doubt}`] : [];
+  if (heldKeyId !== undefined) return { id: heldKeyId, how: "operator", warnings };
+  const preview = currentPreview(held);
+  const id = preview === undefined ? undefined : idOfMask(preview);
+  if (id !== undefined) return { id, how: "preview", warnings };
+  throw invalid(
+    `which key ${name} holds is unknown: ${doubt}, and ${whyNotByPreview(undefined, [])}; ` +
+      "start with --held-key and the id or the name that the provider's console shows for it",
   );
 }
 
@@ -98,7 +119,7 @@ export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, 
  * another slot's last result tells; the slot's own is out of date while it is rotated, so its callers have to know.
  */
 export async function findHolders(deps: Dependencies, access: SlotAccess, keyId: string): Promise<string[]> {
-  const key = await access.provider.findKey(keyId);
+  const key = await lookUp(access, keyId);
   const holders: string[] = [];
   for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
     if (!neighbour.secrets.keepsMarks) {
@@ -113,17 +134,22 @@ export async function findHolders(deps: Dependencies, access: SlotAccess, keyId:
 }
 
 /**
- * A mark that names the key counts unless somebody wrote since and the preview taken then is another key's. A preview
- * like the key counts unless a mark that can be believed is younger than it.
+ * Whether the slot may hold the key. A mark that names it counts unless somebody wrote since and the preview taken then
+ * is another key's. A preview like the key counts unless a mark that can be believed is younger than it.
  */
-export function mayHold(held: Held, keyId: string, key: KeyRecord | undefined): boolean {
+export function mayHold(held: Held, keyId: string, key: Partial<KeyRecord> | undefined): boolean {
   const { modified, preview, previewModified = new Date(0) } = held;
   const mark = parseMark(held.comment);
   const believed = mark !== undefined && disbelieveMark(mark, { secretModified: modified }) === undefined;
   const mask = key?.maskedValue;
   const alike =
     preview === undefined || mask === undefined || !maskTells(preview) ? undefined : masksAgree(preview, mask);
-  if (mark?.keyId === keyId) return believed || alike !== false || previewModified < modified;
+  const names = mark?.keyId === keyId || (mark !== undefined && idOfFingerprint(mark.fingerprint) === keyId);
+  if (names) return believed || alike !== false || previewModified < modified;
+  // A mark that names no id of the provider's may mean any key that it lists, unless the preview tells.
+  if (believed && isOurId(mark.keyId) && key?.id !== undefined) {
+    return alike === undefined || previewModified < mark.at || alike;
+  }
   return alike === true && !(believed && previewModified < mark.at);
 }
 
@@ -151,21 +177,24 @@ export async function readIfThere(access: SlotAccess): Promise<Held | undefined>
 
 /** Why the mark does not speak of what the slot holds now, or nothing. */
 export async function doubtAbout(access: SlotAccess, mark: Mark, held: Held): Promise<string | undefined> {
-  const key = await access.provider.findKey(mark.keyId);
+  const key = await lookUp(access, mark.keyId);
   return disbelieveMark(mark, evidence(held, key));
 }
 
-function doubtOf(mark: Mark, held: Held, keys: KeyRecord[]): string | undefined {
+function doubtOf(mark: Mark, held: Held, keys: KeyRecord[] | undefined): string | undefined {
+  if (keys !== undefined && isOurId(mark.keyId)) {
+    return "its key was handed in while no admin credential was configured, so its id is not the provider's";
+  }
   return disbelieveMark(
     mark,
     evidence(
       held,
-      keys.find(({ id }) => id === mark.keyId),
+      keys?.find(({ id }) => id === mark.keyId),
     ),
   );
 }
 
-function evidence(held: Held, key: KeyRecord | undefined) {
+function evidence(held: Held, key: Partial<KeyRecord> | undefined) {
   return {
     secretModified: held.modified,
     ...(held.preview === undefined ? {} : { preview: held.preview }),

@@ -7,7 +7,18 @@ import { keyName, rotationPrefix } from "../domain/key-name.ts";
 import { isRow, pauseInRowMs } from "../domain/policy.ts";
 import { quotaHome } from "../domain/provider-limits.ts";
 import type { ProviderName } from "../domain/slot.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
+import { idOfFingerprint } from "../domain/key-id.ts";
+import { maskFits, maskTells, parseMark } from "../domain/mark.ts";
+import {
+  canDisable,
+  canHandIn,
+  canIssue,
+  canManage,
+  isByHand,
+  type KeyRecord,
+  type Provider,
+} from "../providers/provider.ts";
+import type { Redacted } from "../redacted.ts";
 import type {
   AcceptOrder,
   Cut,
@@ -21,7 +32,8 @@ import type {
   VerifyAtProviderOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, requireHeldByNone, requireInstalled } from "./held-key.ts";
+import { findHolders, readIfThere, requireHeldByNone, requireInstalled } from "./held-key.ts";
+import { managed } from "./managed.ts";
 
 /** The most keys one clean-up revokes: a rotation never makes more, so more is somebody else's mistake. */
 const leftoverCap = 10;
@@ -49,17 +61,12 @@ export const keyActivities = (deps: Dependencies) => ({
    * Only reads, so repeating is safe. Fails with `InvalidInput` and the reason when it is not to be used: the person
    * makes another one.
    */
-  async acceptKey({ slot, rotationId, sealed, openedAt }: AcceptOrder): Promise<NewKey> {
+  async acceptKey({ slot, rotationId, sealed, openedAt, keyId }: AcceptOrder): Promise<NewKey> {
     const access = deps.slotAccess(slot);
     const { provider } = access;
-    if (!canHandIn(provider)) throw new RotationFailure("InvalidInput", `${slot}: its provider takes no key by hand`);
     const value = await deps.open(sealed, { slot, rotationId });
-    const identified = await provider.identifyKey(value, { openedAt: new Date(openedAt) });
-    if (identified.kind !== "identified") {
-      throw new RotationFailure("InvalidInput", `${slot} does not take this key: ${identified.message}`);
-    }
-    const { id } = identified.key;
-    const [holder] = await findHolders(deps, access, id);
+    const id = await idOfHandedIn(slot, provider, value, { openedAt: new Date(openedAt), said: keyId });
+    const holder = (await findHolders(deps, access, id))[0] ?? (await holderOfValue(deps, access, value));
     if (holder !== undefined) {
       throw new RotationFailure(
         "InvalidInput",
@@ -98,7 +105,10 @@ export const keyActivities = (deps: Dependencies) => ({
     }
   },
 
-  /** Revokes every key of this rotation that no slot holds. Repeating is safe: it looks first, and gone is success. */
+  /**
+   * Revokes every key of this rotation that no slot holds. Repeating is safe: it looks first, and gone is success. Without
+   * an admin credential there is none it could revoke: what was handed in is named at the end.
+   */
   async revokeLeftoverKeys({ slot, rotationId }: OfRotation): Promise<string[]> {
     return revokeLeftovers(deps, deps.slotAccess(slot), rotationId);
   },
@@ -127,15 +137,23 @@ export const keyActivities = (deps: Dependencies) => ({
    * gone is success, so repeating is safe.
    */
   async cutKey({ slot, keyId }: CutOrder): Promise<Cut> {
-    const { provider } = deps.slotAccess(slot);
+    const access = deps.slotAccess(slot);
+    const { provider } = access;
+    if (isByHand(provider)) {
+      const { where } = provider.handInInstructions({ name: "" });
+      throw new RotationFailure(
+        "InvalidInput",
+        `${provider.missing}, so ${keyId} cannot be cut from here: revoke it by hand at ${where} now; swap-first then puts a new key in`,
+      );
+    }
     const undoable = canDisable(provider);
-    await (undoable ? provider.disableKey(keyId) : provider.revokeKey(keyId));
+    await (undoable ? provider.disableKey(keyId) : managed(access).revokeKey(keyId));
     return { at: new Date().toISOString(), how: undoable ? "disabled" : "revoked" };
   },
 
   /** Ends a compromised key for good, whoever uses it. Already gone is success, so repeating is safe. */
   async endCompromisedKey({ slot, keyId }: CutOrder): Promise<Revoked> {
-    await deps.slotAccess(slot).provider.revokeKey(keyId);
+    await managed(deps.slotAccess(slot)).revokeKey(keyId);
     return { at: new Date().toISOString(), note: `${keyId} revoked` };
   },
 
@@ -146,8 +164,16 @@ export const keyActivities = (deps: Dependencies) => ({
   async revokeKey({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Revoked> {
     const access = deps.slotAccess(order.slot);
     await requireReplaced(deps, access, order, { keyId, installedKeyId });
-    await access.provider.revokeKey(keyId);
+    await managed(access).revokeKey(keyId);
     return { at: new Date().toISOString(), note: `${keyId} revoked` };
+  },
+
+  /**
+   * The look before a person is asked to revoke the old key: the slot holds the new one, and none holds the old. Only
+   * reads, so repeating is safe. Fails with `SlotChanged`.
+   */
+  async lookBeforeRevoking({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<void> {
+    await requireReplaced(deps, deps.slotAccess(order.slot), order, { keyId, installedKeyId });
   },
 });
 
@@ -173,6 +199,39 @@ function whereQuotaLives(provider: ProviderName, verdict: Verdict): string {
   return verdict === "works, no quota" ? `: look at the limits of ${quotaHome[provider]}` : "";
 }
 
+/** The id of a key that was handed in: the provider's, else the one the person says, else one made of its fingerprint. */
+async function idOfHandedIn(
+  slot: string,
+  provider: Provider,
+  value: Redacted,
+  { openedAt, said }: { openedAt: Date; said: string | undefined },
+): Promise<string> {
+  if (isByHand(provider)) return said ?? idOfFingerprint(value.fingerprint());
+  if (!canHandIn(provider)) throw new RotationFailure("InvalidInput", `${slot}: its provider takes no key by hand`);
+  const identified = await provider.identifyKey(value, { openedAt });
+  if (identified.kind !== "identified") {
+    throw new RotationFailure("InvalidInput", `${slot} does not take this key: ${identified.message}`);
+  }
+  const { id } = identified.key;
+  if (said === undefined || said === id) return id;
+  throw new RotationFailure(
+    "InvalidInput",
+    `${slot} does not take this key: it is ${id}, not ${said}; hand in the one you mean`,
+  );
+}
+
+/** A slot that holds this very value, as far as marks and previews tell; in doubt it does. */
+async function holderOfValue(deps: Dependencies, access: SlotAccess, value: Redacted): Promise<string | undefined> {
+  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
+    const held = neighbour.secrets.keepsMarks ? await readIfThere(neighbour) : undefined;
+    if (held === undefined) continue;
+    const { preview } = held;
+    const alike = preview !== undefined && maskTells(preview) && maskFits(preview, value.reveal());
+    if (alike || parseMark(held.comment)?.fingerprint === value.fingerprint()) return neighbour.name;
+  }
+  return undefined;
+}
+
 /** Fails with `SlotChanged` unless the slot holds the new key, none holds the old, and the new one lives. */
 async function requireReplaced(
   deps: Dependencies,
@@ -185,6 +244,8 @@ async function requireReplaced(
     throw new RotationFailure("SlotChanged", `${order.slot} holds ${keyId}: it is not revoked`);
   }
   await requireHeldByNone(deps, access, keyId);
+  // Without a credential only the slot's own answers show that it lives: they are asked for as well.
+  if (!canManage(access.provider)) return;
   const installed = await access.provider.findKey(installedKeyId);
   if (installed?.state !== "active") {
     throw new RotationFailure(
@@ -194,8 +255,9 @@ async function requireReplaced(
   }
 }
 
-/** Keys of this rotation that are alive at the provider. */
+/** Keys of this rotation that are alive at the provider; none where it cannot be asked. */
 export async function liveKeysOf(access: SlotAccess, rotationId: string): Promise<KeyRecord[]> {
+  if (!canManage(access.provider)) return [];
   const prefix = rotationPrefix(access.installation, access.slot, rotationId);
   const keys = await access.provider.listKeys();
   return keys.filter(({ name, state }) => name.startsWith(prefix) && (state === "active" || state === "disabled"));
@@ -212,7 +274,7 @@ export async function revokeLeftovers(
   const revoked: string[] = [];
   for (const { id } of live.slice(0, leftoverCap)) {
     if (id === installedKeyId || (await findHolders(deps, access, id)).length > 0) continue;
-    await access.provider.revokeKey(id);
+    await managed(access).revokeKey(id);
     revoked.push(id);
   }
   return revoked;

@@ -9,6 +9,7 @@ import type { SweepItem } from "../domain/sweep.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { Dependencies, OpenRotation, SlotAccess } from "./dependencies.ts";
 import { mayHold, rulesOut } from "./held-key.ts";
+import { managed } from "./managed.ts";
 
 export interface SweepSelection {
   environment?: string | undefined;
@@ -86,7 +87,7 @@ export const orphanActivities = (deps: Dependencies) => ({
    */
   async revokeOrphan({ slot, id, minimumAge }: EndOrphanOrder): Promise<OrphanEnd> {
     const owner = deps.slotAccess(slot);
-    const key = await owner.provider.findKey(id);
+    const key = await managed(owner).findKey(id);
     if (key === undefined || !isAlive(key)) return { kind: "ended", at: new Date().toISOString() };
     if (!key.name.startsWith(installationPrefix(owner.installation))) {
       return { kind: "spared", why: "its name is not one of ours" };
@@ -97,7 +98,7 @@ export const orphanActivities = (deps: Dependencies) => ({
     const candidate: Candidate = { key, owner: ownerOf(sight, key) ?? owner, through: owner };
     const why = whySpared(candidate, sight, minimumAge) ?? (await askForUse([candidate], minimumAge))[0]?.why;
     if (why !== undefined) return { kind: "spared", why };
-    await owner.provider.revokeKey(id);
+    await managed(owner).revokeKey(id);
     return { kind: "ended", at: new Date().toISOString() };
   },
 
@@ -173,7 +174,7 @@ async function listOurs(sight: Sight): Promise<{ candidates: Candidate[]; strang
   for (const { access } of sight.slots) {
     const ring = ringOf(access);
     if (sight.keys.has(ring)) continue;
-    const listed = await orWhy(async () => access.provider.listKeys());
+    const listed = await orWhy(async () => managed(access).listKeys());
     sight.keys.set(ring, listed.why === undefined ? listed.value : []);
     if (listed.why !== undefined) {
       unknown.push(`the keys of ${access.name}: ${listed.why}`);
@@ -285,7 +286,7 @@ async function askForUse(suspects: Candidate[], minimumAge: Duration): Promise<A
     const backMs = Math.max(...group.map(({ owner }) => lookMs(owner, minimumAge)));
     const keyIds = group.map(({ key }) => key.id);
     const report = await orWhy(async () =>
-      first.through.provider.readUsage({ keyIds, from: new Date(now - backMs), to: new Date(now) }),
+      managed(first.through).readUsage({ keyIds, from: new Date(now - backMs), to: new Date(now) }),
     );
     for (const candidate of group) {
       if (report.why !== undefined) {

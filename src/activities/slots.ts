@@ -1,11 +1,12 @@
 import { RotationFailure } from "../domain/failure.ts";
-import { keyName } from "../domain/key-name.ts";
+import { keyName, rotationPrefix } from "../domain/key-name.ts";
+import { parseMark } from "../domain/mark.ts";
 import { decideDue, type Policy, type RowRule } from "../domain/policy.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord } from "../providers/provider.ts";
-import { canPurge } from "../cloudflare/slot-secrets.ts";
+import { canDisable, canHandIn, canIssue, canManage, isByHand, type KeyRecord } from "../providers/provider.ts";
+import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
 import type { InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, identifyHeldKey } from "./held-key.ts";
+import { findHolders, type HeldKey, identifyHeldKey } from "./held-key.ts";
 
 /** The secrets a rotation needs beside the slot's own: one for each of its aliases. */
 const aliasesNeeded = 2;
@@ -32,14 +33,15 @@ export const slotActivities = (deps: Dependencies) => ({
       );
     }
     const held = await secrets.read(place);
-    await provider.checkAdminCredential();
-    const keys = await provider.listKeys();
+    if (canManage(provider)) await provider.checkAdminCredential();
+    const keys = canManage(provider) ? await provider.listKeys() : undefined;
     const remembered =
       secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name);
     const { warnings, ...key } = identifyHeldKey(access.name, held, keys, heldKeyId ?? remembered);
     if (remembered !== undefined) key.how = "last result";
-    const record = keys.find(({ id }) => id === key.id);
-    if (record?.state !== "active") warnings.push(`key ${key.id}, which the slot holds, is not alive at its provider`);
+    const record = keys?.find(({ id }) => id === key.id);
+    if (keys !== undefined && record?.state !== "active")
+      warnings.push(`key ${key.id}, which the slot holds, is not alive at its provider`);
     const sharedWith = (await findHolders(deps, access, key.id)).filter((name) => name !== access.name);
     if (sharedWith.length > 0) {
       warnings.push(`key ${key.id} is also held by ${sharedWith.join(", ")}: it is not revoked, rotate those too`);
@@ -64,11 +66,8 @@ export const slotActivities = (deps: Dependencies) => ({
       canIssue: canIssue(provider),
       canDisable: canDisable(provider),
       canPurge: canPurge(secrets),
-      ...(canIssue(provider) || !canHandIn(provider)
-        ? {}
-        : {
-            handIn: provider.handInInstructions({ name: keyName(access.installation, access.slot, rotationId, "1") }),
-          }),
+      ...handInOf(access, rotationId),
+      ...byHandOf(access, held, key),
       warnings,
     };
   },
@@ -77,6 +76,27 @@ export const slotActivities = (deps: Dependencies) => ({
 /** The rule by which a key of this kind counts as dead; `google-standard` for those that belong to no service account. */
 export function deadRuleOf(policy: Policy, key: KeyRecord | undefined): RowRule {
   return key?.standard === true ? (policy.deadStandard ?? policy.dead) : policy.dead;
+}
+
+/** What a person is told who makes the next key, where no API of ours does. */
+function handInOf({ installation, slot, provider }: SlotAccess, rotationId: string): Pick<Inspection, "handIn"> {
+  if (canIssue(provider) || !(canHandIn(provider) || isByHand(provider))) return {};
+  return { handIn: provider.handInInstructions({ name: keyName(installation, slot, rotationId, "1") }) };
+}
+
+/** What no admin credential means for a rotation. */
+function byHandOf({ installation, slot, provider }: SlotAccess, held: Held, key: HeldKey): Pick<Inspection, "byHand"> {
+  if (!isByHand(provider)) return {};
+  const mark = key.how === "mark" ? parseMark(held.comment) : undefined;
+  const name = mark === undefined ? undefined : rotationPrefix(installation, slot, mark.rotationId);
+  return {
+    byHand: {
+      missing: provider.missing,
+      oldKey: name === undefined ? key.id : `${key.id} (its name begins with ${name}, where it was named as asked)`,
+      where: provider.handInInstructions({ name: "" }).where,
+      unknown: ["state and life of the old key", "project, age and life of the new key", "clients' use of the new key"],
+    },
+  };
 }
 
 function decideStaging({ name, policy }: SlotAccess, secretsLeft: number): boolean {

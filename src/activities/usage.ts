@@ -1,12 +1,17 @@
 import { inMs, readableMs } from "../domain/duration.ts";
 import { type IdleFacts, judgeIdle } from "../domain/idle.ts";
 import type { IdleAnswer, IdleOrder } from "./contract.ts";
+import { canManage } from "../providers/provider.ts";
 import type { Dependencies } from "./dependencies.ts";
+import { missingOf } from "./managed.ts";
 
 export const usageActivities = (deps: Dependencies) => ({
-  /** Asks the provider once whether the old key is idle. Only reads, so repeating is safe. */
+  /** Asks the provider once whether the old key is idle; unknown where no credential may ask. Only reads, so repeating is safe. */
   async checkIdle({ slot, oldKeyId, newKeyId, installedAt, since }: IdleOrder): Promise<IdleAnswer> {
     const { policy, provider } = deps.slotAccess(slot);
+    if (!canManage(provider)) {
+      return { kind: "unknown", note: `no use can be read: ${missingOf({ provider })}`, newKeyRequests: 0 };
+    }
     const quietPeriodMs = inMs(policy.quietPeriod);
     const installed = Date.parse(installedAt);
     const report = await provider.readUsage({

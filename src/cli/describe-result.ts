@@ -26,7 +26,7 @@ export function describeResult(result: RotationResult): string {
     ...(result.incident === undefined ? [] : incidentRows(result.incident)),
     ["next due", result.nextDue?.slice(0, 10)],
     ["unknown", result.unknown.length === 0 ? undefined : result.unknown.join("; ")],
-    ...result.leftOver.map(({ id, why }): [string, string] => ["still alive", `${id}: ${why}`]),
+    ...result.leftOver.map(({ id, why }): [string, string] => ["left over", `${id}: ${why}`]),
     ...result.warnings.map((warning): [string, string] => ["warning", warning]),
   ];
   return `${result.slot}: ${headline(result)}\n${table(rows)}`;

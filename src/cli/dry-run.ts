@@ -40,7 +40,7 @@ export async function dryRun({ slot, inventory, credentials, start, output }: Dr
 }
 
 function describe({ name, gateway, slot }: InventorySlot, found: Inspection, waits: PlannedWait[]): string {
-  const { held, due, staged, canIssue, sharedWith, warnings } = found;
+  const { held, due, staged, canIssue, byHand, sharedWith, warnings } = found;
   const how = {
     mark: "by the mark",
     preview: "by the gateway's preview",
@@ -52,11 +52,17 @@ function describe({ name, gateway, slot }: InventorySlot, found: Inspection, wai
     ["held key", `${held.id} (known ${how}${held.since === undefined ? "" : `, since ${held.since}`})`],
     ["new key", canIssue ? "made at the provider" : "handed in by a person"],
     ["proven", staged ? "on two aliases of the rotation's own, then in the slot" : "in place: in the slot only"],
-    ["old key", sharedWith.length === 0 ? "revoked at the end" : `kept: ${sharedWith.join(", ")} holds it too`],
+    [
+      "old key",
+      sharedWith.length === 0
+        ? `revoked at the end${byHand === undefined ? "" : " by a person"}`
+        : `kept: ${sharedWith.join(", ")} holds it too`,
+    ],
     ...waits.map(({ for: what, takes, atMost }): [string, string] => [
       "wait",
       `${what}: ${takes === undefined ? "" : `${takes}, `}at most ${atMost}`,
     ]),
+    ["unknown", byHand === undefined ? undefined : `${byHand.unknown.join("; ")}: ${byHand.missing}`],
     ...warnings.map((warning): [string, string] => ["warning", warning]),
   ];
   const headline = due.due ? `would be rotated (${due.reason})` : `would not be rotated: ${due.reason}`;
@@ -70,7 +76,7 @@ interface PlannedWait {
 }
 
 /** The waits of a rotation by this policy, in their order, each with its bound. */
-function waitsOf({ policy, canIssue }: Inspection): PlannedWait[] {
+function waitsOf({ policy, canIssue, byHand }: Inspection): PlannedWait[] {
   const person = (what: string): PlannedWait => ({ for: what, atMost: policy.personDeadline });
   const approval = (point: Policy["approval"]): PlannedWait[] =>
     policy.approval === point ? [person(`an approval ${point.replace("-", " ")}`)] : [];
@@ -91,6 +97,7 @@ function waitsOf({ policy, canIssue }: Inspection): PlannedWait[] {
     },
     { for: "the old key to be idle", takes: policy.quietPeriod, atMost: policy.graceCeiling.after },
     ...approval("before-revoke"),
+    ...(byHand === undefined ? [] : [person("a person to revoke the old key")]),
     {
       for: "the old key to be refused everywhere",
       takes: policy.dead.span,

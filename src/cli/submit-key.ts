@@ -9,6 +9,7 @@ import { withTemporal } from "../temporal/client.ts";
 import { progressQuery, submitKeyUpdate } from "../workflows/messages.ts";
 import { describeFailure } from "./failures.ts";
 import { createOutput } from "./output.ts";
+import { refuseOddKeyId } from "./rotate.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSecret } from "./secret-input.ts";
 import { readSlot } from "./slot-argument.ts";
@@ -17,6 +18,7 @@ import { whoTypes } from "./who.ts";
 
 interface Flags {
   file?: string;
+  keyId?: string;
   env?: string;
   json?: true;
 }
@@ -28,12 +30,17 @@ export function submitKeyCommand(): Command {
     .description("hand a key that you made to the rotation that waits for it; its value is sealed on this machine")
     .argument("<slot>", "environment/provider[:alias], or provider[:alias] (see --env)")
     .option("--file <file>", "read the value from this file (- is standard input); default: typed hidden, or piped in")
+    .option(
+      "--key-id <id>",
+      "the id the provider's console shows for it, where keyturn has no admin credential to find out",
+    )
     .option("--env <environment>", "environment of a slot given without one")
     .option("--json", "print one JSON document")
     .action(submitKey);
 }
 
-async function submitKey(text: string, { file, env: chosen, json }: Flags): Promise<void> {
+async function submitKey(text: string, { file, keyId: ownWord, env: chosen, json }: Flags): Promise<void> {
+  if (ownWord !== undefined) refuseOddKeyId("--key-id", ownWord);
   const output = createOutput({ json });
   const env = readEnvironment();
   const inventory = loadInventory(env);
@@ -59,7 +66,9 @@ async function submitKey(text: string, { file, env: chosen, json }: Flags): Prom
     const sealed = await createSealer(inventory.sealing).seal(value, { slot: name, rotationId });
     try {
       const said = await within(answerWithinMs, () =>
-        handle.executeUpdate(submitKeyUpdate, { args: [{ sealed, by: whoTypes() }] }),
+        handle.executeUpdate(submitKeyUpdate, {
+          args: [{ sealed, ...(ownWord === undefined ? {} : { keyId: ownWord }), by: whoTypes() }],
+        }),
       );
       const keyId = / takes (\S+)$/.exec(said)?.[1];
       output.result(

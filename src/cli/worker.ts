@@ -56,7 +56,7 @@ async function work({ json, untilStdinEnds }: Flags): Promise<void> {
 /** What the worker goes by, credentials as "set" or "not set" only. */
 function effectiveConfig(env: Environment): Record<string, unknown> {
   const inventory = loadInventory(env);
-  const { baseUrls, ...secrets } = readCredentials(env);
+  const { baseUrls, googleConfigured, ...secrets } = readCredentials(env);
   const { path, installation, environments, slots, sealing } = inventory;
   return {
     version,
@@ -75,7 +75,10 @@ function effectiveConfig(env: Environment): Record<string, unknown> {
       })),
       sealing: sealing.map(({ kid }) => kid),
     },
-    credentials: Object.fromEntries(Object.keys(secrets).map((name) => [name, "set"])),
+    credentials: {
+      ...Object.fromEntries(Object.keys(secrets).map((name) => [name, "set"])),
+      google: googleConfigured ? "set" : "not set",
+    },
     baseUrls: Object.fromEntries(Object.entries(baseUrls).map(([name, url]) => [name, withoutPassword(url)])),
   };
 }

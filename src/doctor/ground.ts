@@ -1,5 +1,6 @@
 import type { SlotAccess } from "../activities/dependencies.ts";
 import { type HeldKey, identifyHeldKey } from "../activities/held-key.ts";
+import { managed } from "../activities/managed.ts";
 import { createAiGateway, type Gateway, type ProviderConfig } from "../cloudflare/ai-gateway.ts";
 import { createSecretsStore, type SecretRecord } from "../cloudflare/secrets-store.ts";
 import type { Held } from "../cloudflare/slot-secrets.ts";
@@ -7,7 +8,7 @@ import type { Credentials, Environment, Inventory, InventorySlot } from "../conf
 import { RotationFailure } from "../domain/failure.ts";
 import { gatewaySlugs, secretName } from "../domain/slot.ts";
 import { createHttp } from "../http.ts";
-import type { KeyRecord } from "../providers/provider.ts";
+import { canManage, type KeyRecord } from "../providers/provider.ts";
 import { createSealer } from "../sealing.ts";
 import type { Temporal } from "../temporal/client.ts";
 import { version } from "../version.ts";
@@ -57,7 +58,7 @@ export interface SlotGround {
   configs(): Promise<ProviderConfig[]>;
   config(): Promise<ProviderConfig | undefined>;
   secret(): Promise<SecretRecord | undefined>;
-  /** What the provider lists. */
+  /** What the provider lists. Fails with `InvalidInput` where no admin credential is configured. */
   keys(): Promise<KeyRecord[]>;
   /** What tells which key the secret holds. */
   content(): Promise<Held>;
@@ -132,7 +133,7 @@ export function createGround({ env, directory, inventory, credentials, temporal,
         const wanted = secretName(gatewayId, slot.slot.provider, slot.slot.alias);
         return secrets.find((secret) => secret.name === wanted);
       },
-      keys: () => once(`keys ${slot.slot.provider} ${access.keyring}`, async () => access.provider.listKeys()),
+      keys: () => once(`keys ${slot.slot.provider} ${access.keyring}`, async () => managed(access).listKeys()),
       async content() {
         if (!ground.tells) return access.secrets.read(access.place);
         const [secret, config] = [await ground.secret(), await ground.config()];
@@ -148,7 +149,8 @@ export function createGround({ env, directory, inventory, credentials, temporal,
       held: () =>
         once(`held ${name}`, async () => {
           const remembered = ground.tells ? undefined : await dependencies.runs.lastInstalledKey(name);
-          const held = identifyHeldKey(name, await ground.content(), await ground.keys(), remembered);
+          const keys = canManage(access.provider) ? await ground.keys() : undefined;
+          const held = identifyHeldKey(name, await ground.content(), keys, remembered);
           return remembered === undefined ? held : { ...held, how: "last result" as const };
         }),
       usage: () =>
@@ -156,7 +158,7 @@ export function createGround({ env, directory, inventory, credentials, temporal,
           const [key] = await ground.keys();
           const now = Date.now();
           if (key === undefined) return undefined;
-          return access.provider.readUsage({ keyIds: [key.id], from: new Date(now - shortMs), to: new Date(now) });
+          return managed(access).readUsage({ keyIds: [key.id], from: new Date(now - shortMs), to: new Date(now) });
         }),
     };
     return ground;

@@ -1,5 +1,7 @@
+import type { SlotAccess } from "../activities/dependencies.ts";
 import { mayHold } from "../activities/held-key.ts";
 import type { Held } from "../cloudflare/slot-secrets.ts";
+import { lookUp, managed, missingOf } from "../activities/managed.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { disbelieveMark, parseMark } from "../domain/mark.ts";
 import { keyLifeOf } from "../domain/provider-limits.ts";
@@ -13,12 +15,22 @@ import type { Ground, SlotGround } from "./ground.ts";
 const dayMs = 86_400_000;
 
 export async function adminReadsKeys({ name, access, keys }: SlotGround): Promise<Found> {
-  await access.provider.checkAdminCredential();
+  const missing = missingOf(access);
+  if (missing !== undefined) {
+    const message = `${missing}: a person makes each key of ${name} and revokes the old one, its use is unknown so that only the grace ceiling or an approval ends the wait, and leftovers are named, not revoked`;
+    return warning(
+      name,
+      message,
+      "leave it so, or give the workers the admin credential: docs/runbooks/hand-issued-key.md",
+    );
+  }
+  await managed(access).checkAdminCredential();
   const found = await keys();
   return ok(name, `the admin credential of ${access.place.provider} reads the slot's keys: ${found.length} there`);
 }
 
 export async function adminReadsUsage({ name, access, keys, usage }: SlotGround): Promise<Found> {
+  if (missingOf(access) !== undefined) return notWithout(access, "the use of keys");
   if ((await orMissing(keys)) === undefined) return ofMissing(name, "the usage of keys");
   const { provider } = access.place;
   return (await usage()) === undefined
@@ -28,6 +40,8 @@ export async function adminReadsUsage({ name, access, keys, usage }: SlotGround)
 
 /** None of the providers tells a credential's rights to the credential. */
 export async function adminWrites({ name, access }: SlotGround): Promise<Found> {
+  if (missingOf(access) !== undefined)
+    return ok(name, "no admin credential has to write here: people make and revoke keys");
   return unknown(
     name,
     `whether the admin credential of ${access.place.provider} may make and revoke keys only a write shows, and none is made here`,
@@ -41,8 +55,9 @@ const howKnown = {
   operator: "as told",
 };
 
-export async function heldKeyKnown({ name, content, keys, held }: SlotGround): Promise<Found> {
-  if ((await orMissing(content)) === undefined || (await orMissing(keys)) === undefined) {
+export async function heldKeyKnown({ name, access, content, keys, held }: SlotGround): Promise<Found> {
+  const listed = missingOf(access) !== undefined || (await orMissing(keys)) !== undefined;
+  if (!listed || (await orMissing(content)) === undefined) {
     return ofMissing(name, "which key the slot holds");
   }
   const { id, how, warnings } = await held();
@@ -51,6 +66,7 @@ export async function heldKeyKnown({ name, content, keys, held }: SlotGround): P
 }
 
 export async function heldKeyAlive(slot: SlotGround): Promise<Found> {
+  if (missingOf(slot.access) !== undefined) return notWithout(slot.access, "whether the held key is alive");
   const record = await recordOf(slot);
   if (record === undefined) return ofMissing(slot.name, "whether the held key is alive");
   const { id, key } = record;
@@ -63,6 +79,7 @@ export async function heldKeyAlive(slot: SlotGround): Promise<Found> {
 /** A rotation that only starts when it is due starts early, once half a period is left. */
 export async function lifeLeft(slot: SlotGround): Promise<Found> {
   const { every } = slot.slot.policy;
+  if (missingOf(slot.access) !== undefined) return notWithout(slot.access, "the life left to the held key");
   const key = (await recordOf(slot))?.key;
   if (key === undefined) return ofMissing(slot.name, "the life left to the held key");
   if (key.expiresAt === undefined) return ok(slot.name, `the held key ${key.id} has no end that its provider tells`);
@@ -134,12 +151,14 @@ export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found
     const record = await recordOf(slot);
     if (record === undefined) blind.push(slot.name);
     for (const rival of record === undefined ? [] : rivals) {
+      // Without a credential no list shows the key; its id may tell how it ends.
+      const shown = missingOf(slot.access) === undefined ? undefined : await lookUp(slot.access, record?.id ?? "");
       const content = rival.tells ? await orMissing(rival.content) : undefined;
       const pair = [slot.name, rival.name].toSorted().join(" and ");
       const shares =
         content === undefined
           ? (await orMissing(rival.held))?.id === record?.id
-          : (record !== undefined && mayHold(content, record.id, record.key)) ||
+          : (record !== undefined && mayHold(content, record.id, record.key ?? shown)) ||
             sameValue(await orMissing(slot.content), content);
       if (!shares || told.has(pair) || !(mine.has(slot.name) || mine.has(rival.name))) continue;
       told.add(pair);
@@ -165,9 +184,15 @@ function sameValue(one: Held | undefined, other: Held): boolean {
   return marks[0] !== undefined && marks[0] === marks[1];
 }
 
+/** What no admin credential leaves unknown: as good as it gets, so it is told once as a warning and here as unknown. */
+function notWithout(access: SlotAccess, what: string): Found {
+  return unknown(access.name, `${what} is unknown: ${missingOf(access)}`, "nothing, or configure the admin credential");
+}
+
 /** The held key as its provider lists it; nothing where the held key is not known. */
 async function recordOf(slot: SlotGround): Promise<{ id: string; key: KeyRecord | undefined } | undefined> {
   const held = await orMissing(slot.held);
   if (held === undefined) return undefined;
+  if (missingOf(slot.access) !== undefined) return { id: held.id, key: undefined };
   return { id: held.id, key: (await slot.keys()).find(({ id }) => id === held.id) };
 }

@@ -76,12 +76,16 @@ export function deadBudgetMs({ dead }: Pick<Policy, "dead">): number {
  * The longest a rotation may take by its own rules, in milliseconds: the sum of what bounds its waits. A start whose
  * execution timeout is shorter would be killed half-way and is refused.
  */
-export function longestRotationMs(policy: Policy, { byPerson }: { byPerson: boolean }): number {
+export function longestRotationMs(
+  policy: Policy,
+  { byPerson, revokedByPerson = false }: { byPerson: boolean; revokedByPerson?: boolean },
+): number {
   const personMs = inMs(policy.personDeadline);
   const asks = policy.graceCeiling.ifUnknown === "ask" || policy.graceCeiling.ifUsed === "ask";
   return (
     (byPerson ? personMs : inMs(policy.settleBudget)) +
     inMs(policy.alive.span) +
+    (revokedByPerson ? personMs : 0) +
     inMs(policy.propagationWait) +
     inMs(policy.propagationBudget) * 3 +
     inMs(policy.cacheInvalidationWait) +

@@ -10,6 +10,7 @@ import {
   judgeHandedIn,
   type KeyRecord,
   type KeySwitch,
+  type ManagedProvider,
   type Provider,
   type UsageBucket,
   type UsageQuery,
@@ -141,12 +142,50 @@ const maxPages = 1_000;
 
 const keys = "/v1/organizations/api_keys";
 
+/** What needs no admin credential. */
+export function anthropicByHand({
+  http,
+  baseUrl,
+  workspace,
+}: Omit<AnthropicOptions, "adminKey">): Provider & Pick<HandIn, "handInInstructions"> {
+  return {
+    name: "anthropic",
+
+    async tryKey(value) {
+      const exchange = await http.exchange({
+        service: "anthropic",
+        method: "GET",
+        baseUrl,
+        route: "/v1/models",
+        query: { limit: 1 },
+        headers: { "x-api-key": value, "anthropic-version": apiVersion },
+        doing: "while trying a key on the list of models",
+      });
+      return answerOf(exchange);
+    },
+
+    /** `sk-ant-api03-` today, not promised; `sk-ant-admin01-` and `sk-ant-api01-` are other credentials. */
+    looksLikeKey(value) {
+      return keyShapes.anthropic.test(value.reveal());
+    },
+
+    handInInstructions({ name }) {
+      return {
+        where: "https://platform.claude.com/settings/keys",
+        keyName: name,
+        keyType: "a service account key (linked account: a service account), scoped to the workspace",
+        belongsTo: `workspace ${workspace}`,
+      };
+    },
+  };
+}
+
 export function createAnthropic({
   http,
   baseUrl,
   adminKey,
   workspace,
-}: AnthropicOptions): Provider & KeySwitch & HandIn {
+}: AnthropicOptions): ManagedProvider & KeySwitch & HandIn {
   interface Call<T> {
     method: Method;
     route: string;
@@ -295,7 +334,7 @@ export function createAnthropic({
   }
 
   return {
-    name: "anthropic",
+    ...anthropicByHand({ http, baseUrl, workspace }),
 
     /** Proves that the credential is an organisation's admin key; whether it may write, only a write shows. */
     async checkAdminCredential() {
@@ -316,19 +355,6 @@ export function createAnthropic({
     },
 
     findKey,
-
-    async tryKey(value) {
-      const exchange = await http.exchange({
-        service: "anthropic",
-        method: "GET",
-        baseUrl,
-        route: "/v1/models",
-        query: { limit: 1 },
-        headers: { "x-api-key": value, "anthropic-version": apiVersion },
-        doing: "while trying a key on the list of models",
-      });
-      return answerOf(exchange);
-    },
 
     /** Archives the key, which stays listed. An expired key is dead already and cannot come back. */
     async revokeKey(keyId) {
@@ -376,20 +402,6 @@ export function createAnthropic({
       // No bucket at all: the width that was asked for.
       if (report.bucketMs === 0) report.bucketMs = minuteMs;
       return beta && refreshedAt !== undefined ? { ...report, refreshedAt } : report;
-    },
-
-    /** `sk-ant-api03-` today, not promised; `sk-ant-admin01-` and `sk-ant-api01-` are other credentials. */
-    looksLikeKey(value) {
-      return keyShapes.anthropic.test(value.reveal());
-    },
-
-    handInInstructions({ name }) {
-      return {
-        where: "https://platform.claude.com/settings/keys",
-        keyName: name,
-        keyType: "a service account key (linked account: a service account), scoped to the workspace",
-        belongsTo: `workspace ${workspace}`,
-      };
     },
 
     /** By the hint: three characters of the key's own beginning and four of its end, so exactly one key must fit. */

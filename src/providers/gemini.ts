@@ -13,6 +13,7 @@ import {
   type KeyIssuer,
   type KeyRecord,
   type KeySwitch,
+  type ManagedProvider,
   type Provider,
   type UsageBucket,
   type UsageQuery,
@@ -157,6 +158,47 @@ const maxPages = 1_000;
 const keysRoute = "/v2/projects/{project}/locations/global/keys";
 const keyRoute = `${keysRoute}/{key}`;
 
+/** What needs no admin credential. */
+export function geminiByHand({
+  http,
+  geminiBaseUrl,
+  project,
+  serviceAccount,
+}: Pick<GeminiOptions, "http" | "geminiBaseUrl" | "project" | "serviceAccount">): Provider &
+  Pick<HandIn, "handInInstructions"> {
+  return {
+    name: "gemini",
+
+    /** The key in this one header: in two places, or as a bearer token, it is refused whatever it is. */
+    async tryKey(value) {
+      const exchange = await http.exchange({
+        service: "gemini",
+        method: "GET",
+        baseUrl: geminiBaseUrl,
+        route: "/v1beta/models",
+        query: { pageSize: 1 },
+        headers: { "x-goog-api-key": value },
+        doing: "while trying a key on the list of models",
+      });
+      return answerOf(exchange);
+    },
+
+    /** `AQ.` and about 50 characters, or `AIza` and 35 for the older standard keys; neither is promised. */
+    looksLikeKey(value) {
+      return keyShapes.gemini.test(value.reveal());
+    },
+
+    handInInstructions({ name }) {
+      return {
+        where: `https://console.cloud.google.com/apis/credentials?project=${encodeURIComponent(project)}`,
+        keyName: name.slice(0, displayNameLength),
+        keyType: `an API key that authenticates through service account ${serviceAccount}, restricted to the Gemini API`,
+        belongsTo: `project ${project}`,
+      };
+    },
+  };
+}
+
 export function createGemini({
   http,
   apiKeysBaseUrl,
@@ -166,7 +208,7 @@ export function createGemini({
   project,
   serviceAccount,
   pause = (ms) => sleep(ms),
-}: GeminiOptions): Provider & KeyIssuer & KeySwitch & HandIn {
+}: GeminiOptions): ManagedProvider & KeyIssuer & KeySwitch & HandIn {
   interface Call<T> {
     method: Method;
     route: string;
@@ -349,7 +391,7 @@ export function createGemini({
   }
 
   return {
-    name: "gemini",
+    ...geminiByHand({ http, geminiBaseUrl, project, serviceAccount }),
 
     /** Reads keys and usage with it. Whether it may make and bind keys, only doing so shows. */
     async checkAdminCredential() {
@@ -372,20 +414,6 @@ export function createGemini({
 
     async findKey(keyId) {
       return (await findRow(keyId))?.key;
-    },
-
-    /** The key in this one header: in two places, or as a bearer token, it is refused whatever it is. */
-    async tryKey(value) {
-      const exchange = await http.exchange({
-        service: "gemini",
-        method: "GET",
-        baseUrl: geminiBaseUrl,
-        route: "/v1beta/models",
-        query: { pageSize: 1 },
-        headers: { "x-goog-api-key": value },
-        doing: "while trying a key on the list of models",
-      });
-      return answerOf(exchange);
     },
 
     revokeKey: deleteKey,
@@ -470,20 +498,6 @@ export function createGemini({
         bucketMs: bucketMs === 0 ? minuteMs : bucketMs,
         unknownSurfaces: [],
         ...(perKey ? {} : { perKey }),
-      };
-    },
-
-    /** `AQ.` and about 50 characters, or `AIza` and 35 for the older standard keys; neither is promised. */
-    looksLikeKey(value) {
-      return keyShapes.gemini.test(value.reveal());
-    },
-
-    handInInstructions({ name }) {
-      return {
-        where: `https://console.cloud.google.com/apis/credentials?project=${encodeURIComponent(project)}`,
-        keyName: name.slice(0, displayNameLength),
-        keyType: `an API key that authenticates through service account ${serviceAccount}, restricted to the Gemini API`,
-        belongsTo: `project ${project}`,
       };
     },
 

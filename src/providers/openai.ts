@@ -11,6 +11,7 @@ import {
   type KeyIssuer,
   KeyLifeTooLong,
   type KeyRecord,
+  type ManagedProvider,
   type Provider,
   type UsageBucket,
   type UsageQuery,
@@ -146,13 +147,52 @@ const maxPages = 1_000;
 
 const keys = "/organization/projects/{project}/api_keys";
 
+/** What needs no admin credential. */
+export function openAiByHand({
+  http,
+  baseUrl,
+  project,
+  serviceAccount,
+}: Omit<OpenAiOptions, "adminKey">): Provider & Pick<HandIn, "handInInstructions"> {
+  return {
+    name: "openai",
+
+    /** One row of `GET /models` is free and needs no project right but the key's own. */
+    async tryKey(value) {
+      const exchange = await http.exchange({
+        service: "openai",
+        method: "GET",
+        baseUrl,
+        route: "/models",
+        headers: { authorization: bearer(value) },
+        doing: "while trying a key on the list of models",
+      });
+      return answerOf(exchange);
+    },
+
+    /** `sk-proj-`, `sk-svcacct-` and older `sk-` keys have been seen; none is promised. `sk-ant-` and `sk-admin-` are others. */
+    looksLikeKey(value) {
+      return keyShapes.openai.test(value.reveal());
+    },
+
+    handInInstructions({ name }) {
+      return {
+        where: "https://platform.openai.com/api-keys",
+        keyName: name,
+        keyType: `a key of service account ${serviceAccount}`,
+        belongsTo: `project ${project}`,
+      };
+    },
+  };
+}
+
 export function createOpenAi({
   http,
   baseUrl,
   adminKey,
   project,
   serviceAccount,
-}: OpenAiOptions): Provider & KeyIssuer & HandIn {
+}: OpenAiOptions): ManagedProvider & KeyIssuer & HandIn {
   interface Call<T> {
     method: Method;
     route: string;
@@ -262,7 +302,7 @@ export function createOpenAi({
   }
 
   return {
-    name: "openai",
+    ...openAiByHand({ http, baseUrl, project, serviceAccount }),
 
     /** Proves that the credential may read the service account; whether it may write, only a write shows. */
     async checkAdminCredential() {
@@ -288,19 +328,6 @@ export function createOpenAi({
         response: keyRow,
         instead: ({ status }) => (status === 404 ? { value: undefined } : undefined),
       });
-    },
-
-    /** One row of `GET /models` is free and needs no project right but the key's own. */
-    async tryKey(value) {
-      const exchange = await http.exchange({
-        service: "openai",
-        method: "GET",
-        baseUrl,
-        route: "/models",
-        headers: { authorization: bearer(value) },
-        doing: "while trying a key on the list of models",
-      });
-      return answerOf(exchange);
     },
 
     /**
@@ -374,20 +401,6 @@ export function createOpenAi({
       // No bucket at all: the width that was asked for.
       if (report.bucketMs === 0) report.bucketMs = minuteMs;
       return report;
-    },
-
-    /** `sk-proj-`, `sk-svcacct-` and older `sk-` keys have been seen; none is promised. `sk-ant-` and `sk-admin-` are others. */
-    looksLikeKey(value) {
-      return keyShapes.openai.test(value.reveal());
-    },
-
-    handInInstructions({ name }) {
-      return {
-        where: "https://platform.openai.com/api-keys",
-        keyName: name,
-        keyType: `a key of service account ${serviceAccount}`,
-        belongsTo: `project ${project}`,
-      };
     },
 
     /** By the redacted value, among the project's keys: one of another project shows as none. */

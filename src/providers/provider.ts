@@ -56,12 +56,21 @@ export interface UsageQuery {
 }
 
 /**
- * One provider, seen from one slot: who issues keys, tells which are alive and used, and ends them.
- * Every call is one attempt; Temporal repeats.
+ * One provider, seen from one slot: what a key's own value allows. Every call is one attempt; Temporal repeats. What
+ * else a provider can do, with an admin credential or at all, is an interface of its own below.
  */
 export interface Provider {
   readonly name: ProviderName;
 
+  /** Calls the provider directly, at no cost, with the key, and tells what it answered. */
+  tryKey(value: Redacted): Promise<Answer>;
+
+  /** Whether the value's shape is the one this provider's keys have today. A hint for people: never a reason to refuse. */
+  looksLikeKey(value: Redacted): boolean;
+}
+
+/** A provider with an admin credential: it tells which keys are alive and used, and ends them. */
+export interface KeyManager {
   /** Succeeds when the admin credential works for this slot's keys; else fails with `AdminCredentialRejected`. */
   checkAdminCredential(): Promise<void>;
 
@@ -71,18 +80,14 @@ export interface Provider {
   /** The key with this id, or nothing when the provider knows it no more. */
   findKey(keyId: string): Promise<KeyRecord | undefined>;
 
-  /** Calls the provider directly, at no cost, with the key, and tells what it answered. */
-  tryKey(value: Redacted): Promise<Answer>;
-
   /** Ends the key for good. Succeeds also when it is already gone. */
   revokeKey(keyId: string): Promise<void>;
 
   /** The use of these keys by bucket, on every usage surface the provider has, all pages. */
   readUsage(query: UsageQuery): Promise<UsageReport>;
-
-  /** Whether the value's shape is the one this provider's keys have today. A hint for people: never a reason to refuse. */
-  looksLikeKey(value: Redacted): boolean;
 }
+
+export type ManagedProvider = Provider & KeyManager;
 
 /** A key was to live longer than the provider's policy allows: ask again with half of it. */
 export class KeyLifeTooLong extends RotationFailure {
@@ -140,22 +145,32 @@ export type Identified =
   /** Nothing could be looked up, so nothing is known of the key but its value. */
   | { kind: "unknown"; message: string };
 
-/** A provider whose keys a person can hand in: because no API makes them, or because we have no admin credential. */
+/** A provider that tells which key a person handed in. */
 export interface HandIn {
   /** What to tell the person. `name` is the label the key should get. */
   handInInstructions(order: { name: string }): HandInInstructions;
 
   /**
    * The one live key of the slot's project or workspace that has this value and was made after the request for it was
-   * opened, or why there is none. Only reads. A refused or missing admin credential is "unknown", not a failure.
+   * opened, or why there is none. Only reads. A refused admin credential is "unknown", not a failure.
    */
   identifyKey(value: Redacted, order: { openedAt: Date }): Promise<Identified>;
+}
+
+/** A provider whose admin credential is not configured: people make its keys and revoke them. */
+export interface ByHand extends Pick<HandIn, "handInInstructions"> {
+  /** What is not configured, such as `OPENAI_ADMIN_KEY is not set`. */
+  readonly missing: string;
 }
 
 /** How much older than its request a handed-in key may look: two clocks, and a person who was quick. */
 export const handInToleranceMs = 5 * 60_000;
 
-export function canHandIn(provider: Provider): provider is Provider & HandIn {
+export function isByHand(provider: Provider): provider is Provider & ByHand {
+  return "missing" in provider;
+}
+
+export function canHandIn<Some extends Provider>(provider: Some): provider is Some & HandIn {
   return "identifyKey" in provider;
 }
 
@@ -193,10 +208,14 @@ const handInSentences: Record<HandInFault, string> = {
     "this key is scoped to no workspace, so every client would have to name one: make one scoped to the workspace",
 };
 
-export function canIssue(provider: Provider): provider is Provider & KeyIssuer {
+export function canManage(provider: Provider): provider is ManagedProvider {
+  return "listKeys" in provider;
+}
+
+export function canIssue<Some extends Provider>(provider: Some): provider is Some & KeyIssuer {
   return "issueKey" in provider;
 }
 
-export function canDisable(provider: Provider): provider is Provider & KeySwitch {
+export function canDisable<Some extends Provider>(provider: Some): provider is Some & KeySwitch {
   return "disableKey" in provider;
 }

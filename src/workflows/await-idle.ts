@@ -48,6 +48,7 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
     if (rotation.hurry() !== undefined) return `hurried: ${rotation.hurry()}`;
     answer = await ask();
     if (answer.kind === "idle") break;
+    if (approved !== undefined && answer.kind === "unknown") rotation.unknown("use of the old key");
     if (approved !== undefined) return `use accepted by ${approved}: ${answer.note}`;
     if (Date.now() >= ceilingMs) return overCeiling(rotation, found, answer, ask);
   }

@@ -16,6 +16,7 @@ import { cleanup, management } from "./groups.ts";
 import { type EmergencyRotationStart, emergencyRotationInput, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
+import { askToRevoke, believeOnlyDeath } from "./revoke-by-hand.ts";
 import { endForGood } from "./revoke-for-good.ts";
 import { failureMessage, Rotation } from "./rotation.ts";
 import { confirmRevoked, heldKey } from "./steps.ts";
@@ -58,10 +59,11 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     }
     const found = await looking;
     rotation.plan(found);
+    for (const check of found.byHand?.unknown ?? []) rotation.unknown(check);
     const compromised = await find(rotation, start, found);
     rotation.compromised(compromised.id);
     if (cutFirst) await cut(rotation, compromised.id);
-    if (compromised.id !== found.held.id) return cutOnly(rotation, { start, policy, compromised, reason });
+    if (compromised.id !== found.held.id) return cutOnly(rotation, { start, found, policy, compromised, reason });
 
     const others = await startOthers(rotation, start, compromised);
     const key = await swapInTime(rotation, { found, clocks, compromised });
@@ -76,9 +78,12 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
 
     return rotation.pastTheReturn(async () => {
       for (const id of [compromised.id, ...(start.leftOver ?? [])]) {
-        await rotation.step("revokeKey", () => endForGood(rotation, { keyId: id, policy }));
+        await rotation.step("revokeKey", () => end(rotation, found, id));
+        if (found.byHand !== undefined && id !== compromised.id)
+          rotation.leaves(id, "only a person said it is revoked");
       }
       await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
+      believeOnlyDeath(rotation, compromised.id);
       await rotation.step("finish", () => rotation.finish(key));
       return conclude(rotation, { start, policy, compromised, outcome: "rotated", reason });
     });
@@ -163,12 +168,17 @@ async function measureOutage(rotation: Rotation): Promise<string> {
 }
 
 /** The key is in no slot of ours, or in another: it is ended, and this slot's key stays. */
-async function cutOnly(rotation: Rotation, { start, policy, compromised, reason }: Ending): Promise<RotationResult> {
+async function cutOnly(
+  rotation: Rotation,
+  { found, ...ending }: Ending & { found: Inspection },
+): Promise<RotationResult> {
+  const { start, policy, compromised } = ending;
   rotation.outage = undefined;
   return rotation.pastTheReturn(async () => {
-    await rotation.step("revokeKey", () => endForGood(rotation, { keyId: compromised.id, policy }));
+    await rotation.step("revokeKey", () => end(rotation, found, compromised.id));
     await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
-    return conclude(rotation, { start, policy, compromised, outcome: "cut", reason });
+    believeOnlyDeath(rotation, compromised.id);
+    return conclude(rotation, { ...ending, outcome: "cut" });
   });
 }
 
@@ -242,7 +252,11 @@ async function swapInTime(
   });
   const first = await Promise.race([swap, late.catch(() => "late" as const)]);
   const revokes = found.policy.emergency.atDeadline === "revoke";
-  if (first === "late" && revokes) await cut(rotation, compromised.id);
+  if (first === "late" && revokes) {
+    if (found.byHand === undefined) await cut(rotation, compromised.id);
+    else
+      rotation.warn([`the deadline for ${compromised.id} came, and only a person can cut it: ${found.byHand.missing}`]);
+  }
   const ended = first === "late" ? await swap : first;
   if ("key" in ended) {
     deadline.cancel();
@@ -267,13 +281,20 @@ async function swapInTime(
         });
       },
     );
-    await cut(rotation, compromised.id);
+    if (found.byHand === undefined) await cut(rotation, compromised.id);
   }
   await CancellationScope.nonCancellable(async () => {
-    await rotation.step("revokeKey", () => endForGood(rotation, { keyId: compromised.id, policy: found.policy }));
+    await rotation.step("revokeKey", () => end(rotation, found, compromised.id));
+    believeOnlyDeath(rotation, compromised.id);
     await rotation.release();
   });
   return undefined;
+}
+
+/** Ends a compromised key for good: by the provider's API, or, without an admin credential, by a person. */
+async function end(rotation: Rotation, found: Inspection, keyId: string): Promise<string> {
+  if (found.byHand !== undefined) return askToRevoke(rotation, keyId, found);
+  return endForGood(rotation, { keyId, policy: found.policy });
 }
 
 interface Ending {

@@ -43,6 +43,11 @@ export type EmergencyRotationStart = z.output<typeof emergencyRotationInput>;
 export const submissionInput = z.strictObject({
   /** The key's value, sealed for the slot and the rotation that waits for it. */
   sealed: z.string().min(1).max(10_000),
+  /** The id the provider shows for the key. Without an admin credential nobody else can tell it. */
+  keyId: z
+    .string()
+    .regex(/^[\w.:/-]{1,200}$/, "the id of a key, never its value")
+    .optional(),
   by: words.optional(),
 });
 export type Submission = z.output<typeof submissionInput>;

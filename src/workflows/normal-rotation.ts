@@ -7,6 +7,7 @@ import { normalRotationInput, type NormalRotationStart, parseInput } from "./mes
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { proveInSlot } from "./prove-in-slot.ts";
 import { keysTried, provenKey } from "./proven-key.ts";
+import { believeOnlyDeath, revokedByHand } from "./revoke-by-hand.ts";
 import { revokeForGood } from "./revoke-for-good.ts";
 import { failureType, Rotation } from "./rotation.ts";
 import {
@@ -41,6 +42,7 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
     });
     rotation.plan(found);
     if (!found.due.due) return rotation.kept(found.due.reason);
+    for (const check of found.byHand?.unknown ?? []) rotation.unknown(check);
 
     const key = await swapKey(rotation, found); // 2 to 9
 
@@ -49,12 +51,16 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
     if (await rotation.approval("before-revoke")) {
       await rotation.step("awaitIdle", () => awaitIdle(rotation, found, key), shared);
     }
-    const kept = { unless: shared.unless ?? (found.canDisable ? rotation.hurry() : "this provider cannot undo it") };
+    const kept = { unless: shared.unless ?? cannotUndo(rotation, found) };
     await rotation.step("disableKey", () => disableAndSoak(rotation, found, key), kept);
 
+    // By hand it is a person who passes the point of no return: until then the rotation can be aborted.
+    const { byHand } = found;
+    if (byHand !== undefined) await rotation.step("revokeKey", () => revokedByHand(rotation, found, key), shared);
     return rotation.pastTheReturn(async () => {
-      await rotation.step("revokeKey", () => revokeForGood(rotation, found, key), shared);
+      if (byHand === undefined) await rotation.step("revokeKey", () => revokeForGood(rotation, found, key), shared);
       await rotation.step("confirmRevoked", () => confirmRevoked(rotation, { ...found, keyId: found.held.id }), shared);
+      if (byHand !== undefined && shared.unless === undefined) believeOnlyDeath(rotation, found.held.id);
       await rotation.step("finish", () => rotation.finish(key));
       return rotation.ended("rotated", start.reason ?? found.due.reason);
     });
@@ -97,6 +103,12 @@ function inspectOrder({ heldKeyId, onlyIfDue }: NormalRotationStart, of: OfRotat
     ...(heldKeyId === undefined ? {} : { heldKeyId }),
     ...(onlyIfDue === undefined ? {} : { onlyIfDue }),
   };
+}
+
+/** Why the old key is not switched off before it is revoked, where it isn't. */
+function cannotUndo(rotation: Rotation, { canDisable, byHand }: Inspection): string | undefined {
+  if (canDisable) return rotation.hurry();
+  return byHand === undefined ? "this provider cannot undo it" : byHand.missing;
 }
 
 /** A key that another slot holds as well is not revoked: it is named as left over instead. */

@@ -80,6 +80,8 @@ export class Rotation {
   keysIssued = 0;
   /** Our own requests with the new key since it was installed. */
   probes = 0;
+  /** Who says that a key is revoked by hand, and when they said it. */
+  saidRevoked: { by: string; at: string } | undefined;
   /** From when until when requests could fail for want of a key: `cut-first` only. */
   outage: RotationResult["outage"];
 
@@ -97,6 +99,7 @@ export class Rotation {
   #approval: string | undefined;
   #openedAt: string | undefined;
   #handedIn: NewKey | undefined;
+  readonly #everHandedIn = new Set<string>();
   #abort: string | undefined;
   #hurry: string | undefined;
   #handOver: EmergencyRotationStart | undefined;
@@ -286,10 +289,25 @@ export class Rotation {
     return true;
   }
 
-  /** Waits for a person, with reminders; returns who it was. Past the deadline the rotation stops. */
-  async person({ for: what, deadline, orElse }: { for: string; deadline: Duration; orElse: string }): Promise<string> {
+  /**
+   * Waits for a person, with reminders; returns who it was. Past the deadline the rotation stops. A compromised old key
+   * ends the wait, unless the person has to do more than decide (`first`).
+   */
+  async person({
+    for: what,
+    deadline,
+    orElse,
+    first,
+  }: {
+    for: string;
+    deadline: Duration;
+    orElse: string;
+    first?: string;
+  }): Promise<string> {
     const deadlineMs = Date.now() + inMs(deadline);
-    const action = `keyturn approve ${this.of.slot}, or keyturn abort ${this.of.slot}`;
+    const approve = `keyturn approve ${this.of.slot}, or keyturn abort ${this.of.slot}`;
+    const action = first === undefined ? approve : `${first}, then ${approve}`;
+    const hurried = (): string | undefined => (first === undefined ? this.#hurry : undefined);
     return this.waiting(
       {
         for: what,
@@ -303,9 +321,10 @@ export class Rotation {
         await this.#remind(
           { for: what, action, deadline },
           deadlineMs,
-          () => this.approved || this.#hurry !== undefined,
+          () => this.approved || hurried() !== undefined || this.abortAsked,
         );
-        const by = this.takeApproval() ?? this.#hurry;
+        if (this.abortAsked) throw ApplicationFailure.nonRetryable(this.#abort ?? "aborted", "InvalidInput");
+        const by = this.takeApproval() ?? hurried();
         if (by !== undefined) return by;
         throw ApplicationFailure.nonRetryable(orElse, "InvalidInput");
       },
@@ -411,7 +430,7 @@ export class Rotation {
 
   /** Step 14: aliases gone, leftovers swept, the next date set. */
   async finish(key: NewKey): Promise<string> {
-    const finished = await cleanup.finish({ ...this.of, installedKeyId: key.id });
+    const finished = await cleanup.finish({ ...this.of, ...this.#handedInKeys(), installedKeyId: key.id });
     this.#leftOver.push(...finished.leftOver);
     this.warn(finished.warnings);
     this.#nextDue = finished.nextDue;
@@ -471,6 +490,7 @@ export class Rotation {
       const released = await this.#patiently(() =>
         cleanup.releaseSlot({
           ...this.of,
+          ...this.#handedInKeys(),
           installStarted: this.installStarted,
           ...(this.#oldKey === null ? {} : { oldKeyId: this.#oldKey.id }),
         }),
@@ -502,6 +522,10 @@ export class Rotation {
     }
   }
 
+  #handedInKeys(): { handedIn?: string[] } {
+    return this.#everHandedIn.size === 0 ? {} : { handedIn: [...this.#everHandedIn] };
+  }
+
   #requireWaitFor(what: "approval" | "key"): void {
     if (this.#waiting?.takes === what) return;
     const now = this.#waiting === null ? `it is at ${this.progress().phase}` : `it waits for ${this.#waiting.for}`;
@@ -515,10 +539,12 @@ export class Rotation {
   }
 
   async #take(submission: Submission | undefined): Promise<string> {
-    const { sealed } = parseInput(submissionInput, submission, "submitKey");
+    const { sealed, keyId } = parseInput(submissionInput, submission, "submitKey");
     const openedAt = this.#openedAt ?? this.times.started;
-    const key = await management.acceptKey({ ...this.of, sealed, openedAt });
+    const said = keyId === undefined ? {} : { keyId };
+    const key = await management.acceptKey({ ...this.of, sealed, openedAt, ...said });
     this.#handedIn = key;
+    this.#everHandedIn.add(key.id);
     return `${this.of.slot} takes ${key.id}`;
   }
 
@@ -567,8 +593,12 @@ export class Rotation {
     );
     if (reached || this.#policy?.emergency.atDeadline !== "revoke") return;
     await CancellationScope.nonCancellable(async () => {
-      const { at } = await cleanup.cutKey({ ...this.of, keyId });
-      this.reached("cut", at);
+      try {
+        const { at } = await cleanup.cutKey({ ...this.of, keyId });
+        this.reached("cut", at);
+      } catch (error) {
+        this.warn([`${keyId} could not be cut at its deadline: ${failureMessage(error)}`]);
+      }
     });
   }
 
@@ -612,10 +642,10 @@ const continueAsEmergency = makeContinueAsNewFunc<(start: EmergencyRotationStart
 });
 
 /** A run that would be killed before its waits can be over is refused while nothing is changed. */
-function refuseShortTimeout({ policy, canIssue }: Inspection): void {
+function refuseShortTimeout({ policy, canIssue, byHand }: Inspection): void {
   // A start by `temporal` says 0 for no timeout.
   const { executionTimeoutMs = 0 } = workflowInfo();
-  const longestMs = longestRotationMs(policy, { byPerson: !canIssue });
+  const longestMs = longestRotationMs(policy, { byPerson: !canIssue, revokedByPerson: byHand !== undefined });
   if (executionTimeoutMs === 0 || executionTimeoutMs >= longestMs) return;
   throw ApplicationFailure.nonRetryable(
     `the execution timeout of ${readableMs(executionTimeoutMs)} is shorter than the waits of this rotation can be: start it with ${readableMs(longestMs)} or more, or without one`,

@@ -243,13 +243,11 @@ describe("inspectSlot refuses, before anything is changed,", () => {
     await refused(await startStage({ slots }), "SlotMissing", /svc_acct_none|proj_abc/);
   });
 
-  test("an admin credential, a Cloudflare token without its rights, and a missing admin credential", async () => {
+  test("an admin credential that is refused, and a Cloudflare token without its rights", async () => {
     const wrong = await startStage({ env: { OPENAI_ADMIN_KEY: "sk-admin-MadeUpMadeUpMadeUp1234" } });
     await refused(wrong, "AdminCredentialRejected", /renew OPENAI_ADMIN_KEY/);
     const poor = await startStage({ env: { CLOUDFLARE_API_TOKEN: "made-up-token" } });
     await refused(poor, "AdminCredentialRejected", /CLOUDFLARE_API_TOKEN the right/);
-    const none = await startStage({ env: { OPENAI_ADMIN_KEY: undefined } });
-    await refused(none, "InvalidInput", /OPENAI_ADMIN_KEY is not set/);
   });
 });
 

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
 
+import { managed } from "../../src/activities/managed.ts";
 import { usageActivities } from "../../src/activities/usage.ts";
-import type { Provider } from "../../src/providers/provider.ts";
+import type { ManagedProvider } from "../../src/providers/provider.ts";
 import { inFuture, prod, prodGateway, type Stage, startStage } from "../support/activities.ts";
 
 /** checkIdle guards promise 3: only a key seen idle in the provider's own, late data counts as idle. */
@@ -75,8 +76,8 @@ describe("checkIdle", () => {
   ])("calls use that bears no key's name unknown, unless last_used_at (%s) shows it", async (lastUsedAt, kind) => {
     const stage = await startStage();
     const access = stage.dependencies.slotAccess(prod);
-    const provider: Provider = {
-      ...access.provider,
+    const provider: ManagedProvider = {
+      ...managed(access),
       findKey: (id) =>
         Promise.resolve({
           id,

@@ -7,7 +7,7 @@ import { policyDefaults } from "../../src/domain/policy.ts";
 import { keyLifeOf, quotaHome } from "../../src/domain/provider-limits.ts";
 import { type ProviderName, providerNames } from "../../src/domain/slot.ts";
 import { createHttp } from "../../src/http.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord, type Provider } from "../../src/providers/provider.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord, type ManagedProvider } from "../../src/providers/provider.ts";
 import { maskSecrets, Redacted } from "../../src/redacted.ts";
 import { failureOf } from "../providers/support.ts";
 import { eventually, items, startWorld, text, type World } from "../sandbox/world.ts";
@@ -71,7 +71,7 @@ type PerProvider<Value> = Record<ProviderName, Value>;
 type Cells = PerProvider<string>;
 
 const settled: PerProvider<string> = { openai: "key_prod_1", anthropic: "apikey_prod_1", gemini: "gemini-prod-1" };
-const provider = (name: ProviderName, credential?: string): Provider =>
+const provider = (name: ProviderName, credential?: string): ManagedProvider =>
   providerAt(world.env, name, { http, credential });
 const valueOf = async (keyId: string): Promise<Redacted> => {
   const { body } = await world.call("GET", `${world.control}/values`);

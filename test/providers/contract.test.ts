@@ -2,7 +2,7 @@ import { createAnthropic } from "../../src/providers/anthropic.ts";
 import { createGemini } from "../../src/providers/gemini.ts";
 import { createGoogleAuth } from "../../src/providers/google-auth.ts";
 import { createOpenAi } from "../../src/providers/openai.ts";
-import type { Provider } from "../../src/providers/provider.ts";
+import type { ManagedProvider } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { startSandbox } from "../../src/sandbox/index.ts";
 import { providerContract } from "./contract.ts";
@@ -11,7 +11,7 @@ import { http } from "./support.ts";
 type Env = Record<string, string>;
 
 interface Vendor {
-  make(env: Env, credential: Redacted | undefined): Provider;
+  make(env: Env, credential: Redacted | undefined): ManagedProvider;
   /** One model request, as a client of the provider sends it. */
   request(env: Env, value: string): [url: string, headers: Record<string, string>, body: object];
   settledId: string;

@@ -1,14 +1,14 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { classifyAnswer, provesKey } from "../../src/domain/answer.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord, type Provider } from "../../src/providers/provider.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord, type ManagedProvider } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { failureOf } from "./support.ts";
 
 /** One provider and the service it talks to, as the contract needs them. */
 export interface ContractWorld {
-  provider: Provider;
+  provider: ManagedProvider;
   /** The same, with an admin credential that nobody gave out. */
-  impostor: Provider;
+  impostor: ManagedProvider;
   /** A live key of the slot's account that was there before, with its value. */
   settled: { id: string; value: Redacted };
   /** A value of the right shape that no key has. */

@@ -2,7 +2,7 @@ import type { ProviderName } from "../../src/domain/slot.ts";
 import type { Http } from "../../src/http.ts";
 import { createGoogleAuth } from "../../src/providers/google-auth.ts";
 import { createProvider } from "../../src/providers/index.ts";
-import type { Provider } from "../../src/providers/provider.ts";
+import type { ManagedProvider } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 
 type Env = Record<string, string>;
@@ -12,7 +12,7 @@ export function providerAt(
   env: Env,
   name: ProviderName,
   { http, credential, ...more }: { http: Http; credential?: string | undefined; serviceAccount?: string },
-): Provider {
+): ManagedProvider {
   const from = (variable: string): string => env[variable] ?? "";
   const secret = (variable: string): Redacted => new Redacted(credential ?? from(variable));
   switch (name) {

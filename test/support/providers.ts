@@ -3,6 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { sandboxSlots } from "../../src/cli/dev-inventory.ts";
+import { managed } from "../../src/activities/managed.ts";
+import { parseInventory, readCredentials } from "../../src/config.ts";
+import { canIssue, type ManagedProvider } from "../../src/providers/provider.ts";
+import { createSealer } from "../../src/sealing.ts";
+import { plugTogether } from "../../src/worker.ts";
 import { type Progress, slotWorkflowId } from "../../src/domain/rotation.ts";
 import type { ProviderName } from "../../src/domain/slot.ts";
 import { keyturn, type Ran } from "../cli/run.ts";
@@ -123,6 +128,30 @@ export async function makeAnthropicKey(
   given: { name: string; workspaceId?: string; unscoped?: true },
 ): Promise<{ id: string; value: string }> {
   return (await world.ask("/anthropic/keys", given)) as { id: string; value: string };
+}
+
+/** The provider as a person with the admin credential has it, who makes and revokes keys by hand. */
+export async function handsOf(world: World, { slot }: Subject): Promise<ManagedProvider> {
+  const inventory = parseInventory(world.inventoryText, "keyturn.yaml", world.env);
+  const none = (): never => {
+    throw new Error("hands ask no run");
+  };
+  const { slotAccess } = plugTogether({
+    inventory,
+    credentials: readCredentials(world.env),
+    sealing: { ...createSealer(inventory.sealing), open: none },
+    runs: { find: none, update: none, lastInstalledKey: none, openRotations: none },
+  });
+  return managed(slotAccess(slot));
+}
+
+/** A key that a person made in the provider's console. */
+export async function makeByHand(world: World, subject: Subject, name: string): Promise<{ id: string; value: string }> {
+  if (subject.provider === "anthropic") return makeAnthropicKey(world, { name });
+  const hands = await handsOf(world, subject);
+  if (!canIssue(hands)) throw new Error(`${subject.provider} makes no keys`);
+  const { key, value } = await hands.issueKey({ name, lifeMs: 30 * 86_400_000 });
+  return { id: key.id, value: value.reveal() };
 }
 
 export async function progressOf(world: World, slot: string): Promise<Progress> {

@@ -1,4 +1,5 @@
 import type { Dependencies } from "../../src/activities/dependencies.ts";
+import { managed } from "../../src/activities/managed.ts";
 import type { RotationActivities } from "../../src/activities/index.ts";
 import { inMs } from "../../src/domain/duration.ts";
 import type { SandboxOptions } from "../../src/sandbox/index.ts";
@@ -26,10 +27,11 @@ export function lateUsagePolicy(timeScale: number): Record<string, unknown> {
 export function idleByNoRows(dependencies: Dependencies): Partial<RotationActivities> {
   return {
     async checkIdle({ slot, oldKeyId, newKeyId }) {
-      const { provider, policy } = dependencies.slotAccess(slot);
+      const access = dependencies.slotAccess(slot);
+      const { policy } = access;
       const now = Date.now();
       const quietMs = inMs(policy.quietPeriod);
-      const { buckets } = await provider.readUsage({
+      const { buckets } = await managed(access).readUsage({
         keyIds: [oldKeyId, newKeyId],
         from: new Date(now - quietMs),
         to: new Date(now),

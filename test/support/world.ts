@@ -90,6 +90,8 @@ export interface WorldOptions {
   slots?: Record<string, unknown>;
   /** Sealing keys, the first of them seals. */
   sealing?: SealingKeys;
+  /** Variables of the environment that the worker does not have: a provider's admin credential. */
+  without?: string[];
   /** Puts a broken activity in place of a right one. */
   breakActivities?: (dependencies: Dependencies) => Partial<RotationActivities>;
   /** Awaited before each attempt of an activity: the moment at which a test steps in. */
@@ -147,6 +149,7 @@ export async function startWorld({
   environments = {},
   slots = {},
   sealing: given,
+  without = [],
   breakActivities = () => ({}),
   beforeActivity,
 }: WorldOptions): Promise<World> {
@@ -177,7 +180,7 @@ export async function startWorld({
     const inventory = parseInventory(inventoryWith(keys), "keyturn.yaml", played.env);
     const dependencies = plugTogether({
       inventory,
-      credentials: readCredentials(played.env),
+      credentials: readCredentials(withoutVariables(played.env, without)),
       sealing: createSealing(inventory.sealing, keys.privateKeys),
       runs: runsOf(client),
     });
@@ -294,6 +297,12 @@ export async function startWorld({
       await played.close();
     },
   };
+}
+
+/** An environment without these variables, and without whatever the machine itself could offer in their place. */
+export function withoutVariables(env: Record<string, string>, names: string[]): Record<string, string> {
+  const kept = Object.entries(env).filter(([name]) => !names.includes(name));
+  return { ...Object.fromEntries(kept), METADATA_SERVER_DETECTION: "none" };
 }
 
 /** One new sealing key, for the inventory and for a worker. */

@@ -1,0 +1,27 @@
+/**
+ * Ids for keys whose provider cannot be asked for theirs, since no admin credential is configured. They say all that is
+ * known of the key: the fingerprint of its value, where that was handed in, or how it ends, where only the gateway's
+ * preview shows it. No provider's own id looks like one.
+ */
+
+/** The id of a key whose value went through our hands. Other values have other ids. */
+export function idOfFingerprint(fingerprint: string): string {
+  return `by-hand-${fingerprint}`;
+}
+
+/** The id of a key of which a masked form (`****9AbC`) is all that is known; nothing where the mask shows too little. */
+export function idOfMask(mask: string): string | undefined {
+  const end = /[\w-]{4}$/.exec(mask)?.[0];
+  return end === undefined ? undefined : `ends-in-${end}`;
+}
+
+/** Whether the id is one of these, so that no provider knows it. */
+export function isOurId(id: string): boolean {
+  return /^(?:by-hand-[0-9a-f]{16}|ends-in-[\w-]{4})$/.test(id);
+}
+
+/** The masked form in the id of a key of which no more is known. */
+export function maskOfId(id: string): string | undefined {
+  const end = /^ends-in-([\w-]{4})$/.exec(id)?.[1];
+  return end === undefined ? undefined : `****${end}`;
+}

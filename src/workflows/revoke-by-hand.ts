@@ -1,0 +1,48 @@
+import type { Inspection, NewKey } from "../activities/contract.ts";
+import { management, propagation } from "./groups.ts";
+import type { Rotation } from "./rotation.ts";
+
+/**
+ * Step 12 where no admin credential can revoke: looks that the slot holds the new key, that it answers, and that no slot
+ * holds the old one; then asks a person to revoke that, with reminders. Past `personDeadline` the rotation stops, with
+ * the old key named.
+ */
+export async function revokedByHand(rotation: Rotation, found: Inspection, key: NewKey): Promise<string> {
+  const { held, policy } = found;
+  await management.lookBeforeRevoking({ ...rotation.of, keyId: held.id, installedKeyId: key.id });
+  const verified = await propagation.verifyThroughGateway({
+    ...rotation.of,
+    alias: "real",
+    goodAnswers: 1,
+    until: rotation.deadline(policy.propagationBudget),
+    installedKeyId: key.id,
+  });
+  rotation.probes += verified.probes;
+  return askToRevoke(rotation, held.id, found);
+}
+
+/** Asks a person to revoke a key, and returns what they said. */
+export async function askToRevoke(
+  rotation: Rotation,
+  keyId: string,
+  { held, byHand, policy }: Pick<Inspection, "held" | "byHand" | "policy">,
+): Promise<string> {
+  const which = keyId === held.id ? (byHand?.oldKey ?? keyId) : keyId;
+  const by = await rotation.person({
+    for: `a person to revoke ${keyId}, since ${byHand?.missing}`,
+    first: `revoke the key ${which} at ${byHand?.where}`,
+    deadline: policy.personDeadline,
+    orElse: `nobody revoked ${keyId} by hand in ${policy.personDeadline}: it stays alive`,
+  });
+  rotation.saidRevoked = { by, at: new Date().toISOString() };
+  return `${by} says that ${keyId} is revoked`;
+}
+
+/** What a person says of a revocation counts once the key was seen dead; else it is named as left over. */
+export function believeOnlyDeath(rotation: Rotation, keyId: string): void {
+  const { saidRevoked } = rotation;
+  if (saidRevoked === undefined) return;
+  if (rotation.times.confirmedDead !== undefined) return rotation.reached("revoked", saidRevoked.at);
+  rotation.unknown("revoked");
+  rotation.leaves(keyId, `${saidRevoked.by} says that it is revoked, and it was not seen dead: look at the provider`);
+}
