@@ -1,4 +1,4 @@
-import type { LogRow } from "../cloudflare/ai-gateway.ts";
+import type { Logs, LogSpan } from "../cloudflare/ai-gateway.ts";
 import type { GatewayProbe } from "../cloudflare/data-plane.ts";
 import type { Place, SlotSecrets } from "../cloudflare/slot-secrets.ts";
 import type { Policy } from "../domain/policy.ts";
@@ -21,8 +21,8 @@ export interface SlotAccess {
   keyring: string;
   secrets: SlotSecrets;
   probe: GatewayProbe;
-  /** What the gateway logged. Evidence, never a condition: not every account can be asked. */
-  readLogs(span: { from: Date; to: Date }): Promise<LogRow[]>;
+  /** What the gateway logged. Evidence, never a condition: not every account can be asked, and a busy gateway's logs have no end. */
+  readLogs(span: LogSpan): Promise<Logs>;
 }
 
 /** What the activities are made of. The composition root fills it in; tests fill it with the sandbox. */

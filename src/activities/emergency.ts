@@ -51,17 +51,19 @@ export const emergencyActivities = (deps: Dependencies) => ({
 
   /**
    * Looks whether the gateway's logs show more refused keys since the old key was switched off than in as long a time
-   * before. Only reads; where the logs cannot be read it says so.
+   * before. Only reads; where the logs cannot be read, or not to their end, it says so.
    */
   async lookForErrors({ slot, since }: SoakOrder): Promise<SoakLook> {
     const access = deps.slotAccess(slot);
     const off = Date.parse(since);
     const now = Date.now();
     try {
-      const rows = await access.readLogs({ from: new Date(off - (now - off)), to: new Date(now) });
+      const { rows, readTo } = await access.readLogs({ from: new Date(off - (now - off)), to: new Date(now) });
       const refused = refusedOf(access, rows);
       const after = refused.filter(({ at }) => at.getTime() >= off).length;
       const before = refused.length - after;
+      // What was read is from the beginning on, so more refusals than before are real whatever comes after them.
+      if (readTo !== undefined && after <= before) return { note: tooMany(readTo, "errors after that are unknown") };
       return { newErrors: Math.max(0, after - before), note: `${after} refused requests since, ${before} before` };
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.retried) throw error;
@@ -73,9 +75,12 @@ export const emergencyActivities = (deps: Dependencies) => ({
   async findLastRefusal({ slot, from }: RefusalOrder): Promise<LastRefusal> {
     const access = deps.slotAccess(slot);
     try {
-      const refused = refusedOf(access, await access.readLogs({ from: new Date(from), to: new Date() }));
-      const last = refused.reduce((latest, { at }) => Math.max(latest, at.getTime()), 0);
-      return last === 0 ? {} : { lastRefused: iso(last) };
+      const { rows, readTo } = await access.readLogs({ from: new Date(from), to: new Date(), newestFirst: true });
+      const last = refusedOf(access, rows).reduce((latest, { at }) => Math.max(latest, at.getTime()), 0);
+      if (last > 0) return { lastRefused: iso(last) };
+      return readTo === undefined
+        ? {}
+        : { note: `${tooMany(readTo, "no client was refused since, before is unknown")}` };
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.retried) throw error;
       return { note: `the gateway's logs cannot be read, so how long requests failed is not known: ${error.message}` };
@@ -94,28 +99,30 @@ export const emergencyActivities = (deps: Dependencies) => ({
     if (report.perKey === false) notes.push("the provider does not report use by key: its use is unknown");
     notes.push(...report.unknownSurfaces.map((surface) => `use of ${surface} is not reported by key`));
 
-    const rows = await gatewayRows(access, span, notes);
+    const sent = await gatewayRows(access, span, notes);
+    const readToMs = sent?.readTo?.getTime() ?? Infinity;
     const strangers: Evidence["strangers"] = [];
     const buckets = byBucket(report.buckets);
     for (const { from: start, to: end, requests, models } of buckets) {
-      if (rows === undefined) continue;
       // One bucket of slack on either side: the two clocks and the two moments of counting differ.
       const width = end - start;
-      const sent = rows.filter(({ at }) => at.getTime() >= start - width && at.getTime() < end + width).length;
-      if (requests > sent) {
-        strangers.push({ from: iso(start), to: iso(end), requests: requests - sent, models: [...models] });
+      if (sent === undefined || end + width > readToMs) continue;
+      const ours = sent.rows.filter(({ at }) => at.getTime() >= start - width && at.getTime() < end + width).length;
+      if (requests > ours) {
+        strangers.push({ from: iso(start), to: iso(end), requests: requests - ours, models: [...models] });
       }
     }
-    const asked = new Set(rows?.map(({ model }) => model).filter((model) => model !== undefined));
+    const whole = sent !== undefined && sent.readTo === undefined;
+    const asked = new Set(sent?.rows.map(({ model }) => model).filter((model) => model !== undefined));
     const used = new Set(buckets.flatMap(({ models }) => [...models]));
     return {
       from,
       to,
       providerRequests: buckets.reduce((sum, { requests }) => sum + requests, 0),
       providerTokens: report.buckets.reduce((sum, { tokens }) => sum + tokens, 0),
-      ...(rows === undefined ? {} : { gatewayRequests: rows.length }),
+      ...(whole ? { gatewayRequests: sent.rows.length } : {}),
       strangers,
-      strangeModels: rows === undefined ? [] : [...used].filter((model) => !asked.has(model)),
+      strangeModels: whole ? [...used].filter((model) => !asked.has(model)) : [],
       notes,
     };
   },
@@ -155,7 +162,12 @@ function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {
   return maskedValue !== undefined && maskTells(maskedValue) && masksAgree(maskedValue, value.reveal());
 }
 
-type LogRow = Awaited<ReturnType<SlotAccess["readLogs"]>>[number];
+type LogRow = Awaited<ReturnType<SlotAccess["readLogs"]>>["rows"][number];
+
+/** What is said of logs that are longer than can be read. */
+function tooMany(readTo: Date, so: string): string {
+  return `the gateway logged more than can be read, which went as far as ${readTo.toISOString()}: ${so}`;
+}
 
 /** Requests of clients, the key of which the slot's provider refused. */
 function refusedOf({ place: { provider } }: SlotAccess, rows: LogRow[]): LogRow[] {
@@ -170,8 +182,12 @@ async function gatewayRows(access: SlotAccess, span: { from: Date; to: Date }, n
   try {
     const { provider } = access.place;
     const names = new Set([gatewaySlugs[provider], provider === "gemini" ? "google" : provider]);
-    const rows = await access.readLogs(span);
-    return rows.filter(({ provider: name, cached }) => names.has(name) && !cached);
+    const { rows, readTo } = await access.readLogs(span);
+    if (readTo !== undefined) {
+      notes.push(tooMany(readTo, "use by others after that, and which models are not ours, is unknown"));
+    }
+    const sent = rows.filter(({ provider: name, cached }) => names.has(name) && !cached);
+    return { rows: sent, ...(readTo === undefined ? {} : { readTo }) };
   } catch (error) {
     if (!(error instanceof RotationFailure) || error.retried) throw error;
     notes.push(`the gateway's logs cannot be read, so strangers cannot be told from clients: ${error.message}`);

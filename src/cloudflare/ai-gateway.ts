@@ -51,6 +51,23 @@ export interface LogRow {
   byok?: boolean;
 }
 
+export interface LogSpan {
+  from: Date;
+  to: Date;
+  newestFirst?: boolean;
+  atMost?: number;
+}
+
+export interface Logs {
+  rows: LogRow[];
+  /** Set where there was more than could be read: nothing is known of what lies beyond this time. */
+  readTo?: Date;
+}
+
+/** 400 pages: a third of what an account may ask in five minutes, and less than an activity's two minutes. */
+const mostLogRows = 20_000;
+const mostLogReadingMs = 60_000;
+
 const gateways = "/ai-gateway/gateways/{gateway}";
 const read = "AI Gateway Read";
 /** Writes of provider configs name Secrets Store Write as their token group and the AI Gateway permission beside it. */
@@ -209,20 +226,17 @@ export function createAiGateway(options: ControlPlaneOptions) {
     },
 
     /**
-     * What the gateway logged between two times, oldest first, at most about `atMost` rows. Evidence, never a
-     * condition: rows can be a minute late, and accounts made on or after 2026-09-24 keep their logs elsewhere
-     * (page on logging, 2026-09).
+     * What the gateway logged between two times, oldest first unless asked otherwise, as far as about `atMost` rows and a
+     * minute of reading go. Evidence, never a condition: rows can be a minute late, and accounts made on or after
+     * 2026-09-24 keep their logs elsewhere (page on logging, 2026-09).
      */
-    async readLogs(
-      gateway: string,
-      { from, to, atMost = 5_000 }: { from: Date; to: Date; atMost?: number },
-    ): Promise<LogRow[]> {
+    async readLogs(gateway: string, { from, to, newestFirst = false, atMost = mostLogRows }: LogSpan): Promise<Logs> {
       // One parameter of JSON: the form that clients in the field use. The SDK's dotted form is not known to work.
       const filters = [
         { key: "created_at", operator: "gt", value: [from.toISOString()] },
         { key: "created_at", operator: "lt", value: [to.toISOString()] },
       ];
-      return api.list(
+      const { rows, complete } = await api.listSome(
         {
           method: "GET",
           route: `${gateways}/logs`,
@@ -230,7 +244,7 @@ export function createAiGateway(options: ControlPlaneOptions) {
           query: {
             filters: JSON.stringify(filters),
             order_by: "created_at",
-            order_by_direction: "asc",
+            order_by_direction: newestFirst ? "desc" : "asc",
           },
           doing: `while reading the logs of gateway ${gateway}`,
           right: read,
@@ -238,8 +252,12 @@ export function createAiGateway(options: ControlPlaneOptions) {
         },
         logRow,
         // 100, as elsewhere, is answered with 400 here.
-        { perPage: 50, atMost },
+        { perPage: 50, atMost, withinMs: mostLogReadingMs },
       );
+      // A row that came late pushes others to the next page: none counts twice.
+      const once = [...new Map(rows.map((row) => [row.id, row])).values()];
+      const last = once.at(-1);
+      return complete || last === undefined ? { rows: once } : { rows: once, readTo: last.at };
     },
   };
 }

@@ -69,12 +69,39 @@ export function createControlPlane({ http, baseUrl, accountId, token }: ControlP
       },
     });
 
+  /**
+   * Returns the rows of as many pages as hold `atMost` of them and take no longer than `withinMs`, and whether these
+   * were all. Asks on until a page comes short: `total_count` can be stale after deletes.
+   */
+  async function listSome<T>(
+    call: Call,
+    row: z.ZodType<T>,
+    { perPage, atMost, withinMs = Infinity }: { perPage: number; atMost: number; withinMs?: number },
+  ): Promise<{ rows: T[]; complete: boolean }> {
+    const envelope = z.object({
+      success: z.literal(true),
+      result: z.array(row),
+      result_info: resultInfo,
+    });
+    const rows: T[] = [];
+    const begun = Date.now();
+    for (let page = 1; ; page += 1) {
+      const answer = await send({ ...call, query: { ...call.query, page, per_page: perPage } }, envelope);
+      rows.push(...answer.result);
+      const full = Math.min(perPage, answer.result_info?.per_page ?? perPage);
+      if (answer.result.length === 0 || answer.result.length < full) return { rows, complete: true };
+      if (rows.length >= atMost || Date.now() - begun >= withinMs) return { rows, complete: false };
+    }
+  }
+
   return {
     /** Makes one call and returns its `result`, or what `instead` makes of a refusal that is an answer. */
     async call<T, U = never>(call: Call, result: z.ZodType<T>, instead?: Instead<U>): Promise<T | U> {
       const envelope = z.object({ success: z.literal(true), result }).transform((body) => body.result);
       return send<T | U>(call, envelope, instead);
     },
+
+    listSome,
 
     /** Makes one call whose answer says nothing but that it was taken on; an empty body will do. */
     async tell(call: Call, instead?: Instead<void>): Promise<void> {
@@ -86,23 +113,10 @@ export function createControlPlane({ http, baseUrl, accountId, token }: ControlP
       );
     },
 
-    /**
-     * Returns the rows of all pages, or of as many as hold `atMost` rows. Asks on until a page comes short:
-     * `total_count` can be stale after deletes.
-     */
-    async list<T>(call: Call, row: z.ZodType<T>, { perPage = pageSize, atMost = Infinity } = {}): Promise<T[]> {
-      const envelope = z.object({
-        success: z.literal(true),
-        result: z.array(row),
-        result_info: resultInfo,
-      });
-      const rows: T[] = [];
-      for (let page = 1; page <= maxPages; page += 1) {
-        const answer = await send({ ...call, query: { ...call.query, page, per_page: perPage } }, envelope);
-        rows.push(...answer.result);
-        const full = Math.min(perPage, answer.result_info?.per_page ?? perPage);
-        if (answer.result.length === 0 || answer.result.length < full || rows.length >= atMost) return rows;
-      }
+    /** Returns the rows of all pages. */
+    async list<T>(call: Call, row: z.ZodType<T>): Promise<T[]> {
+      const { rows, complete } = await listSome(call, row, { perPage: pageSize, atMost: pageSize * maxPages });
+      if (complete) return rows;
       throw new RotationFailure("ResponseUnexpected", `cloudflare's list does not end ${call.doing}`);
     },
   };

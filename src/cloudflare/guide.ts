@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { RotationFailure } from "../domain/failure.ts";
 import { bearer, type Exchange } from "../http.ts";
-import type { LogRow } from "./ai-gateway.ts";
+import type { LogRow, Logs, LogSpan } from "./ai-gateway.ts";
 import { type ControlPlaneOptions, createControlPlane } from "./control-plane.ts";
 import type { CachePurge, Place, SlotSecrets } from "./slot-secrets.ts";
 
@@ -159,7 +159,7 @@ const guideLines = z.array(
  * `google`). The guide names no filters, so all rows are read.
  */
 export function createGuideLogs({ http, baseUrl, accountId, token }: ControlPlaneOptions) {
-  return async (gateway: string, { from, to }: { from: Date; to: Date }): Promise<LogRow[]> => {
+  return async (gateway: string, { from, to }: LogSpan): Promise<Logs> => {
     const answers = await http.send({
       service: "cloudflare",
       method: "GET",
@@ -171,9 +171,10 @@ export function createGuideLogs({ http, baseUrl, accountId, token }: ControlPlan
       doing: `while reading the logs of gateway ${gateway}`,
       response: guideLines,
     });
-    return answers
+    const rows = answers
       .flatMap((one) => (Array.isArray(one) ? one : one.result))
       .filter(({ at }) => at > from && at < to)
       .toSorted((a, b) => a.at.getTime() - b.at.getTime());
+    return { rows };
   };
 }

@@ -94,7 +94,7 @@ export interface Incident {
   /** Requests with the key, as its provider counts them. */
   providerRequests: number;
   providerTokens: number;
-  /** Requests of the slot's provider through the slot's gateway; nothing where its logs cannot be read. */
+  /** Requests of the slot's provider through the slot's gateway; nothing where its logs cannot be read to their end. */
   gatewayRequests?: number;
   /** Minutes in which the provider saw more than the gateway sent: use by somebody else. */
   strangers: { from: string; to: string; requests: number; models: string[] }[];

@@ -331,8 +331,11 @@ async function gatherEvidence(
     try {
       const evidence = await management.gatherEvidence({ ...rotation.of, keyId: compromised.id, from, to });
       rotation.incident({ compromisedKey: { id: compromised.id }, ...evidence });
-      if (evidence.providerRequests === seen)
-        return `settled after ${round} looks: ${evidence.providerRequests} requests`;
+      const settled = evidence.providerRequests === seen;
+      if ((settled || round === evidenceRounds) && evidence.gatewayRequests === undefined) {
+        rotation.unknown("whether others used the compromised key");
+      }
+      if (settled) return `settled after ${round} looks: ${evidence.providerRequests} requests`;
       seen = evidence.providerRequests;
     } catch (error) {
       rotation.unknown("use of the compromised key");

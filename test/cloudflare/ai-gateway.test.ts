@@ -130,10 +130,10 @@ test("deletes an alias, also when it is gone", async () => {
   expect((await failureOf(gateways.deleteProviderConfig("prod-gw", "c1"))).type).toBe("AdminCredentialRejected");
 });
 
-test("reads logs in pages of fifty, between two times, up to a bound", async () => {
-  const log = (id: string) => ({
+test("reads logs in pages of fifty, between two times, and says where a bound ended the reading", async () => {
+  const log = (id: string, created_at = "2026-11-22T10:00:01Z") => ({
     id,
-    created_at: "2026-11-22T10:00:01Z",
+    created_at,
     provider: "openai",
     model: "gpt-5-mini",
     path: "chat/completions",
@@ -148,11 +148,12 @@ test("reads logs in pages of fifty, between two times, up to a bound", async () 
     byok: true,
   });
   const full = Array.from({ length: 50 }, (_, index) => log(`l${index}`));
-  vendor.replies(ok(full), ok([log("last")]), ok(full));
+  vendor.replies(ok(full), ok([full[49], log("last")]), ok([...full.slice(1), log("l50", "2026-11-22T10:00:02Z")]));
   const span = { from: new Date("2026-11-22T10:00:00Z"), to: new Date("2026-11-22T11:00:00Z") };
 
-  const rows = await gateways.readLogs("prod-gw", span);
+  const { rows, ...rest } = await gateways.readLogs("prod-gw", span);
 
+  expect(rest).toEqual({});
   expect(rows).toHaveLength(51);
   expect(rows.at(-1)).toEqual({
     id: "last",
@@ -173,6 +174,10 @@ test("reads logs in pages of fifty, between two times, up to a bound", async () 
     { key: "created_at", operator: "gt", value: ["2026-11-22T10:00:00.000Z"] },
     { key: "created_at", operator: "lt", value: ["2026-11-22T11:00:00.000Z"] },
   ]);
-  expect(await gateways.readLogs("prod-gw", { ...span, atMost: 10 })).toHaveLength(50);
+  expect(vendor.calls[0]?.query.get("order_by_direction")).toBe("asc");
+  const some = await gateways.readLogs("prod-gw", { ...span, atMost: 10, newestFirst: true });
+  expect(some.rows).toHaveLength(50);
+  expect(some.readTo).toEqual(new Date("2026-11-22T10:00:02Z"));
   expect(vendor.calls).toHaveLength(3);
+  expect(vendor.calls[2]?.query.get("order_by_direction")).toBe("desc");
 });

@@ -111,7 +111,7 @@ describe("reading logs", () => {
       { id: 2, created_at: "2026-11-22T10:06:00Z", provider: "openai", tokens_in: 1, tokens_out: 2, success: 0 },
     ];
     vendor.replies({ body: `${lines.map((line) => JSON.stringify(line)).join("\n")}\n` });
-    const rows = await createGuideLogs(controlPlane(vendor))("prod-gw", span);
+    const { rows } = await createGuideLogs(controlPlane(vendor))("prod-gw", span);
     expect(rows.map(({ id }) => id)).toEqual(["l1", "2", "l3"]);
     expect(rows[0]).toEqual(read);
     expect(rows[1]).toMatchObject({ provider: "openai", tokensIn: 1, tokensOut: 2, success: false });
@@ -123,8 +123,8 @@ describe("reading logs", () => {
   test("takes an envelope and nothing at all, and half a line for no answer", async () => {
     vendor.replies(ok([row()]), { status: 200 }, { body: `${JSON.stringify(row())}\n{"id"` }, { body: { id: 7 } });
     const logs = createGuideLogs(controlPlane(vendor));
-    expect(await logs("prod-gw", span)).toEqual([read]);
-    expect(await logs("prod-gw", span)).toEqual([]);
+    expect(await logs("prod-gw", span)).toEqual({ rows: [read] });
+    expect(await logs("prod-gw", span)).toEqual({ rows: [] });
     expect((await failureOf(logs("prod-gw", span))).type).toBe("Unavailable");
     expect((await failureOf(logs("prod-gw", span))).type).toBe("ResponseUnexpected");
   });
