@@ -129,6 +129,7 @@ function accessTo(
     installation: inventory.installation,
     policy: slot.policy,
     probeModel: slot.probeModel,
+    account: slot.account,
     place,
     provider: providerOf(slot, credentials, { http, google }),
     keyring: JSON.stringify(slot.settings),

@@ -15,6 +15,8 @@ export interface SlotAccess {
   installation: string;
   policy: Policy;
   probeModel: string;
+  /** Cloudflare's. */
+  account: string;
   place: Place;
   provider: Provider;
   /** Which keys belong together at the provider: slots of one project see each other's keys. */

@@ -14,7 +14,7 @@ import type {
   SoakOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, readIfThere } from "./held-key.ts";
+import { findHolders, lookAtSlots, type SeenSlot } from "./held-key.ts";
 import { deadRuleOf } from "./slots.ts";
 import { managed } from "./managed.ts";
 
@@ -32,10 +32,11 @@ export const emergencyActivities = (deps: Dependencies) => ({
    */
   async findCompromised({ slot, compromisedKeyId, leaked, cut }: CompromisedOrder): Promise<Compromised> {
     const access = deps.slotAccess(slot);
-    const found = await identify(deps, access, { compromisedKeyId, leaked });
+    const seen = await lookAtSlots(deps, access);
+    const found = await identify(deps, access, { compromisedKeyId, leaked, seen });
     const { provider } = access;
     const record = canManage(provider) ? await provider.findKey(found.id) : undefined;
-    const heldBy = await findHolders(deps, access, found.id);
+    const heldBy = await findHolders(deps, access, found.id, seen);
     // A key that is dead already, by our cut or by its provider's, may be listed no more.
     if (canManage(provider) && record === undefined && found.how === "id" && heldBy.length === 0 && cut !== true) {
       throw new RotationFailure("InvalidInput", `${access.provider.name} knows no key ${found.id}: check the id`);
@@ -131,12 +132,16 @@ export const emergencyActivities = (deps: Dependencies) => ({
 async function identify(
   deps: Dependencies,
   access: SlotAccess,
-  { compromisedKeyId, leaked }: { compromisedKeyId?: string | undefined; leaked?: string | undefined },
+  {
+    compromisedKeyId,
+    leaked,
+    seen,
+  }: { compromisedKeyId?: string | undefined; leaked?: string | undefined; seen: SeenSlot[] },
 ): Promise<Pick<Compromised, "id" | "how">> {
   if (compromisedKeyId !== undefined) return { id: compromisedKeyId, how: "id" };
   if (leaked === undefined) throw new RotationFailure("InvalidInput", "no key id and no leaked value: name the key");
   const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
-  const marked = await heldByMark(deps, access, value);
+  const marked = heldByMark(seen, value);
   if (marked !== undefined) return { id: marked, how: "fingerprint" };
   const fitting = (await managed(access).listKeys()).filter((key) => looksLike(key, value));
   const [match, ...others] = fitting;
@@ -150,12 +155,9 @@ async function identify(
   );
 }
 
-async function heldByMark(deps: Dependencies, access: SlotAccess, value: Redacted): Promise<string | undefined> {
-  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
-    const mark = parseMark((await readIfThere(neighbour))?.comment);
-    if (mark?.fingerprint === value.fingerprint()) return mark.keyId;
-  }
-  return undefined;
+function heldByMark(seen: SeenSlot[], value: Redacted): string | undefined {
+  const marks = seen.map(({ held }) => parseMark(held?.comment));
+  return marks.find((mark) => mark?.fingerprint === value.fingerprint())?.keyId;
 }
 
 function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {

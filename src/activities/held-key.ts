@@ -1,4 +1,4 @@
-import type { Held } from "../cloudflare/slot-secrets.ts";
+import { canReadAll, type Held } from "../cloudflare/slot-secrets.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { idOfFingerprint, idOfMask, isOurId } from "../domain/key-id.ts";
 import { disbelieveMark, type Mark, markToleranceMs, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
@@ -113,24 +113,60 @@ export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, 
   throw new RotationFailure("SlotChanged", `${holder} holds ${keyId}: it is not revoked; rotate ${holder} first`);
 }
 
+/** A slot and what tells which key it holds: what lies in it, or, where no marks are kept, its last result. */
+export interface SeenSlot {
+  name: string;
+  held?: Held;
+  lastInstalled?: string;
+}
+
 /**
- * The slots that hold the key, as far as marks and previews tell; in doubt they do. All slots of the provider are asked:
- * by hand a key can get into any of them. A slot whose secret is not there holds nothing. Where no marks are kept,
- * another slot's last result tells; the slot's own is out of date while it is rotated, so its callers have to know.
+ * What all slots of the provider hold, asked for once in an attempt: by hand a key can get into any of them. The slot
+ * itself is read as fresh as can be, the others by their account's lists. A slot whose secret is not there holds nothing.
+ * Where no marks are kept, another slot's last result tells; the slot's own is out of date while it is rotated, so its
+ * callers have to know.
  */
-export async function findHolders(deps: Dependencies, access: SlotAccess, keyId: string): Promise<string[]> {
-  const key = await lookUp(access, keyId);
-  const holders: string[] = [];
-  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
+export async function lookAtSlots(deps: Dependencies, access: SlotAccess): Promise<SeenSlot[]> {
+  const neighbours = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
+  const listed = await readMany(neighbours.filter(({ name }) => name !== access.name));
+  const seen: SeenSlot[] = [];
+  for (const neighbour of neighbours) {
+    const { name } = neighbour;
     if (!neighbour.secrets.keepsMarks) {
-      const known = neighbour.name === access.name ? undefined : await deps.runs.lastInstalledKey(neighbour.name);
-      if (known === keyId) holders.push(neighbour.name);
+      const lastInstalled = name === access.name ? undefined : await deps.runs.lastInstalledKey(name);
+      seen.push({ name, ...(lastInstalled === undefined ? {} : { lastInstalled }) });
       continue;
     }
-    const held = await readIfThere(neighbour);
-    if (held !== undefined && mayHold(held, keyId, key)) holders.push(neighbour.name);
+    const held = listed.has(name) ? listed.get(name) : await readIfThere(neighbour);
+    seen.push({ name, ...(held === undefined ? {} : { held }) });
   }
-  return holders;
+  return seen;
+}
+
+/** What those of the slots hold that lists tell of, by name: a few calls for each account, however many slots. */
+export async function readMany(slots: SlotAccess[]): Promise<Map<string, Held | undefined>> {
+  const found = new Map<string, Held | undefined>();
+  for (const account of new Set(slots.map((slot) => slot.account))) {
+    const there = slots.filter((slot) => slot.account === account && canReadAll(slot.secrets));
+    const [first] = there;
+    if (first === undefined || !canReadAll(first.secrets)) continue;
+    const held = await first.secrets.readAll(there.map(({ place }) => place));
+    for (const [index, { name }] of there.entries()) found.set(name, held[index]);
+  }
+  return found;
+}
+
+/** The slots that hold the key, as far as marks and previews tell; in doubt they do. `seen` where it was looked already. */
+export async function findHolders(
+  deps: Dependencies,
+  access: SlotAccess,
+  keyId: string,
+  seen?: SeenSlot[],
+): Promise<string[]> {
+  const key = await lookUp(access, keyId);
+  return (seen ?? (await lookAtSlots(deps, access)))
+    .filter(({ held, lastInstalled }) => lastInstalled === keyId || (held !== undefined && mayHold(held, keyId, key)))
+    .map(({ name }) => name);
 }
 
 /**

@@ -32,7 +32,7 @@ import type {
   VerifyAtProviderOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, readIfThere, requireHeldByNone, requireInstalled } from "./held-key.ts";
+import { findHolders, lookAtSlots, requireHeldByNone, requireInstalled, type SeenSlot } from "./held-key.ts";
 import { managed } from "./managed.ts";
 
 /** The most keys one clean-up revokes: a rotation never makes more, so more is somebody else's mistake. */
@@ -66,7 +66,8 @@ export const keyActivities = (deps: Dependencies) => ({
     const { provider } = access;
     const value = await deps.open(sealed, { slot, rotationId });
     const id = await idOfHandedIn(slot, provider, value, { openedAt: new Date(openedAt), said: keyId });
-    const holder = (await findHolders(deps, access, id))[0] ?? (await holderOfValue(deps, access, value));
+    const seen = await lookAtSlots(deps, access);
+    const holder = (await findHolders(deps, access, id, seen))[0] ?? holderOfValue(seen, value);
     if (holder !== undefined) {
       throw new RotationFailure(
         "InvalidInput",
@@ -221,15 +222,12 @@ async function idOfHandedIn(
 }
 
 /** A slot that holds this very value, as far as marks and previews tell; in doubt it does. */
-async function holderOfValue(deps: Dependencies, access: SlotAccess, value: Redacted): Promise<string | undefined> {
-  for (const neighbour of deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider)) {
-    const held = neighbour.secrets.keepsMarks ? await readIfThere(neighbour) : undefined;
-    if (held === undefined) continue;
-    const { preview } = held;
+function holderOfValue(seen: SeenSlot[], value: Redacted): string | undefined {
+  return seen.find(({ held }) => {
+    const { preview, comment } = held ?? {};
     const alike = preview !== undefined && maskTells(preview) && maskFits(preview, value.reveal());
-    if (alike || parseMark(held.comment)?.fingerprint === value.fingerprint()) return neighbour.name;
-  }
-  return undefined;
+    return alike || parseMark(comment)?.fingerprint === value.fingerprint();
+  })?.name;
 }
 
 /** Fails with `SlotChanged` unless the slot holds the new key, none holds the old, and the new one lives. */
@@ -270,10 +268,11 @@ export async function revokeLeftovers(
   rotationId: string,
   installedKeyId?: string,
 ): Promise<string[]> {
-  const live = await liveKeysOf(access, rotationId);
+  const live = (await liveKeysOf(access, rotationId)).filter(({ id }) => id !== installedKeyId);
+  const seen = live.length === 0 ? [] : await lookAtSlots(deps, access);
   const revoked: string[] = [];
   for (const { id } of live.slice(0, leftoverCap)) {
-    if (id === installedKeyId || (await findHolders(deps, access, id)).length > 0) continue;
+    if ((await findHolders(deps, access, id, seen)).length > 0) continue;
     await managed(access).revokeKey(id);
     revoked.push(id);
   }

@@ -8,7 +8,7 @@ import { type ProviderName, readRotationAlias, shortRotationId } from "../domain
 import type { SweepItem } from "../domain/sweep.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { Dependencies, OpenRotation, SlotAccess } from "./dependencies.ts";
-import { mayHold, rulesOut } from "./held-key.ts";
+import { mayHold, readMany, rulesOut } from "./held-key.ts";
 import { managed } from "./managed.ts";
 
 export interface SweepSelection {
@@ -52,7 +52,7 @@ export const orphanActivities = (deps: Dependencies) => ({
    * good, after a few attempts, is said, and everything that may depend on it is spared.
    */
   async findOrphans({ select, minimumAge }: FindOrphansOrder): Promise<Orphans> {
-    const sight = await look(deps, deps.allSlots());
+    const sight = await look(deps, deps.allSlots(), { fresh: false });
     const installation = sight.slots[0]?.access.installation ?? "";
     const { candidates, strangers, unknown } = await listOurs(sight);
     const chosen = candidates.filter(({ owner }) => isSelected(owner, select));
@@ -93,7 +93,7 @@ export const orphanActivities = (deps: Dependencies) => ({
       return { kind: "spared", why: "its name is not one of ours" };
     }
     const neighbours = deps.allSlots().filter(({ place }) => place.provider === owner.place.provider);
-    const sight = await look(deps, neighbours);
+    const sight = await look(deps, neighbours, { fresh: true });
     await listOurs(sight);
     const candidate: Candidate = { key, owner: ownerOf(sight, key) ?? owner, through: owner };
     const why = whySpared(candidate, sight, minimumAge) ?? (await askForUse([candidate], minimumAge))[0]?.why;
@@ -106,7 +106,7 @@ export const orphanActivities = (deps: Dependencies) => ({
   async removeOrphanAlias({ slot, id, minimumAge }: EndOrphanOrder): Promise<OrphanEnd> {
     const access = deps.slotAccess(slot);
     if (readRotationAlias(id) === undefined) return { kind: "spared", why: "its name is not one of ours" };
-    const sight = await look(deps, [access]);
+    const sight = await look(deps, [access], { fresh: true });
     const { orphans, spared, unknown } = await findAliases(sight, {}, minimumAge);
     const why = spared.find((alias) => alias.id === id)?.why ?? unknown[0];
     if (orphans.some((alias) => alias.id === id)) await access.secrets.remove({ ...access.place, alias: id });
@@ -143,12 +143,20 @@ interface Candidate {
   through: SlotAccess;
 }
 
-/** Reads the slots, then which rotations are open: in this order a key cannot slip from one to the other unseen. */
-async function look(deps: Dependencies, accesses: SlotAccess[]): Promise<Sight> {
+/**
+ * Reads the slots, then which rotations are open: in this order a key cannot slip from one to the other unseen. By lists,
+ * which lag seconds behind, or each slot `fresh`, before something is ended.
+ */
+async function look(deps: Dependencies, accesses: SlotAccess[], { fresh }: { fresh: boolean }): Promise<Sight> {
   const sight: Sight = { slots: [], open: [], keys: new Map(), unlisted: new Map(), blocked: [] };
+  const listed = fresh ? undefined : await orWhy(() => readMany(accesses));
+  const shown = listed !== undefined && listed.why === undefined ? listed.value : new Map<string, Held | undefined>();
   for (const access of accesses) {
     const seen = await orWhy(async (): Promise<SeenSlot> => {
-      if (access.secrets.keepsMarks) return { access, held: await access.secrets.read(access.place) };
+      if (access.secrets.keepsMarks) {
+        // What the lists do not show is asked for by itself, which says what is missing.
+        return { access, held: shown.get(access.name) ?? (await access.secrets.read(access.place)) };
+      }
       const lastInstalled = await deps.runs.lastInstalledKey(access.name);
       return { access, ...(lastInstalled === undefined ? {} : { lastInstalled }) };
     });

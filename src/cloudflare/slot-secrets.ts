@@ -73,6 +73,19 @@ export interface AliasList {
   listAliases(gateway: string, provider: ProviderName): Promise<{ alias: string; since: Date }[]>;
 }
 
+/** A dialect whose lists tell what many places hold, in two calls for each gateway and one for its store. */
+export interface HeldList {
+  /**
+   * What each of these places of the account holds, in their order; nothing where its secret, its provider config or its
+   * gateway is not there. Lists lag a write by seconds: `read` is fresher, and dearer.
+   */
+  readAll(places: Place[]): Promise<(Held | undefined)[]>;
+}
+
+export function canReadAll(secrets: SlotSecrets): secrets is SlotSecrets & HeldList {
+  return "readAll" in secrets;
+}
+
 export function canListAliases(secrets: SlotSecrets): secrets is SlotSecrets & AliasList {
   return "listAliases" in secrets;
 }
@@ -86,7 +99,7 @@ export function createSlotSecrets({
 }: {
   store: SecretsStore;
   gateways: AiGateway;
-}): SlotSecrets & AliasList {
+}): SlotSecrets & AliasList & HeldList {
   async function storeIdOf(gateway: string): Promise<string> {
     const { storeId } = await gateways.getGateway(gateway);
     if (storeId !== undefined) return storeId;
@@ -104,9 +117,9 @@ export function createSlotSecrets({
     return { storeId, secret };
   }
 
-  async function findConfig({ gateway, provider, alias }: Place): Promise<ProviderConfig | undefined> {
-    const configs = await gateways.listProviderConfigs(gateway);
-    return configs.find((config) => config.alias === alias && config.providerSlug === gatewaySlugs[provider]);
+  async function findConfig(place: Place): Promise<ProviderConfig | undefined> {
+    const configs = await gateways.listProviderConfigs(place.gateway);
+    return configs.find((config) => isConfigOf(config, place));
   }
 
   async function link({ gateway, provider, alias }: Place, secretId: string): Promise<void> {
@@ -134,13 +147,25 @@ export function createSlotSecrets({
       const [{ secret }, config] = await Promise.all([find(place), findConfig(place)]);
       if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
       if (config === undefined) throw missing(place, `a provider config for alias ${place.alias}`);
-      return {
-        status: secret.status,
-        modified: secret.modified,
-        ...(secret.comment === undefined ? {} : { comment: secret.comment }),
-        ...(config.secretPreview === undefined ? {} : { preview: config.secretPreview }),
-        ...(config.modified === undefined ? {} : { previewModified: config.modified }),
-      };
+      return heldOf(secret, config);
+    },
+
+    async readAll(places) {
+      const byGateway = new Map<string, { secrets: SecretRecord[]; configs: ProviderConfig[] }>();
+      const byStore = new Map<string, SecretRecord[]>();
+      for (const gateway of new Set(places.map((place) => place.gateway))) {
+        const storeId = await orNotThere(storeIdOf(gateway));
+        if (storeId === undefined) continue;
+        const secrets = byStore.get(storeId) ?? (await store.listSecrets(storeId));
+        byStore.set(storeId, secrets);
+        byGateway.set(gateway, { secrets, configs: await gateways.listProviderConfigs(gateway) });
+      }
+      return places.map((place) => {
+        const { secrets = [], configs = [] } = byGateway.get(place.gateway) ?? {};
+        const secret = secrets.find(({ name }) => name === nameOf(place));
+        const config = configs.find((one) => isConfigOf(one, place));
+        return secret === undefined || config === undefined ? undefined : heldOf(secret, config);
+      });
     },
 
     async write(place, { value, comment }) {
@@ -203,6 +228,29 @@ export function createSlotSecrets({
       if (secret !== undefined) await store.deleteSecret(storeId, secret.id);
     },
   };
+}
+
+function isConfigOf(config: ProviderConfig, { provider, alias }: Place): boolean {
+  return config.alias === alias && config.providerSlug === gatewaySlugs[provider];
+}
+
+function heldOf(secret: SecretRecord, config: ProviderConfig): Held {
+  return {
+    status: secret.status,
+    modified: secret.modified,
+    ...(secret.comment === undefined ? {} : { comment: secret.comment }),
+    ...(config.secretPreview === undefined ? {} : { preview: config.secretPreview }),
+    ...(config.modified === undefined ? {} : { previewModified: config.modified }),
+  };
+}
+
+async function orNotThere<T>(found: Promise<T>): Promise<T | undefined> {
+  try {
+    return await found;
+  } catch (error) {
+    if (error instanceof RotationFailure && error.type === "SlotMissing") return undefined;
+    throw error;
+  }
 }
 
 function nameOf({ gateway, provider, alias }: Place): string {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import type { Place, SlotSecrets } from "../../src/cloudflare/slot-secrets.ts";
+import { canReadAll, type Place, type SlotSecrets } from "../../src/cloudflare/slot-secrets.ts";
 import type { Redacted } from "../../src/redacted.ts";
 import { failureOf } from "./support.ts";
 
@@ -45,6 +45,19 @@ export function slotSecretsContract(name: string, start: () => Promise<DialectWo
         expect(held.comment).toBe(secrets.keepsMarks ? comment : undefined);
         expect(JSON.stringify(held)).not.toContain(values[0].reveal());
         expect(await world.valueIn(place)).toBe(values[0].reveal());
+      });
+    });
+
+    test("where it can read many places at once, tells of each what reading it alone tells", async ({ skip }) => {
+      const { secrets, place, values } = world;
+      if (!canReadAll(secrets)) return skip("reads places one by one");
+      await secrets.write(place, { value: values[0], comment });
+      const gone: Place = { ...place, gateway: "no-such-gateway" };
+      await becomes(async () => {
+        const all = await secrets.readAll([elsewhere(), place, gone, place]);
+        const held = await secrets.read(place);
+        expect(held.comment).toBe(comment);
+        expect(all).toEqual([undefined, held, undefined, held]);
       });
     });
 
