@@ -158,12 +158,38 @@ export function readEnvironment(env: Environment = process.env, directory = proc
  * whose message names the field and what is allowed.
  */
 export function loadInventory(env: Environment): Inventory {
-  const path = resolve(env["KEYTURN_CONFIG"] || "keyturn.yaml");
+  const path = inventoryPath(env);
   const text = readOptional(path);
-  if (text === undefined) {
-    throw invalid(`no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`);
-  }
+  if (text === undefined) throw noInventory(path);
   return parseInventory(text, path, env);
+}
+
+function inventoryPath(env: Environment): string {
+  return resolve(env["KEYTURN_CONFIG"] || "keyturn.yaml");
+}
+
+function noInventory(path: string): RotationFailure {
+  return invalid(`no inventory at ${path}: copy keyturn.example.yaml there, or name yours in KEYTURN_CONFIG`);
+}
+
+/**
+ * What the inventory and the credentials need from the environment and do not find there. For whoever wants to hear of
+ * all of it: everybody else stops at the first. Fails with `InvalidInput` where there is no inventory to read.
+ */
+export function missingVariables(env: Environment): string[] {
+  const path = inventoryPath(env);
+  const text = readOptional(path);
+  if (text === undefined) throw noInventory(path);
+  const named = new Set<string>();
+  const collect = (value: unknown): void => {
+    if (typeof value === "string") for (const [, name = ""] of value.matchAll(variableInText)) named.add(name);
+    else if (Array.isArray(value)) value.forEach(collect);
+    else if (isPlain(value)) Object.values(value).forEach(collect);
+  };
+  collect(plainOf(parseDocument(text), path));
+  const missing = [...named].filter((name) => !env[name]);
+  const token = env["CLOUDFLARE_API_TOKEN"]?.trim() || env["CF_API_TOKEN"]?.trim();
+  return token ? missing : [...new Set([...missing, "CLOUDFLARE_API_TOKEN"])];
 }
 
 /** Checks an inventory's text. `path` is for messages; `${NAME}` in a value is taken from `env`. */
@@ -334,9 +360,12 @@ function isPlain(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+/** A value that is taken from the environment. */
+const variableInText = /\$\{(\w+)\}/g;
+
 function fillIn(value: unknown, env: Environment, path: string): unknown {
   if (typeof value === "string") {
-    return value.replaceAll(/\$\{(\w+)\}/g, (_, variable: string) => {
+    return value.replaceAll(variableInText, (_, variable: string) => {
       const found = env[variable];
       if (found !== undefined && found !== "") return found;
       throw invalid(`${path} takes \${${variable}} from the environment, and it is not set`);

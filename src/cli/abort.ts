@@ -1,15 +1,16 @@
 /** `keyturn abort <slot>`: asks the running rotation to stop, and watches it clean up. */
+import type { WorkflowHandle } from "@temporalio/client";
 import { Command } from "commander";
 
 import { loadInventory, readEnvironment } from "../config.ts";
-import { withTemporal } from "../temporal/client.ts";
-import { abortSignal } from "../workflows/messages.ts";
+import { type Temporal, withTemporal } from "../temporal/client.ts";
+import { abortSignal, progressQuery } from "../workflows/messages.ts";
 import { describeResult } from "./describe-result.ts";
 import { exitCodeOf, exitCodes } from "./failures.ts";
 import { createOutput, printFailure } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSlot } from "./slot-argument.ts";
-import { watchRotation } from "./watch.ts";
+import { nobodyWorks, watchRotation } from "./watch.ts";
 import { whoTypes } from "./who.ts";
 
 interface Flags {
@@ -28,14 +29,31 @@ export function abortCommand(): Command {
     .action(abort);
 }
 
+/** The step a rotation is at; nothing where no worker answers. */
+async function phaseOf({ client }: Temporal, handle: WorkflowHandle): Promise<string | undefined> {
+  try {
+    const asked = client.connection.withDeadline(Date.now() + 3_000, () => handle.query(progressQuery));
+    return (await asked).phase;
+  } catch {
+    return undefined;
+  }
+}
+
 async function abort(text: string, { why, env: chosen, json }: Flags): Promise<void> {
   const output = createOutput({ json });
   const env = readEnvironment();
   const { name } = readSlot(text, { inventory: loadInventory(env), env, chosen });
   process.exitCode = await withTemporal(env, async (temporal) => {
     const handle = await runningRotation(temporal, name);
+    const idle = await nobodyWorks(temporal);
+    if (idle !== undefined) output.say(output.paint.yellow(idle));
+    const gathering = (await phaseOf(temporal, handle)) === "gatherEvidence";
     await handle.signal(abortSignal, { by: whoTypes(), ...(why === undefined ? {} : { why }) });
-    output.say(`${name}: asked to stop; it cleans up first`);
+    output.say(
+      gathering
+        ? `${name}: the key is cut already; asked to end the gathering of evidence`
+        : `${name}: asked to stop; it cleans up first`,
+    );
     const watched = await watchRotation(temporal, handle, output, { fromNow: true });
     switch (watched.kind) {
       case "left":
@@ -48,6 +66,10 @@ async function abort(text: string, { why, env: chosen, json }: Flags): Promise<v
         const { result } = watched;
         output.result(result, describeResult(result));
         if (result.outcome === "aborted") return exitCodes.done;
+        if (gathering) {
+          output.say("the gathering of evidence has ended, with what was known by then; the rest was done already");
+          return exitCodes.done;
+        }
         output.say("it was too late to stop: the rotation had begun to revoke the old key, and finished");
         return exitCodes.failed;
       }

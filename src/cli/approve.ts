@@ -5,6 +5,8 @@ import { loadInventory, readEnvironment } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { withTemporal } from "../temporal/client.ts";
 import { approveUpdate, progressQuery } from "../workflows/messages.ts";
+import { acceptedUse } from "./accepted-use.ts";
+import { confirm } from "./confirm.ts";
 import { createOutput } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSlot } from "./slot-argument.ts";
@@ -13,6 +15,7 @@ import { nobodyWorks } from "./watch.ts";
 
 interface Flags {
   why?: string;
+  yes?: true;
   env?: string;
   json?: true;
 }
@@ -22,28 +25,36 @@ export function approveCommand(): Command {
     .description("let a rotation go on that waits for a person")
     .argument("<slot>", "environment/provider[:alias], or provider[:alias] (see --env)")
     .option("--why <words>", "why, for the record")
+    .option("--yes", "do not ask; for scripts")
     .option("--env <environment>", "environment of a slot given without one")
     .option("--json", "print one JSON document")
     .action(approve);
 }
 
-async function approve(text: string, { why, env: chosen, json }: Flags): Promise<void> {
+async function approve(text: string, { why, yes, env: chosen, json }: Flags): Promise<void> {
   const output = createOutput({ json });
   const env = readEnvironment();
-  const { name } = readSlot(text, { inventory: loadInventory(env), env, chosen });
+  const { name, policy } = readSlot(text, { inventory: loadInventory(env), env, chosen });
   await withTemporal(env, async (temporal) => {
     const within = async <Result>(call: () => Promise<Result>): Promise<Result> =>
       temporal.client.connection.withDeadline(Date.now() + 15_000, call);
     const handle = await runningRotation(temporal, name);
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
-    const { waiting, phase } = await within(() => handle.query(progressQuery));
+    const progress = await within(() => handle.query(progressQuery));
+    const { waiting, phase } = progress;
     if (waiting?.takes !== "approval") {
       // An approval given early would be taken by a later wait, for something nobody has seen yet.
       throw new RotationFailure(
         "InvalidInput",
         `the rotation of ${name} waits for no approval now (step ${phase}): keyturn status ${name} says when it does`,
       );
+    }
+    output.say(`${name} waits for ${waiting.for}`);
+    const use = acceptedUse(progress, policy);
+    if (use !== undefined) {
+      output.say(use.recent ? output.paint.red(use.words) : use.words);
+      if (use.recent || process.stdin.isTTY) await confirm({ yes });
     }
     const by = whoTypes();
     const said = await within(() =>

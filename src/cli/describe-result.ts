@@ -32,12 +32,15 @@ export function describeResult(result: RotationResult): string {
   return `${result.slot}: ${headline(result)}\n${table(rows)}`;
 }
 
-function headline({ outcome, reason }: RotationResult): string {
+function headline({ outcome, reason, steps }: RotationResult): string {
   switch (outcome) {
     case "rotated":
       return `rotated (${reason})`;
     case "cut":
-      return `the compromised key is cut; the slot got no new key (${reason})`;
+      // A key that the slot did not hold is cut alone; else a new one was tried for.
+      return steps.some(({ step }) => step === "issueKey")
+        ? `the compromised key is cut; the slot got no new key (${reason})`
+        : `the compromised key is cut; the slot did not hold it and keeps its own (${reason})`;
     case "kept":
       return `not rotated: ${reason}`;
     case "aborted":

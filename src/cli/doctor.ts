@@ -1,7 +1,15 @@
 /** `keyturn doctor [slot]`: looks at everything a rotation needs, and changes nothing. */
 import { Command } from "commander";
 
-import { type Environment, loadInventory, readCredentials, readEnvironment } from "../config.ts";
+import {
+  type Credentials,
+  type Environment,
+  type Inventory,
+  loadInventory,
+  missingVariables,
+  readCredentials,
+  readEnvironment,
+} from "../config.ts";
 import type { Diagnosis } from "../doctor/diagnose.ts";
 import type { Finding, Level } from "../doctor/finding.ts";
 import type { TemporalGround } from "../doctor/ground.ts";
@@ -28,9 +36,8 @@ export function doctorCommand(): Command {
 async function doctor(text: string | undefined, flags: Flags): Promise<void> {
   const output = createOutput(flags);
   const env = readEnvironment();
-  const inventory = loadInventory(env);
+  const { inventory, credentials, missing } = readAll(env);
   const only = slotsAsked(text, { inventory, env, chosen: flags.env });
-  const credentials = readCredentials(env);
   const [{ createGround }, { diagnose }] = await Promise.all([
     import("../doctor/ground.ts"), // the worker's code, which takes a second to load
     import("../doctor/diagnose.ts"),
@@ -42,6 +49,7 @@ async function doctor(text: string | undefined, flags: Flags): Promise<void> {
         directory: process.cwd(),
         inventory,
         credentials,
+        missing,
         temporal,
         ...(only === undefined ? {} : { only }),
       }),
@@ -49,6 +57,18 @@ async function doctor(text: string | undefined, flags: Flags): Promise<void> {
   );
   output.result(diagnosis, describeDiagnosis(diagnosis));
   process.exitCode = diagnosis.healthy ? exitCodes.done : exitCodes.failed;
+}
+
+/** Inventory and credentials, with something made up for each variable that is not set, and the names of those. */
+function readAll(env: Environment): { inventory: Inventory; credentials: Credentials; missing: string[] } {
+  const missing = missingVariables(env);
+  const filled = { ...env, ...Object.fromEntries(missing.map((name) => [name, `not-set-${name}`])) };
+  try {
+    return { inventory: loadInventory(filled), credentials: readCredentials(filled), missing };
+  } catch (error) {
+    if (missing.length > 0) loadInventory(env); // where a made-up value does not fit, the variable is what is wrong
+    throw error;
+  }
 }
 
 /** The slot that was named, else those of the environment that was; all where neither was. */

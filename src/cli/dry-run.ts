@@ -1,24 +1,27 @@
 import { slotActivities } from "../activities/slots.ts";
 import type { Inspection } from "../activities/contract.ts";
-import type { Credentials, Inventory, InventorySlot } from "../config.ts";
+import type { Credentials, Environment, Inventory, InventorySlot } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { deadBudgetMs, type Policy } from "../domain/policy.ts";
 import { readableMs } from "../domain/duration.ts";
 import { createSealer } from "../sealing.ts";
+import { withTemporal } from "../temporal/client.ts";
 import { plugTogether } from "../worker.ts";
 import type { NormalRotationStart } from "../workflows/messages.ts";
 import { type Output, table } from "./output.ts";
+import { runningRotation } from "./running-rotation.ts";
 
 export interface DryRun {
   slot: InventorySlot;
   inventory: Inventory;
   credentials: Credentials;
   start: NormalRotationStart;
+  env: Environment;
   output: Output;
 }
 
 /** Makes the checks of the first step from here, and prints what a rotation would do. Writes nothing anywhere. */
-export async function dryRun({ slot, inventory, credentials, start, output }: DryRun): Promise<void> {
+export async function dryRun({ slot, inventory, credentials, start, env, output }: DryRun): Promise<void> {
   const none = (): never => {
     throw new RotationFailure("RequestInvalid", "a dry run asks no other rotation and opens no key");
   };
@@ -36,10 +39,31 @@ export async function dryRun({ slot, inventory, credentials, start, output }: Dr
     ...(onlyIfDue === undefined ? {} : { onlyIfDue }),
   });
   const waits = waitsOf(found);
-  output.result({ slot: slot.name, dryRun: true, ...found, waits }, describe(slot, found, waits));
+  const running = await whatRuns(slot.name, env);
+  output.result({ slot: slot.name, dryRun: true, ...found, waits, running }, describe(slot, found, waits, running));
 }
 
-function describe({ name, gateway, slot }: InventorySlot, found: Inspection, waits: PlannedWait[]): string {
+/** The rotation of the slot that runs now, nothing, or that Temporal could not be asked. */
+type Running = { workflowId: string; runId: string } | null | "unknown";
+
+async function whatRuns(slot: string, env: Environment): Promise<Running> {
+  try {
+    return await withTemporal(env, async (temporal) => {
+      const { workflowId } = await runningRotation(temporal, slot);
+      const { runId } = await temporal.client.workflow.getHandle(workflowId).describe();
+      return { workflowId, runId };
+    });
+  } catch (error) {
+    return error instanceof RotationFailure && error.type === "InvalidInput" ? null : "unknown";
+  }
+}
+
+function describe(
+  { name, gateway, slot }: InventorySlot,
+  found: Inspection,
+  waits: PlannedWait[],
+  running: Running,
+): string {
   const { held, due, staged, canIssue, byHand, sharedWith, warnings } = found;
   const how = {
     mark: "by the mark",
@@ -48,6 +72,7 @@ function describe({ name, gateway, slot }: InventorySlot, found: Inspection, wai
     operator: "as told",
   }[held.how];
   const rows: [string, string | undefined][] = [
+    ["running", runningRow(name, running)],
     ["gateway", `${gateway}, alias ${slot.alias}`],
     ["held key", `${held.id} (known ${how}${held.since === undefined ? "" : `, since ${held.since}`})`],
     ["new key", canIssue ? "made at the provider" : "handed in by a person"],
@@ -67,6 +92,13 @@ function describe({ name, gateway, slot }: InventorySlot, found: Inspection, wai
   ];
   const headline = due.due ? `would be rotated (${due.reason})` : `would not be rotated: ${due.reason}`;
   return `${name}: ${headline}; nothing was changed\n${table(rows)}`;
+}
+
+function runningRow(slot: string, running: Running): string | undefined {
+  if (running === null) return undefined;
+  return running === "unknown"
+    ? "unknown: Temporal could not be asked whether a rotation runs"
+    : `a rotation of this slot is running (${running.workflowId}, run ${running.runId}): keyturn status ${slot}`;
 }
 
 interface PlannedWait {

@@ -58,7 +58,7 @@ async function rotate(text: string, flags: Flags): Promise<void> {
   refuseOddInput(start);
   if (flags.dryRun === true) {
     const { dryRun } = await import("./dry-run.ts"); // the worker's code, which takes a second to load
-    await dryRun({ slot, inventory, credentials, start, output });
+    await dryRun({ slot, inventory, credentials, start, env, output });
     return;
   }
   process.exitCode = await withTemporal(env, async (temporal) => {

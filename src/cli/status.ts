@@ -106,6 +106,14 @@ async function stateOf({ client }: Temporal, slot: string): Promise<SlotState> {
   }
 }
 
+/** What runs; an emergency that only gathers evidence has done the rest. */
+function runningHeadline(progress: Progress | null): string {
+  if (progress?.kind !== "emergency") return "rotation running";
+  return progress.phase === "gatherEvidence"
+    ? "emergency: the key is cut, and evidence is being gathered of what it was used for; the slot is taken until then"
+    : "emergency running";
+}
+
 function describeState(state: SlotState): string {
   switch (state.state) {
     case "never rotated":
@@ -129,7 +137,7 @@ function describeState(state: SlotState): string {
         ["new key", progress?.newKey?.id],
         ["workflow", `${workflowId}, run ${runId}`],
       ];
-      return `${slot}: rotation running\n${table(rows)}`;
+      return `${slot}: ${runningHeadline(progress)}\n${table(rows)}`;
     }
     case "ended": {
       const { slot, result, error, ended } = state;

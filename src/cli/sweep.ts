@@ -1,5 +1,5 @@
 /** `keyturn sweep`: finds keys and aliases of ours that nobody holds, and with `--yes` ends them. */
-import { WorkflowExecutionAlreadyStartedError } from "@temporalio/client";
+import { WorkflowExecutionAlreadyStartedError, type WorkflowHandle } from "@temporalio/client";
 import { Command, InvalidArgumentError } from "commander";
 
 import { loadInventory, nearestName, readEnvironment } from "../config.ts";
@@ -53,10 +53,39 @@ async function sweep(flags: Flags): Promise<void> {
     const handle = await startSweep(temporal, start);
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) output.say(output.paint.yellow(idle));
-    const result = (await handle.result()) as SweepResult;
+    const result = await resultOf(handle, () =>
+      output.say(
+        output.paint.yellow(
+          "no worker has taken up the sweep: look whether keyturn worker runs; it begins when one does",
+        ),
+      ),
+    );
     output.result(result, describeSweep(result));
     return exitCodeOfSweep(result);
   });
+}
+
+/** How long a sweep may lie unnoticed before the operator hears of it. */
+const unnoticedMs = 5_000;
+
+/** What a worker does first with a run makes the third event of its history. */
+const untouched = 2;
+
+/** The sweep's result; says once where after a few seconds no worker has begun. */
+async function resultOf(handle: WorkflowHandle, nobodyBegan: () => void): Promise<SweepResult> {
+  const look = setTimeout(() => {
+    void handle.describe().then(
+      ({ historyLength, status }) => {
+        if (status.name === "RUNNING" && historyLength <= untouched) nobodyBegan();
+      },
+      () => undefined,
+    );
+  }, unnoticedMs);
+  try {
+    return (await handle.result()) as SweepResult;
+  } finally {
+    clearTimeout(look);
+  }
 }
 
 async function startSweep({ client }: Temporal, start: SweepStart) {

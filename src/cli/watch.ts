@@ -124,7 +124,8 @@ function createSilence(temporal: Temporal, output: Output) {
         output.paint.yellow(
           who === "Temporal"
             ? `Temporal does not answer at ${temporal.address}; the rotation goes on when it does, and I go on watching`
-            : ((await nobodyWorks(temporal)) ?? "the worker does not answer; I go on watching"),
+            : ((await nobodyWorks(temporal)) ??
+                "no worker answers: look whether keyturn worker runs; it goes on when one does, and I go on watching"),
         ),
       );
     },
@@ -144,7 +145,7 @@ export async function nobodyWorks({ client, namespace }: Temporal): Promise<stri
     );
     return pollers.length > 0
       ? undefined
-      : `nobody works on task queue ${taskQueue}: start keyturn worker, and the rotation begins`;
+      : `nobody works on task queue ${taskQueue}: start keyturn worker, and it goes on`;
   } catch {
     return undefined;
   }

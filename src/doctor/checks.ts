@@ -1,5 +1,6 @@
 import * as cloudflare from "./cloudflare.ts";
 import * as files from "./files.ts";
+import { variablesSet } from "./environment.ts";
 import { type Found, ofFailure } from "./finding.ts";
 import type { Ground, SlotGround } from "./ground.ts";
 import * as keys from "./keys.ts";
@@ -26,6 +27,12 @@ const perSlot =
   };
 
 export const checks: Check[] = [
+  {
+    name: "environment",
+    looks: "every variable that the inventory and the credentials need is set",
+    remedy: "put it into the environment or .dev.vars",
+    run: variablesSet,
+  },
   {
     name: "temporal",
     looks: "a Temporal server answers, at the address it names",

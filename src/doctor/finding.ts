@@ -36,6 +36,9 @@ const passing = new Set(["Unavailable", "RateLimited", "NotYetPropagated"]);
 /** The finding of a check whose question failed: its failure names the object and the next move. */
 export function ofFailure(about: string, error: unknown): Found {
   if (!(error instanceof RotationFailure)) throw error;
+  if (error.name === "VariableMissing") {
+    return unknown(about, error.message, "set what the finding environment names, then look again");
+  }
   return passing.has(error.type)
     ? unknown(about, error.message, "try again; look at the network and the service's status page")
     : problem(about, error.message);

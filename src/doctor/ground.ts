@@ -7,6 +7,7 @@ import type { Held } from "../cloudflare/slot-secrets.ts";
 import type { Credentials, Environment, Inventory, InventorySlot } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { gatewaySlugs, secretName } from "../domain/slot.ts";
+import { guarded } from "./environment.ts";
 import { createHttp } from "../http.ts";
 import { canManage, type KeyRecord } from "../providers/provider.ts";
 import { createSealer } from "../sealing.ts";
@@ -21,6 +22,7 @@ export interface Ground {
   directory: string;
   inventory: Inventory;
   credentials: Credentials;
+  missing: string[];
   /** The slots that were asked for. */
   slots: SlotGround[];
   /** All of the inventory. */
@@ -75,12 +77,22 @@ export interface GroundOptions {
   temporal: TemporalGround;
   /** The slots to look at; all without it. */
   only?: string[];
+  /** Variables that are not set; `inventory` and `credentials` hold something made up in their place. */
+  missing?: string[];
 }
 
 const shortMs = 5 * 60_000;
 
-export function createGround({ env, directory, inventory, credentials, temporal, only }: GroundOptions): Ground {
-  const http = createHttp({ userAgent: `keyturn/${version}` });
+export function createGround({
+  env,
+  directory,
+  inventory,
+  credentials,
+  temporal,
+  only,
+  missing = [],
+}: GroundOptions): Ground {
+  const http = guarded(createHttp({ userAgent: `keyturn/${version}` }), missing);
   const none = (): never => {
     throw new RotationFailure("RequestInvalid", "the doctor asks no rotation and opens no key");
   };
@@ -175,7 +187,7 @@ export function createGround({ env, directory, inventory, credentials, temporal,
       gateway: (gatewayId) => gatewayOf(id, gatewayId),
     }),
   );
-  return { env, directory, inventory, credentials, slots, everySlot, accounts, temporal };
+  return { env, directory, inventory, credentials, missing, slots, everySlot, accounts, temporal };
 }
 
 /** Asks each question once, failures included. */

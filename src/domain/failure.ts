@@ -35,7 +35,7 @@ export interface FailureDetails {
  * service's request id where there is one, never a response body: some services echo the key in it.
  */
 export class RotationFailure extends Error {
-  override readonly name = "RotationFailure";
+  override readonly name: string = "RotationFailure";
   readonly type: FailureType;
   readonly retried: boolean;
   readonly retryAfterMs: number | undefined;

@@ -348,9 +348,14 @@ async function gatherEvidence(
         for: "the provider's late usage data",
         until: rotation.deadlineIn(lagMs),
         then: "the evidence is gathered again",
+        action: `nothing; keyturn abort ${rotation.of.slot} ends the gathering, with what is known by then`,
       },
-      () => sleep(lagMs, { summary: `usage lag of ${readableMs(lagMs)}` }),
+      () => condition(() => rotation.abortAsked, lagMs, { summary: `usage lag of ${readableMs(lagMs)}` }),
     );
+    if (rotation.abortAsked) {
+      rotation.unknown("use of the compromised key that its provider told later");
+      return `${rotation.stopReason()}, after ${round} looks: ${seen} requests so far`;
+    }
   }
 }
 

@@ -240,6 +240,11 @@ export class Rotation {
     return this.#abort !== undefined;
   }
 
+  /** Who asked this rotation to stop, and why. */
+  stopReason(): string {
+    return this.#abort ?? "cancelled";
+  }
+
   /** Who approved, once; the next wait asks again. */
   takeApproval(): string | undefined {
     const by = this.#approval;

@@ -1,0 +1,152 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Runtime } from "@temporalio/worker";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import type { RotationResult } from "../../src/domain/rotation.ts";
+import type { DevServer } from "../../src/temporal/dev-server.ts";
+import { keyturnScript } from "../cli/run.ts";
+import { progressOf, type Typist, typist } from "../support/providers.ts";
+import { keepingLogger } from "../support/secrecy.ts";
+import { quick, startTemporal, startWorld, type World } from "../support/world.ts";
+
+/** What the command line says to whoever operates it while something waits, and what it refuses. */
+
+const slot = "production/openai";
+let temporal: DevServer;
+beforeAll(async () => {
+  Runtime.install({ logger: keepingLogger });
+  temporal = await startTemporal();
+});
+afterAll(() => temporal.stop());
+
+describe("a rotation that waits for the old key to be idle", () => {
+  let world: World;
+  let type: Typist;
+  beforeAll(async () => {
+    world = await startWorld({ temporal, timeScale: 120, policy: { quietPeriod: "60s" } });
+    type = await typist(world, temporal);
+  });
+  afterAll(async () => {
+    await type.leave();
+    await world.stop();
+  });
+
+  test("takes no approval of use that is seconds old without --yes, and says that requests will fail", async () => {
+    const traffic = world.traffic(30);
+    const handle = await world.start();
+    await world.until(async () => (await progressOf(world, slot)).times.lastUsed !== undefined);
+    await traffic.stop();
+    const refused = await type(["approve", slot]);
+    expect(refused).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/key_prod_1 was last used .* ago.*REQUESTS WILL FAIL/),
+    });
+    expect(refused.stderr).toContain("give --yes");
+    expect((await progressOf(world, slot)).waiting?.takes).toBe("approval");
+
+    const dry = await type(["rotate", slot, "--dry-run"]);
+    expect(dry.stdout).toContain(`a rotation of this slot is running (keyturn/${slot}, run `);
+
+    expect((await type(["approve", slot, "--yes"])).code).toBe(0);
+    const result = (await handle.result()) as RotationResult;
+    expect(result.steps.find(({ step }) => step === "awaitIdle")?.note).toMatch(/^use accepted by /);
+    const over = await type(["rotate", slot, "--dry-run", "--json"]);
+    expect(JSON.parse(over.stdout)).toMatchObject({ running: null });
+  }, 120_000);
+});
+
+describe("an emergency", () => {
+  let world: World;
+  let type: Typist;
+  beforeAll(async () => {
+    world = await startWorld({ temporal, ...quick, policy: { ...quick.policy, usageLag: "60s" } });
+    type = await typist(world, temporal);
+  });
+  afterAll(async () => {
+    await type.leave();
+    await world.stop();
+  });
+  const gathering = () =>
+    world.until(async () => {
+      const { phase, waiting } = await progressOf(world, slot);
+      return phase === "gatherEvidence" && waiting !== null;
+    });
+
+  test("shows its clocks and that evidence is gathered; abort ends that with the incident so far, and nothing else", async () => {
+    const handle = await world.start({ strategy: "swap-first" }, undefined, "emergencyRotation");
+    await gathering();
+    const status = await type(["status", slot]);
+    expect(status.stdout).toMatch(/emergency: the key is cut, and evidence is being gathered/);
+    expect(status.stdout).toMatch(/clocks +new key in at .* \(in time\); compromised key cut at .* \(in time\)/);
+    expect(status.stdout).toMatch(/keyturn abort production\/openai ends the gathering/);
+    const aborted = await type(["abort", slot, "--why", "enough"]);
+    expect(aborted.code, aborted.stderr).toBe(0);
+    expect(aborted.stderr).toContain("asked to end the gathering of evidence");
+    expect(aborted.stderr).not.toMatch(/cleans up|too late/);
+    const result = (await handle.result()) as RotationResult;
+    expect(result).toMatchObject({
+      outcome: "rotated",
+      incident: { compromisedKey: { id: "key_prod_1" } },
+      leftOver: [],
+    });
+    expect(result.unknown).toContain("use of the compromised key that its provider told later");
+    expect(result.steps.at(-1)).toMatchObject({
+      step: "gatherEvidence",
+      note: expect.stringMatching(/enough.*so far/),
+    });
+  }, 60_000);
+
+  test("of a key that the slot did not hold is not headlined as if the slot were without one", async () => {
+    const path = "/organization/projects/proj_abc/service_accounts/svc_acct_1/api_keys";
+    const { id } = (await world.openai("POST", path, { name: "lost" })) as { id: string };
+    const handle = await world.start({ strategy: "swap-first", compromisedKeyId: id }, undefined, "emergencyRotation");
+    await gathering();
+    expect((await type(["abort", slot])).code).toBe(0);
+    expect(await handle.result()).toMatchObject({ outcome: "cut", oldKey: { id }, newKey: null });
+    const { stdout } = await type(["status", slot]);
+    expect(stdout).toMatch(/the compromised key is cut; the slot did not hold it and keeps its own/);
+    expect(stdout).not.toMatch(/no new/);
+  }, 60_000);
+});
+
+describe("without a worker", () => {
+  test("a sweep and an abort say so after some seconds, and what to do, although the last worker still shows", async () => {
+    const world = await startWorld({ temporal, ...quick });
+    await world.rotate();
+    const { inventoryText, env } = world;
+    await world.stop();
+    const directory = await mkdtemp(join(tmpdir(), "keyturn-operators-"));
+    const config = join(directory, "keyturn.yaml");
+    await writeFile(config, inventoryText);
+    const more = { ...env, KEYTURN_CONFIG: config, TEMPORAL_ADDRESS: temporal.address };
+    try {
+      expect(await hears(["sweep"], more, /look whether keyturn worker runs/)).toMatch(
+        /no worker has taken up the sweep/,
+      );
+      await world.client.connection.close().catch(() => undefined);
+      await hears(["rotate", slot, "--detach"], more, /rotation started/);
+      expect(await hears(["abort", slot], more, /look whether keyturn worker runs/)).toMatch(/no worker answers/);
+    } finally {
+      await rm(directory, { recursive: true, force: true });
+    }
+  }, 90_000);
+});
+
+/** What a command says on standard error up to some words; then it is left. */
+async function hears(args: string[], env: Record<string, string>, words: RegExp): Promise<string> {
+  const child = spawn(process.execPath, [keyturnScript, ...args], {
+    env: { PATH: process.env["PATH"] ?? "", ...env },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said += text));
+  const ended = once(child, "close");
+  await expect.poll(() => said, { timeout: 30_000 }).toMatch(words);
+  child.kill("SIGKILL");
+  await ended;
+  return said;
+}
