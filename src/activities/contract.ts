@@ -101,6 +101,10 @@ export interface Verified {
   warnings: string[];
 }
 
+export interface Saved {
+  note: string;
+}
+
 export interface InstallOrder extends OfRotation {
   key: NewKey;
   /** What `inspectSlot` saw. */

@@ -24,6 +24,7 @@ import type {
   ProbeAlias,
   Released,
   ReleaseOrder,
+  Saved,
   StageOrder,
   Verified,
   VerifyThroughGatewayOrder,
@@ -113,6 +114,18 @@ export const gatewayActivities = (deps: Dependencies) => ({
       : await requireWorking(access, key, value);
     await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) });
     return installedAt(new Date(), expiresAt);
+  },
+
+  /**
+   * Reads back what the slot holds: the first question where it does not answer with the new key. Only reads. Fails with
+   * `SlotChanged` when somebody else wrote into it.
+   */
+  async checkSaved({ slot, rotationId, installedKeyId }: FinishOrder): Promise<Saved> {
+    const access = deps.slotAccess(slot);
+    if (!access.secrets.keepsMarks) return { note: "unknown: this dialect tells nothing of what is stored" };
+    await requireInstalled(access, { slot, rotationId }, installedKeyId);
+    const { status, modified } = await access.secrets.read(access.place);
+    return { note: `saved: the mark names ${installedKeyId}, written at ${modified.toISOString()}, status ${status}` };
   },
 
   /**

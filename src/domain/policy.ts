@@ -39,6 +39,9 @@ export interface RowRule {
   span: Duration;
 }
 
+/** One good answer is enough: of a key that was believed before, or where there is no time for more. */
+export const oneAnswer: RowRule = { answers: 1, span: "0s" as Duration };
+
 const rowPattern = /^(?<answers>[1-9]\d?) over (?<span>\d+(?:\.\d+)?(?:ms|s|m|h))$/;
 
 /** Reads `"5 over 30s"`; nothing when the text is not such a rule. */

@@ -19,7 +19,7 @@ export const rotationSteps = [
 export type RotationStep = (typeof rotationSteps)[number];
 
 /** What a rotation does only where a step needs help. */
-export type Remedy = "storeAgain" | "restoreOldValue";
+export type Remedy = "checkSaved" | "tryDirectly" | "storeAgain" | "purgeCache" | "restoreOldValue";
 
 /** What an emergency does beside the steps of a rotation. */
 export type EmergencyStep = "findCompromised" | "cutKey" | "measureOutage" | "gatherEvidence";

@@ -1,9 +1,9 @@
-import { condition } from "@temporalio/workflow";
+import { condition, isCancellation } from "@temporalio/workflow";
 
 import type { IdleAnswer, Inspection, NewKey } from "../activities/contract.ts";
 import { inMs } from "../domain/duration.ts";
 import { management, propagation } from "./groups.ts";
-import type { Rotation } from "./rotation.ts";
+import { failureMessage, type Rotation } from "./rotation.ts";
 
 /**
  * Step 10: waits until the provider's own data shows the old key idle, or the grace ceiling is reached, where policy
@@ -28,7 +28,12 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
 
   if (rotation.hurry() !== undefined) return `hurried: ${rotation.hurry()}`;
   let answer = await ask();
+  let purged = !found.canPurge;
   while (answer.kind !== "idle") {
+    if (answer.kind === "used" && !purged) {
+      await rotation.step("purgeCache", () => purge(rotation, answer.note));
+      purged = true;
+    }
     const { probeAt, askAt } = schedule(answer, ceilingMs);
     await rotation.waiting(
       {
@@ -54,6 +59,18 @@ export async function awaitIdle(rotation: Rotation, found: Inspection, key: NewK
   }
   if (answer.newKeyRequests <= rotation.probes) rotation.unknown("clients' use of the new key");
   return answer.note;
+}
+
+/** A remedy: the cache wait is over, and the old key still answers somebody. Then its use is watched on. */
+async function purge(rotation: Rotation, use: string): Promise<string> {
+  const why = `the old key still answers after the cache wait (${use})`;
+  try {
+    await management.purgeCache(rotation.of);
+  } catch (error) {
+    if (isCancellation(error)) throw error;
+    return `${why}, and caches could not be asked to drop it: ${failureMessage(error)}; its use is watched on`;
+  }
+  return `${why}: caches were asked to drop it, and its use is watched on`;
 }
 
 function schedule(answer: IdleAnswer, ceilingMs: number): { probeAt: number; askAt: number } {

@@ -1,20 +1,27 @@
 import type { Inspection, NewKey } from "../activities/contract.ts";
+import { oneAnswer } from "../domain/policy.ts";
 import { management, propagation } from "./groups.ts";
 import { provenKey } from "./proven-key.ts";
-import { failureType, type Rotation } from "./rotation.ts";
+import { failureMessage, failureType, type Rotation } from "./rotation.ts";
 import { awaitPropagation, install } from "./steps.ts";
 
 /**
  * Step 8: the real alias answers `goodAnswers` times in a row. Where it doesn't within the budget, the remedies are, in
- * this order: the value is stored again, then another key is made and stored; at last the old value is put back, and
- * the rotation stops with both keys alive. Returns the key that was proven.
+ * this order, each a step with its reason: was the value saved, does the key work at its provider and has it quota; if so
+ * the value is stored again, then another key is made and stored; at last the old value is put back, and the rotation
+ * stops with both keys alive. Returns the key that was proven.
  */
 export async function proveInSlot(rotation: Rotation, found: Inspection, first: NewKey): Promise<NewKey> {
-  const remedies = [async () => first, () => storeAgain(rotation, found, first), () => tryAnotherKey(rotation, found)];
+  const remedies = [
+    async () => first,
+    async () => ((await worksDirectly(rotation, first)) ? storeAgain(rotation, found, first) : undefined),
+    () => tryAnotherKey(rotation, found),
+  ];
   let failure: unknown;
   for (const remedy of remedies) {
     try {
       const key = await remedy();
+      if (key === undefined) continue;
       await rotation.step("verifyThroughGateway(real)", () => prove(rotation, found, key));
       return key;
     } catch (error) {
@@ -24,6 +31,32 @@ export async function proveInSlot(rotation: Rotation, found: Inspection, first: 
   }
   if (rotation.prevAnswered) await rotation.step("restoreOldValue", () => restore(rotation));
   throw failure;
+}
+
+/** Looks for the cause before anything is written: storing a key again that its provider refuses would not help. */
+async function worksDirectly(rotation: Rotation, key: NewKey): Promise<boolean> {
+  const { note } = await rotation.step(
+    "checkSaved",
+    () => management.checkSaved({ ...rotation.of, installedKeyId: key.id }),
+    { told: (saved) => `was it saved? ${saved.note}` },
+  );
+  const direct = await rotation.step("tryDirectly", () => tryDirectly(rotation, key), {
+    told: ({ said }) => `does ${key.id} work at its provider, and has it quota? ${said}`,
+  });
+  if (!direct.works) rotation.warn([`${key.id} is stored (${note}) and refused by its provider: another key is made`]);
+  return direct.works;
+}
+
+async function tryDirectly(rotation: Rotation, key: NewKey): Promise<{ works: boolean; said: string }> {
+  try {
+    const settleUntil = new Date().toISOString(); // it was settled before it was installed
+    const { warnings } = await propagation.verifyAtProvider({ ...rotation.of, key, settleUntil, rule: oneAnswer });
+    rotation.warn(warnings);
+    return { works: true, said: warnings.length === 0 ? "it does: the gateway is the cause" : warnings.join("; ") };
+  } catch (error) {
+    if (failureType(error) !== "KeyRejected") throw error;
+    return { works: false, said: failureMessage(error) };
+  }
 }
 
 async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {

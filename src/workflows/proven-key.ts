@@ -2,7 +2,7 @@ import { ActivityFailure, ApplicationFailure } from "@temporalio/workflow";
 
 import type { Inspection, NewKey } from "../activities/contract.ts";
 import { type Duration, durationOf, inMs } from "../domain/duration.ts";
-import { longestRotationMs, type RowRule } from "../domain/policy.ts";
+import { longestRotationMs, oneAnswer, type RowRule } from "../domain/policy.ts";
 import { management, propagation } from "./groups.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -46,7 +46,7 @@ export async function provenKey(rotation: Rotation, found: Inspection): Promise<
 async function verify(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
   const settleUntil = rotation.deadline(policy.settleBudget);
   // Requests fail already once the old key is cut: then one good answer has to do.
-  const rule: RowRule = rotation.times.cut === undefined ? policy.alive : { answers: 1, span: "0s" as Duration };
+  const rule: RowRule = rotation.times.cut === undefined ? policy.alive : oneAnswer;
   const wanted = `${rule.answers} good answer${rule.answers === 1 ? "" : "s in a row"} over ${rule.span}`;
   const verified = await rotation.waiting(
     {

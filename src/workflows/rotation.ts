@@ -420,7 +420,8 @@ export class Rotation {
       slot: this.of.slot,
       kind: this.#kind,
       rotationId: this.of.rotationId,
-      phase: this.#steps.at(-1)?.step ?? "starting",
+      // A remedy is a step within another, which goes on after it.
+      phase: (this.#steps.findLast(({ outcome }) => outcome === "running") ?? this.#steps.at(-1))?.step ?? "starting",
       waiting: this.#waiting,
       action: this.#waiting?.action ?? "nothing",
       oldKey: this.#oldKey,

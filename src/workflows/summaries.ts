@@ -26,6 +26,7 @@ const summaries: Partial<Record<keyof RotationActivities, (order: never) => stri
     `${alias === "real" ? "the slot itself" : `alias ${alias}`}, ${goodAnswers} good answer${goodAnswers === 1 ? "" : "s in a row"}`,
   installKey: ({ slot, key, again }: InstallOrder) =>
     `new key ${key.id} into ${slot}${again === true ? ", once more" : ""}`,
+  checkSaved: ({ slot, installedKeyId }: FinishOrder) => `whether ${slot} holds ${installedKeyId}`,
   checkIdle: ({ oldKeyId }: IdleOrder) => `old key ${oldKeyId}`,
   disableKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
   enableKey: ({ keyId }: CutOrder) => `old key ${keyId}`,

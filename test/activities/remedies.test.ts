@@ -14,6 +14,17 @@ async function installed(stage: Stage) {
   return { key, secretModified };
 }
 
+describe("checkSaved", () => {
+  test("tells what the slot holds, and stops at somebody's edit", async () => {
+    const stage = await startStage();
+    const { key } = await installed(stage);
+    const check = () => stage.run("checkSaved", { installedKeyId: key.id });
+    expect((await check()).note).toMatch(new RegExp(`^saved: the mark names ${key.id}, written at .*, status active$`));
+    await stage.edit(prodGateway, { comment: "mine" });
+    await expect(check()).rejects.toMatchObject({ type: "SlotChanged" });
+  });
+});
+
 describe("restoreOldValue", () => {
   test("puts the old key back into the slot from its copy; again changes nothing", async () => {
     const stage = await startStage();

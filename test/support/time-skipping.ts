@@ -141,6 +141,7 @@ export function play(
       strangeModels: [],
       notes: [],
     }),
+    checkSaved: async ({ installedKeyId }) => ({ note: `saved: the mark names ${installedKeyId}` }),
     restoreOldValue: async () => undefined,
     purgeCache: async () => undefined,
     removeAliases: async () => undefined,

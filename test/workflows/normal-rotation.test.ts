@@ -224,7 +224,35 @@ describe("a slot that does not answer after the install", () => {
     );
     const result = await rotate(played);
     expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_1" } });
-    expect(result.steps.map(({ step }) => step)).toContain("storeAgain");
+    const steps = result.steps.map(({ step }) => step);
+    const from = steps.indexOf("verifyThroughGateway(real)");
+    expect(steps.slice(from, from + 5)).toEqual([
+      "verifyThroughGateway(real)",
+      "checkSaved",
+      "tryDirectly",
+      "storeAgain",
+      "verifyThroughGateway(real)",
+    ]);
+    expect(result.steps.slice(from + 1, from + 4).map(({ note }) => note)).toEqual([
+      "was it saved? saved: the mark names key_1",
+      "does key_1 work at its provider, and has it quota? it does: the gateway is the cause",
+      "key_1 written once more: the slot did not answer with it",
+    ]);
+  });
+
+  test("gets another key at once where the provider refuses the first, since storing it again would not help", async () => {
+    const played: Played = play(now, {
+      ...failsUntil(() => played.times("issueKey").length === 2),
+      verifyAtProvider: async ({ key }) => {
+        if (key.id === "key_1" && played.times("awaitPropagation").length > 0) throw failing("KeyRejected");
+        return { probes: 0, warnings: [] };
+      },
+    });
+    const result = await rotate(played);
+    expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_2" } });
+    expect(result.steps.map(({ step }) => step)).not.toContain("storeAgain");
+    expect(result.steps.find(({ step }) => step === "tryDirectly")?.outcome).toBe("done");
+    expect(result.warnings).toContainEqual(expect.stringContaining("key_1 is stored"));
   });
 
   test("then gets another key", async () => {
@@ -256,6 +284,52 @@ describe("a slot that does not answer after the install", () => {
     });
     await failureOf(rotate(played));
     expect(played.names()).not.toContain("restoreOldValue");
+  });
+});
+
+describe("an old key that still answers after the cache wait", () => {
+  const used = (played: () => Played): Partial<RotationActivities> => ({
+    checkIdle: async () => {
+      const asked = played().times("checkIdle").length;
+      if (asked > 2) return { kind: "idle", note: "idle", newKeyRequests: 100 };
+      const soon = new Date((await now()) + 60_000).toISOString();
+      return { kind: "used", note: "last used a moment ago", newKeyRequests: 100, probeAt: soon, askAt: soon };
+    },
+  });
+
+  test("has the caches purged once, where they can be, with the reason, and is watched on", async () => {
+    const played: Played = play(now, { ...used(() => played), inspection: { canPurge: true } });
+    const result = await rotate(played);
+    expect(result.outcome).toBe("rotated");
+    const remedies = result.steps.filter(({ step }) => step === "purgeCache");
+    expect(remedies).toMatchObject([
+      { outcome: "done", note: expect.stringMatching(/still answers after the cache wait \(last used a moment ago\)/) },
+    ]);
+    expect(played.times("purgeCache")).toHaveLength(2); // once before the cache wait, once as a remedy
+    expect(result.steps.find(({ step }) => step === "awaitIdle")).toMatchObject({ outcome: "done", note: "idle" });
+  });
+
+  test("is watched on also where the purge is refused: a remedy stops nothing", async () => {
+    const played: Played = play(now, {
+      ...used(() => played),
+      inspection: { canPurge: true },
+      purgeCache: async () => {
+        if (played.times("checkIdle").length > 0) throw failing("AdminCredentialRejected");
+      },
+    });
+    const result = await rotate(played);
+    expect(result.outcome).toBe("rotated");
+    expect(result.steps.find(({ step }) => step === "purgeCache")?.note).toMatch(/could not be asked to drop it/);
+  });
+
+  test("is only watched on where there is nothing to purge", async () => {
+    const played: Played = play(
+      now,
+      used(() => played),
+    );
+    const result = await rotate(played);
+    expect(result.steps.map(({ step }) => step)).not.toContain("purgeCache");
+    expect(played.names()).not.toContain("purgeCache");
   });
 });
 
