@@ -30,6 +30,7 @@ test("every table of the page is read by a test", () => {
     .map((part) => part.slice(0, part.indexOf("\n")));
   expect(withTables).toEqual([
     "What each can do",
+    "Without an admin credential",
     "Key formats",
     "What a provider's answer means",
     "What the gateway's own answer means",
@@ -356,6 +357,26 @@ describe("what each can do", () => {
 
   test.each(told.slice(1))("%s", async (name, openai, anthropic, gemini) => {
     await shows[name ?? ""]?.({ openai: openai ?? "", anthropic: anthropic ?? "", gemini: gemini ?? "" });
+  });
+});
+
+/** The tests that show a rotation without an admin credential, by the row. */
+const shownByHand: Record<string, { file: string; test: string }> = {
+  "the held key": { file: "test/activities/by-hand.test.ts", test: "finds the held key by its ending" },
+  "a new key": { file: "test/e2e/by-hand.test.ts", test: "puts in the key that a person made" },
+  "project, age, life": { file: "test/e2e/by-hand.test.ts", test: "says what nobody could check" },
+  use: { file: "test/activities/by-hand.test.ts", test: "checkIdle says that use is unknown" },
+  revoked: { file: "test/e2e/by-hand.test.ts", test: "nobody who revokes the old key in time stops the rotation" },
+  "leftovers, orphans": { file: "test/activities/by-hand.test.ts", test: "the sweep ends nothing" },
+  emergencies: { file: "test/e2e/by-hand.test.ts", test: "an emergency cannot cut by itself" },
+};
+
+describe("without an admin credential", () => {
+  const told = rows(section(page, "Without an admin credential"));
+
+  test("each row has a test that shows it", () => {
+    expect(told.slice(1).map(([name]) => name)).toEqual(Object.keys(shownByHand));
+    for (const { file, test: title } of Object.values(shownByHand)) expect(readPage(file)).toContain(`test("${title}`);
   });
 });
 
