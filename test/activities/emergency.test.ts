@@ -1,0 +1,170 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { describe, expect, test } from "vitest";
+
+import { emergencyActivities } from "../../src/activities/emergency.ts";
+import type { Provider } from "../../src/providers/provider.ts";
+import { Redacted } from "../../src/redacted.ts";
+import type { Sealing } from "../../src/sealing.ts";
+import { inFuture, prod, type Stage, staging, startStage } from "../support/activities.ts";
+
+/** What is looked up in an emergency. Promise 12: what cannot be read is said, and never taken for nothing. */
+
+const old = "key_prod_1";
+
+/** The gateway's logs, which not every token may read. */
+const refuseLogs = (stage: Stage): Promise<void> =>
+  stage.fault({ service: "cloudflare", method: "GET", path: "/logs", mode: "status", status: 403 });
+/** The provider refuses the next keys that clients send. */
+const refuseClients = async (stage: Stage, times: number): Promise<void> => {
+  await stage.fault({ service: "openai", path: "completions", mode: "status", status: 401, times });
+  for (let sent = 0; sent < times; sent++) expect(await stage.chat()).toBe(401);
+};
+
+describe("findCompromised", () => {
+  /** What an operator's command sends of a leaked value. */
+  const leak = async (stage: Stage, value: string): Promise<{ leaked: string }> => {
+    const { seal }: Pick<Sealing, "seal"> = stage.dependencies;
+    return { leaked: await seal(new Redacted(value), { slot: prod, purpose: "leaked" }) };
+  };
+
+  test("finds a key by its id, says whether it lives and who holds it", async () => {
+    const stage = await startStage();
+    const held = await stage.run("findCompromised", { compromisedKeyId: old });
+    expect(held).toMatchObject({ id: old, how: "id", alive: true, heldBy: [prod] });
+    const { id } = await stage.keyByHand("of a script");
+    expect(await stage.run("findCompromised", { compromisedKeyId: id })).toMatchObject({ alive: true, heldBy: [] });
+  });
+
+  test("refuses an id that nobody knows, but not that of a key it cut before", async () => {
+    const stage = await startStage();
+    const order = { compromisedKeyId: "key_nobody_knows" };
+    await expect(stage.run("findCompromised", order)).rejects.toMatchObject({
+      type: "InvalidInput",
+      nonRetryable: true,
+    });
+    expect(await stage.run("findCompromised", { ...order, cut: true })).toMatchObject({ alive: false, heldBy: [] });
+  });
+
+  test("finds a leaked value by the fingerprint in a mark, else by what its provider shows of it", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const marked = await leak(stage, await stage.valueOf(key.id));
+    expect(await stage.run("findCompromised", marked)).toMatchObject({ id: key.id, how: "fingerprint" });
+    const listed = await leak(stage, await stage.valueOf(old));
+    expect(await stage.run("findCompromised", listed)).toMatchObject({ id: old, how: "masked value" });
+  });
+
+  test("finds no key for a value that nobody shows", async () => {
+    const stage = await startStage();
+    const leaked = await leak(stage, "sk-svcacct-made-up-0123456789abcdef");
+    await expect(stage.run("findCompromised", leaked)).rejects.toMatchObject({ type: "InvalidInput" });
+  });
+
+  test("names every slot that holds it", async () => {
+    const stage = await startStage();
+    await stage.edit("github-ai-agent-staging", { value: await stage.valueOf(old) });
+    const { heldBy } = await stage.run("findCompromised", { compromisedKeyId: old });
+    expect(heldBy.toSorted()).toEqual([prod, staging]);
+  });
+});
+
+describe("gatherEvidence (promise 12)", () => {
+  const thiefModel = "gpt-5";
+  /** Two requests of clients, then five that came straight to the provider; asked until the provider shows them all. */
+  async function robbed(stage: Stage) {
+    const from = inFuture(-1_000);
+    for (let sent = 0; sent < 2; sent++) expect(await stage.chat()).toBe(200);
+    await pause(400); // some buckets: a stranger's request beside a client's could be the client's
+    for (let sent = 0; sent < 5; sent++) {
+      const answer = await fetch(`${stage.env["OPENAI_BASE_URL"]}/chat/completions`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${await stage.valueOf(old)}`, "content-type": "application/json" },
+        body: JSON.stringify({ model: thiefModel, messages: [{ role: "user", content: "hello" }] }),
+      });
+      expect(answer.status).toBe(200);
+    }
+    const gather = () => stage.run("gatherEvidence", { keyId: old, from, to: new Date().toISOString() });
+    await expect.poll(async () => (await gather()).providerRequests, { timeout: 5_000 }).toBe(7);
+    return gather();
+  }
+
+  test("tells what came straight to the provider from what the gateway sent, and the models it never asked for", async () => {
+    const evidence = await robbed(await startStage());
+    expect(evidence).toMatchObject({ providerRequests: 7, gatewayRequests: 2, strangeModels: [thiefModel] });
+    expect(evidence.strangers.reduce((sum, { requests }) => sum + requests, 0)).toBe(5);
+    expect(evidence.strangers.flatMap(({ models }) => models)).toContain(thiefModel);
+  });
+
+  test("tells no stranger from a client where the gateway's logs cannot be read", async () => {
+    const stage = await startStage();
+    await refuseLogs(stage);
+    const evidence = await robbed(stage);
+    expect(evidence).toMatchObject({ providerRequests: 7, strangers: [], strangeModels: [] });
+    expect(evidence.gatewayRequests).toBeUndefined();
+    expect(evidence.notes).toContainEqual(expect.stringContaining("strangers cannot be told from clients"));
+  });
+
+  test("says so where the provider does not report use by key, or not on every surface", async () => {
+    const stage = await startStage();
+    const access = stage.dependencies.slotAccess(prod);
+    const provider: Provider = {
+      ...access.provider,
+      readUsage: () => Promise.resolve({ buckets: [], bucketMs: 100, unknownSurfaces: ["batches"], perKey: false }),
+    };
+    const { gatherEvidence } = emergencyActivities({
+      ...stage.dependencies,
+      slotAccess: () => ({ ...access, provider }),
+    });
+    const { notes } = await gatherEvidence({ ...stage.of, keyId: old, from: inFuture(-1_000), to: inFuture(0) });
+    expect(notes).toEqual([
+      "the provider does not report use by key: its use is unknown",
+      "use of batches is not reported by key",
+    ]);
+  });
+});
+
+describe("lookForErrors", () => {
+  const order = (since: string) => ({ installedKeyId: "key_new", since });
+
+  test("counts the refused requests of clients that are more than before, and not our own probes", async () => {
+    const stage = await startStage();
+    await refuseClients(stage, 1);
+    const since = inFuture(1);
+    await pause(5);
+    await refuseClients(stage, 3);
+    await stage.fault({ service: "openai", path: "completions", mode: "status", status: 401, times: 1 });
+    await expect(
+      stage.run("verifyThroughGateway", { alias: "real", goodAnswers: 1, until: inFuture(0) }),
+    ).rejects.toMatchObject({ type: "KeyRejected" });
+    await expect
+      .poll(() => stage.run("lookForErrors", order(since)), { timeout: 5_000 })
+      .toEqual({ newErrors: 2, note: "3 refused requests since, 1 before" });
+  });
+
+  test("says that it could not look where the logs cannot be read (promise 12)", async () => {
+    const stage = await startStage();
+    await refuseLogs(stage);
+    const seen = await stage.run("lookForErrors", order(inFuture(-1_000)));
+    expect(seen).toEqual({ note: expect.stringContaining("logs cannot be read") });
+  });
+});
+
+describe("findLastRefusal", () => {
+  test("finds when a client was last refused, or that none was", async () => {
+    const stage = await startStage();
+    const from = inFuture(-1_000);
+    expect(await stage.run("findLastRefusal", { from })).toEqual({});
+    const before = Date.now();
+    await refuseClients(stage, 2);
+    await expect
+      .poll(async () => Date.parse((await stage.run("findLastRefusal", { from })).lastRefused ?? ""))
+      .toBeGreaterThanOrEqual(before - 1);
+  });
+
+  test("says that it could not look where the logs cannot be read (promise 12)", async () => {
+    const stage = await startStage();
+    await refuseLogs(stage);
+    const seen = await stage.run("findLastRefusal", { from: inFuture(-1_000) });
+    expect(seen).toEqual({ note: expect.stringContaining("logs cannot be read") });
+  });
+});
