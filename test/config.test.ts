@@ -72,7 +72,7 @@ function refusal(attempt: () => unknown): string {
     expect(error).toMatchObject({ name: "RotationFailure", type: "InvalidInput", retried: false });
     return (error as RotationFailure).message;
   }
-  throw new Error("it was not refused");
+  return expect.fail("it was not refused");
 }
 
 describe("the inventory", () => {

@@ -438,7 +438,10 @@ describe("reading usage", () => {
 
   test("does not take an incomplete answer for a whole one, nor go round for ever", async () => {
     vendor.replies({ body: row() }, { body: { timeSeries: [], executionErrors: [{ code: 4 }] } });
-    expect((await failureOf(gemini.readUsage(query))).type).toBe("Unavailable");
+    expect(await failureOf(gemini.readUsage(query))).toMatchObject({
+      type: "Unavailable",
+      message: expect.stringContaining("usage of project my-project is incomplete"),
+    });
     const same = { body: { nextPageToken: "p2" } };
     vendor.replies({ body: row() }, same, same);
     expect((await failureOf(gemini.readUsage(query))).type).toBe("ResponseUnexpected");

@@ -1,3 +1,5 @@
+import { expect } from "vitest";
+
 import { RotationFailure } from "../../src/domain/failure.ts";
 import { createHttp } from "../../src/http.ts";
 
@@ -9,7 +11,7 @@ export async function failureOf(attempt: Promise<unknown>, secrets: readonly str
     () => undefined,
     (thrown: unknown) => thrown,
   );
-  if (!(error instanceof RotationFailure)) throw new Error("it did not fail as a rotation failure", { cause: error });
+  if (!(error instanceof RotationFailure)) return expect.fail(`it was to fail as a rotation failure: ${String(error)}`);
   for (const secret of secrets) {
     if (`${error.message} ${error.stack}`.includes(secret)) throw new Error("a secret stands in the failure");
   }

@@ -13,6 +13,7 @@ import {
   startOptions,
   startSkipping,
 } from "../support/time-skipping.ts";
+import { failureOf, resultOf } from "./endings.ts";
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -35,7 +36,7 @@ const start = (
     ...(workflowId === undefined ? {} : { workflowId }),
   });
 const emergency = (played: Played, input: Record<string, unknown> = {}): Promise<RotationResult> =>
-  skipping.withWorker(played, async () => (await (await start("emergencyRotation", input)).result()) as RotationResult);
+  skipping.withWorker(played, async () => resultOf(await start("emergencyRotation", input)));
 
 /** An activity that fails as it would while the provider makes no keys. */
 const noNewKeys = {
@@ -94,6 +95,12 @@ describe("swap-first, with the documented clocks", () => {
       strangeModels: ["gpt-5-pro"],
     });
     expect(played.times("gatherEvidence")).toHaveLength(3);
+  });
+
+  test("names the compromised key's use as unknown where the provider cannot be read", async () => {
+    const played = play(now, { gatherEvidence: async () => Promise.reject(failing("AdminCredentialRejected")) });
+    const { outcome, unknown, incident } = await emergency(played);
+    expect({ outcome, unknown, incident }).toEqual({ outcome: "rotated", unknown: ["use of the compromised key"] });
   });
 
   test("cuts the key at the deadline though no new key can be made", async () => {
@@ -225,8 +232,7 @@ describe("an emergency while a normal rotation runs", () => {
       const running = await start("normalRotation");
       await skipping.env.sleep(3 * minute);
       const second = await start("emergencyRotation", input, "emergency-by-hand");
-      const joined = (await second.result()) as RotationResult;
-      return { joined, rotated: (await running.result()) as RotationResult };
+      return { joined: await resultOf(second), rotated: await resultOf(running) };
     });
 
   test("hurries it when its old key is compromised: no quiet period, no soak", async () => {
@@ -237,6 +243,22 @@ describe("an emergency while a normal rotation runs", () => {
     expect(played.names()).not.toContain("checkIdle");
     expect(played.names()).not.toContain("disableKey");
     expect(Date.parse(rotated.times.revoked ?? "") - Date.parse(rotated.times.started)).toBeLessThan(30 * minute);
+  });
+
+  test("cuts its compromised old key at the deadline while a person still has not handed in a new one", async () => {
+    const played = play(now, { ...real, inspection: { canIssue: false } });
+    await skipping.withWorker(played, async () => {
+      const running = await start("normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const told = await now();
+      await resultOf(await start("emergencyRotation", { compromisedKeyId: "key_old" }, "emergency-by-hand-3"));
+      await skipping.env.sleep(2 * hour);
+      const [cut = Infinity] = played.times("cutKey");
+      expect(cut - told).toBeGreaterThanOrEqual(hour - 1_000);
+      expect(cut - told).toBeLessThan(hour + minute);
+      await running.signal("submitKeySignal", { sealed: "sealed" });
+      expect(await resultOf(running)).toMatchObject({ outcome: "rotated", newKey: { id: "key_by_hand" } });
+    });
   });
 
   test("is followed by the emergency of its new key when that is compromised and installed, which ends both keys", async () => {
@@ -352,6 +374,15 @@ describe("a key that can be switched off and on again", () => {
     expect(played.names()).not.toContain("revokeKey");
   });
 
+  test("is revoked after the soak also where the gateway's logs cannot be read, which is named as unknown", async () => {
+    const played = play(now, {
+      inspection: { canDisable: true },
+      lookForErrors: async () => ({ note: "the gateway's logs cannot be read" }),
+    });
+    const rotated = await skipping.withWorker(played, async () => resultOf(await start("normalRotation")));
+    expect(rotated).toMatchObject({ outcome: "rotated", unknown: ["errors at the gateway"] });
+  });
+
   test("is switched on again when the rotation is aborted during the soak", async () => {
     const played = play(now, { inspection: { canDisable: true } });
     const result = await skipping.withWorker(played, async () => {
@@ -417,8 +448,10 @@ describe("a key that only a person can make", () => {
   test("that does not come in 7 days stops the rotation with nothing changed", async () => {
     const played = play(now, byHand);
     const ending = skipping.withWorker(played, async () => (await start("normalRotation")).result());
-    const failure = await ending.catch((error: unknown) => (error as WorkflowFailedError).cause);
-    expect(String(failure)).toContain("no key was handed in");
+    const { message, result } = await failureOf(ending);
+    expect(message).toContain("no key was handed in");
     expect(played.names()).not.toContain("stageAliases");
+    const waited = Date.parse(result.times.finished ?? "") - Date.parse(result.times.started);
+    expect(waited / (24 * hour)).toBeCloseTo(7, 1);
   });
 });

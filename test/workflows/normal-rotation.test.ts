@@ -1,5 +1,4 @@
-import { WorkflowFailedError, type WorkflowHandle } from "@temporalio/client";
-import { ApplicationFailure } from "@temporalio/common";
+import type { WorkflowHandle } from "@temporalio/client";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { RotationActivities } from "../../src/activities/index.ts";
@@ -15,6 +14,7 @@ import {
   startSkipping,
   workflowId,
 } from "../support/time-skipping.ts";
+import { failureOf } from "./endings.ts";
 
 const minute = 60_000;
 const hour = 60 * minute;
@@ -30,18 +30,6 @@ const start = (input: Record<string, unknown> = {}): Promise<WorkflowHandle> =>
   skipping.client.workflow.start("normalRotation", { ...startOptions, args: [{ slot, ...input }] });
 const rotate = (played: Played, input: Record<string, unknown> = {}): Promise<RotationResult> =>
   skipping.withWorker(played, async () => (await (await start(input)).result()) as RotationResult);
-
-/** The failure a rotation ends with, and the result it carries. */
-async function failureOf(ending: Promise<unknown>): Promise<{ type: string; message: string; result: RotationResult }> {
-  try {
-    await ending;
-  } catch (error) {
-    const cause = error instanceof WorkflowFailedError ? error.cause : error;
-    if (!(cause instanceof ApplicationFailure)) throw error;
-    return { type: cause.type ?? "", message: cause.message, result: cause.details?.[0] as RotationResult };
-  }
-  throw new Error("the rotation was expected to fail");
-}
 
 describe("with the documented waits", () => {
   test("takes the fourteen steps in their order", async () => {
@@ -77,6 +65,15 @@ describe("with the documented waits", () => {
     await rotate(played);
     const afterCache = played.names().slice(played.names().indexOf("checkIdle"));
     expect(afterCache.slice(0, 3)).toEqual(["checkIdle", "verifyThroughGateway", "checkIdle"]);
+  });
+
+  test("names clients' use of the new key as unknown where all the provider shows are its own probes", async () => {
+    const shown = async (newKeyRequests: number): Promise<string[]> => {
+      const played = play(now, { checkIdle: async () => ({ kind: "idle", note: "quiet", newKeyRequests }) });
+      return (await rotate(played)).unknown;
+    };
+    expect(await shown(5)).toEqual(["clients' use of the new key"]);
+    expect(await shown(6)).toEqual([]);
   });
 
   test("says while it waits what for, until when and what happens then", async () => {
@@ -391,6 +388,12 @@ describe("a death that cannot be seen", () => {
     expect(result.times.revoked).toBeDefined();
     expect(result.times.confirmedDead).toBeUndefined();
     expect(result.unknown).toContain("confirmedDead");
+  });
+
+  test("is not looked for through a copy that never answered", async () => {
+    const played = play(now, { seePrevAnswer: async () => ({ answered: false, note: "prev did not answer" }) });
+    await rotate(played);
+    expect(played.calls.find(({ name }) => name === "confirmRevoked")?.order).toMatchObject({ throughPrev: false });
   });
 });
 
