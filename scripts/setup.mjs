@@ -12,7 +12,15 @@ const inRoot = (...parts) => join(root, ...parts);
 const say = (line) => process.stderr.write(`set-up: ${line}\n`);
 
 /** What the build reads; a change to any of these makes `dist` old. */
-const sources = ["src", "scripts", "test/support", "package-lock.json", "tsconfig.json", "tsconfig.build.json"];
+const sources = [
+  "src",
+  "scripts",
+  "test/support",
+  "test/mutants",
+  "package-lock.json",
+  "tsconfig.json",
+  "tsconfig.build.json",
+];
 const buildStamp = inRoot("dist", ".built");
 
 function checkNode() {

@@ -1,0 +1,806 @@
+import type { PromiseMutants } from "./mutant.ts";
+
+/**
+ * The promises of keyturn, and for each of them some ways to break it. Texts to find are short and stay clear of what
+ * changes often. A change that moves one of them corrects the mutant here: `npm test` says which.
+ */
+
+const workflows = {
+  normal: "test/workflows/normal-rotation.test.ts",
+  emergency: "test/workflows/emergency-rotation.test.ts",
+};
+const activities = {
+  confirmRevoked: "test/activities/confirm-revoked.test.ts",
+  end: "test/activities/end.test.ts",
+  gateway: "test/activities/gateway.test.ts",
+  keys: "test/activities/keys.test.ts",
+  usage: "test/activities/usage.test.ts",
+};
+const contract = "test/providers/contract.test.ts";
+const idle = "test/domain/idle.test.ts";
+const liveTraffic = "a rotation under live traffic, with usage that comes later than the quiet period is long";
+
+export const promises: PromiseMutants[] = [
+  {
+    promise: 1,
+    words: "no request fails because of a rotation",
+    mutants: [
+      {
+        name: "probes-before-the-edges-have-the-new-value",
+        file: "src/workflows/steps.ts",
+        find: `sleep(inMs(policy.propagationWait), { summary: "propagation" })`,
+        replace: `sleep(1, { summary: "propagation" })`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "with the documented waits > waits 30 s for propagation and 10 min for caches, then revokes only when the provider shows the old key idle",
+        },
+      },
+      {
+        name: "cuts-in-an-emergency-what-caches-still-send",
+        file: "src/workflows/steps.ts",
+        find: `sleep(inMs(policy.cacheInvalidationWait)`,
+        replace: `sleep(1`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "swap-first, with the documented clocks > puts a new key in within 5 minutes and revokes the compromised one within the hour, without a quiet period",
+        },
+      },
+      {
+        name: "cuts-under-live-traffic-what-caches-still-send",
+        file: "src/workflows/steps.ts",
+        find: `sleep(inMs(policy.cacheInvalidationWait)`,
+        replace: `sleep(1`,
+        caughtBy: {
+          file: "test/e2e/emergency.test.ts",
+          test: "swap-first emergencies of all three providers at once, under live traffic > 'production/openai' > lose no request",
+          build: true,
+        },
+      },
+      {
+        name: "leaves-a-value-that-does-not-answer-in-the-slot",
+        file: "src/workflows/prove-in-slot.ts",
+        find: `if (rotation.prevAnswered) await`,
+        replace: `if (!rotation.prevAnswered) await`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a slot that does not answer after the install > at last gets the old value back, and the rotation stops with both keys alive",
+        },
+      },
+      {
+        name: "revokes-although-requests-fail-without-the-key",
+        file: "src/workflows/disable-and-soak.ts",
+        find: `else if (seen.newErrors > 0) throw`,
+        replace: `else if (seen.newErrors > 1_000) throw`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "a key that can be switched off and on again > is switched on again when requests fail without it, and the rotation stops",
+        },
+      },
+      {
+        name: "never-switches-a-key-of-anthropic-on-again",
+        file: "src/providers/anthropic.ts",
+        find: `await setStatus(keyId, "active");`,
+        replace: `await setStatus(keyId, "inactive");`,
+        caughtBy: {
+          file: contract,
+          test: "anthropic keeps the promises of a provider > switches a key off and on, each also when it already is",
+        },
+      },
+    ],
+  },
+  {
+    promise: 2,
+    words: "proof before revocation",
+    mutants: [
+      {
+        name: "takes-a-refusal-by-the-provider-for-proof",
+        file: "src/activities/keys.ts",
+        find: `if (provesKey(verdict)) {`,
+        replace: `if (provesKey(verdict) || verdict === "key refused") {`,
+        caughtBy: {
+          file: activities.keys,
+          test: "verifyAtProvider (promise 2: proof before revocation) > tries a refused key again while the provider may still be settling, and then no more",
+        },
+      },
+      {
+        name: "installs-without-proof-through-the-gateway",
+        file: "src/workflows/normal-rotation.ts",
+        find: `await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a new key that is not good > that fails through the gateway is never installed",
+        },
+      },
+      {
+        name: "is-content-with-one-good-answer",
+        file: "src/activities/gateway.ts",
+        find: `good < order.goodAnswers`,
+        replace: `good < 1`,
+        caughtBy: {
+          file: activities.gateway,
+          test: "verifyThroughGateway (promise 2: proof on the clients' own path) > passes after as many good answers in a row as policy wants, with the new key and no other",
+        },
+      },
+      {
+        name: "takes-a-cached-answer-for-proof",
+        file: "src/domain/answer.ts",
+        find: `if (answer.cached) return "cached";`,
+        replace: ``,
+        caughtBy: {
+          file: activities.gateway,
+          test: "verifyThroughGateway (promise 2: proof on the clients' own path) > does not pass when the answer came from a cache: tried again in time, then for good",
+        },
+      },
+      {
+        name: "lets-cloudflare-pay-for-the-proof",
+        file: "src/cloudflare/data-plane.ts",
+        find: `"cf-aig-no-wholesale": "true",`,
+        replace: ``,
+        caughtBy: {
+          file: "test/cloudflare/data-plane.test.ts",
+          test: "a probe > shuts every way to a good answer but the stored key",
+        },
+      },
+      {
+        name: "revokes-before-the-provider-reports-the-new-key",
+        file: "src/domain/idle.ts",
+        find: `const newest = newKeySeenUntil(facts);`,
+        replace: `const newest = newKeySeenUntil(facts) ?? facts.refreshedAt;`,
+        caughtBy: {
+          file: idle,
+          test: "the horizon: up to when late data counts (promise 3) > does not exist while the data shows no use of the new key, whatever the provider says of itself",
+        },
+      },
+      {
+        name: "revokes-the-last-key-that-works",
+        file: "src/activities/keys.ts",
+        find: `if (installed?.state !== "active") {`,
+        replace: `if (installed?.state === "expired") {`,
+        caughtBy: {
+          file: "test/e2e/hands.test.ts",
+          test: "somebody who deletes > the new key just before the old key is revoked never has the old one revoked: it is the last that works",
+        },
+      },
+    ],
+  },
+  {
+    promise: 3,
+    words: "revocation only of an idle key",
+    mutants: [
+      {
+        name: "takes-no-rows-for-no-use",
+        file: "src/workflows/await-idle.ts",
+        find: `while (answer.kind !== "idle") {`,
+        replace: `while (answer.kind === "used") {`,
+        caughtBy: { file: "test/e2e/normal-rotation.test.ts", test: `${liveTraffic} > loses no request` },
+      },
+      {
+        name: "is-content-with-the-begin-of-a-quiet-period",
+        file: "src/domain/idle.ts",
+        find: `quietUntil <= horizon`,
+        replace: `quietFrom <= horizon`,
+        caughtBy: {
+          file: idle,
+          test: "idle > is reached exactly when the quiet period ends at the horizon, and not a millisecond before",
+        },
+      },
+      {
+        name: "believes-late-data-at-once",
+        file: "src/domain/idle.ts",
+        find: `facts.now - facts.usageLagMs) - facts.bucketMs`,
+        replace: `facts.now) - facts.bucketMs`,
+        caughtBy: {
+          file: idle,
+          test: "the horizon: up to when late data counts (promise 3) > is never later than now less the usage lag and a bucket, whose rows come only after its end",
+        },
+      },
+      {
+        name: "overlooks-the-last-use-a-key-shows",
+        file: "src/activities/usage.ts",
+        find: `{ oldKeyLastUsedAt: old.lastUsedAt.getTime() }`,
+        replace: `{}`,
+        caughtBy: { file: activities.usage, test: "checkIdle > finds it in use also by last_used_at alone" },
+      },
+      {
+        name: "counts-no-model-requests-of-openai",
+        file: "src/providers/openai.ts",
+        find: `Math.max(result.num_model_requests ?? 0, result.num_requests ?? 0)`,
+        replace: `result.num_requests ?? 0`,
+        caughtBy: {
+          file: contract,
+          test: "openai keeps the promises of a provider > tells which key was used, and when",
+        },
+      },
+      {
+        name: "takes-use-without-a-name-for-none",
+        file: "src/providers/anthropic.ts",
+        find: `if (requests === 0 && row.tokens === 0) return;`,
+        replace: `if (requests >= 0) return;`,
+        caughtBy: {
+          file: "test/providers/anthropic.test.ts",
+          test: "reading usage > does not take use that no key is named for as no use",
+        },
+      },
+      {
+        name: "takes-an-incomplete-answer-of-google-for-a-whole-one",
+        file: "src/providers/gemini.ts",
+        find: `(answer.executionErrors ?? []).length > 0`,
+        replace: `(answer.executionErrors ?? []).length > 1_000`,
+        caughtBy: {
+          file: "test/providers/gemini.test.ts",
+          test: "reading usage > does not take an incomplete answer for a whole one, nor go round for ever",
+        },
+      },
+      {
+        name: "revokes-what-another-slot-holds",
+        file: "src/activities/keys.ts",
+        find: `await requireHeldByNone(deps, access, keyId);`,
+        replace: ``,
+        caughtBy: {
+          file: activities.keys,
+          test: "revokeKey (promise 3: never the key that a slot holds) > revokes no key that another slot holds by its preview",
+        },
+      },
+      {
+        name: "revokes-after-an-edit-by-hand",
+        file: "src/activities/held-key.ts",
+        find: `if (doubt === undefined) return;`,
+        replace: `if (doubt !== "") return;`,
+        caughtBy: {
+          file: activities.keys,
+          test: "revokeKey (promise 3: never the key that a slot holds) > revokes nothing after somebody put a third key into the slot: they may want the old one back",
+        },
+      },
+      {
+        name: "revokes-a-key-that-slots-share",
+        file: "src/workflows/normal-rotation.ts",
+        find: `if (sharedWith.length === 0) return undefined;`,
+        replace: `if (sharedWith.length < 1_000) return undefined;`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "revoking > does not happen to a key that another slot holds: it is named instead",
+        },
+      },
+    ],
+  },
+  {
+    promise: 4,
+    words: "no key in the clear",
+    mutants: [
+      {
+        name: "hands-the-key-on-unsealed",
+        file: "src/activities/keys.ts",
+        find: `sealed: await deps.seal(value, { slot, rotationId })`,
+        replace: `sealed: value.reveal()`,
+        caughtBy: {
+          file: activities.keys,
+          test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > makes a key that bears its maker, slot, rotation and attempt, lives shortly, and returns it sealed",
+        },
+      },
+      {
+        name: "leaves-the-value-in-the-history",
+        file: "src/activities/gateway.ts",
+        find: `return installedAt(new Date(), expiresAt);`,
+        replace: `return { ...installedAt(new Date(), expiresAt), value: value.reveal() } as Installed;`,
+        caughtBy: {
+          file: "test/e2e/normal-rotation.test.ts",
+          test: `${liveTraffic} > shows no key in the clear: not in the history, not in the logs`,
+        },
+      },
+      {
+        name: "tells-temporal-what-a-message-quotes",
+        file: "src/activities/failures.ts",
+        find: `message: maskSecrets(error.message),`,
+        replace: `message: error.message,`,
+        caughtBy: {
+          file: "test/activities/failures.test.ts",
+          test: "what Temporal keeps of a failure (promise 4) > never holds a key, where it is ours: not in message, stack or cause",
+        },
+      },
+      {
+        name: "shows-a-secret-to-a-log",
+        file: "src/redacted.ts",
+        find: `[inspect.custom](): string {
+    return "[redacted]";`,
+        replace: `[inspect.custom](): string {
+    return this.#value;`,
+        caughtBy: { file: "test/redacted.test.ts", test: "a secret (promise 4) > does not show itself to inspect" },
+      },
+      {
+        name: "opens-a-seal-for-any-rotation",
+        file: "src/sealing.ts",
+        find: `header[field] !== value`,
+        replace: `header[field] === ""`,
+        caughtBy: {
+          file: "test/sealing.test.ts",
+          test: "a sealed key (promise 4) > does not open for another rotation",
+        },
+      },
+    ],
+  },
+  {
+    promise: 5,
+    words: "kill anything at any time",
+    mutants: [
+      {
+        name: "forgets-what-a-killed-worker-wrote",
+        file: "src/activities/gateway.ts",
+        find: `const ours = mark?.rotationId === rotationId ? mark : undefined;`,
+        replace: `const ours = mark?.rotationId === slot ? mark : undefined;`,
+        caughtBy: {
+          file: "test/faults/kill-points.test.ts",
+          test: "* > with the worker killed > goes on to the same end from each request, before, after and answered",
+          build: true,
+          env: {
+            KEYTURN_FAULTS_SUBJECTS: "^a normal rotation of OpenAI$",
+            KEYTURN_FAULTS_ONLY: "cloudflare PATCH .*/secrets/\\* #1, executed",
+          },
+        },
+      },
+      {
+        name: "writes-again-what-is-written",
+        file: "src/activities/gateway.ts",
+        find: `if (written && !again) return`,
+        replace: `if (written && again) return`,
+        caughtBy: { file: activities.gateway, test: "installKey > installs once after a lost-answer of the write" },
+      },
+      {
+        name: "makes-another-key-for-each-attempt",
+        file: "src/activities/keys.ts",
+        find: `await revokeLeftovers(deps, access, rotationId);`,
+        replace: ``,
+        caughtBy: {
+          file: activities.keys,
+          test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > leaves one live key after a lost-answer",
+        },
+      },
+      {
+        name: "makes-a-key-of-google-under-another-id-each-time",
+        file: "src/providers/gemini.ts",
+        find: `createHash("sha256").update(name, "utf8")`,
+        replace: `createHash("sha256").update(name + Math.random(), "utf8")`,
+        caughtBy: {
+          file: "test/providers/gemini.test.ts",
+          test: "the id of a new key > fits Google's rule, says what it is, and is the same for the same name",
+        },
+      },
+      {
+        name: "takes-other-steps-than-open-runs-took",
+        file: "src/workflows/await-idle.ts",
+        find: `let answer = await ask();`,
+        replace: `await ask();
+  let answer = await ask();`,
+        caughtBy: {
+          file: "test/replay.test.ts",
+          test: "the recorded histories (promise 5) > replay with the workflows of today",
+        },
+      },
+    ],
+  },
+  {
+    promise: 6,
+    words: "no orphans",
+    mutants: [
+      {
+        name: "sweeps-nothing-at-the-end",
+        file: "src/activities/gateway.ts",
+        find: `await revokeLeftovers(deps, access, order.rotationId, installedKeyId);`,
+        replace: ``,
+        caughtBy: {
+          file: activities.end,
+          test: "finish > removes the aliases, sweeps what this rotation left, and says when the next one is due; again is success",
+        },
+      },
+      {
+        name: "does-not-name-the-key-that-stays",
+        file: "src/activities/gateway.ts",
+        find: `return { leftOver: old, warnings: [] };`,
+        replace: `return { leftOver: [], warnings: [] };`,
+        caughtBy: {
+          file: activities.end,
+          test: "releaseSlot leaves one working, installed key, and names what else must stay > after the install: the new key serves, the old one is named, since clients may use it",
+        },
+      },
+      {
+        name: "leaves-the-new-key-of-a-stopped-rotation",
+        file: "src/activities/gateway.ts",
+        find: `if (!installStarted) {`,
+        replace: `if (!installStarted) return { leftOver: [], warnings: [] };
+    if (!installStarted) {`,
+        caughtBy: {
+          file: "test/e2e/normal-rotation.test.ts",
+          test: "stopping > a cancellation before the install revokes the new key and leaves the old one serving",
+        },
+      },
+      {
+        name: "stops-without-cleaning-up",
+        file: "src/workflows/rotation.ts",
+        find: `if (this.#policy !== undefined) await this.release();`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.normal,
+          test: "stopping > by cancel during checkIdle cleans up and completes as aborted",
+        },
+      },
+      {
+        name: "makes-keys-that-never-expire",
+        file: "src/providers/openai.ts",
+        find: `body: { name, expires_in_seconds: seconds(lifeMs) },`,
+        replace: `body: { name },`,
+        caughtBy: {
+          file: activities.keys,
+          test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > makes a key that bears its maker, slot, rotation and attempt, lives shortly, and returns it sealed",
+        },
+      },
+      {
+        name: "ends-no-key-of-google",
+        file: "src/providers/gemini.ts",
+        find: `if (row === undefined || row.key.state === "revoked") return;`,
+        replace: `if (row === undefined || row.key.state === "active") return;`,
+        caughtBy: {
+          file: contract,
+          test: "gemini keeps the promises of a provider > ends a key for good, also when it is already gone",
+        },
+      },
+      {
+        name: "sweeps-what-an-open-rotation-needs",
+        file: "src/activities/orphans.ts",
+        find: `() => ownedBy(sight.open, owner, key),`,
+        replace: ``,
+        caughtBy: {
+          file: "test/activities/orphans.test.ts",
+          test: "spares > what an open rotation owns of its slot",
+        },
+      },
+    ],
+  },
+  {
+    promise: 7,
+    words: "one rotation of a slot at a time",
+    mutants: [
+      {
+        name: "runs-under-any-id",
+        file: "src/workflows/one-run-per-slot.ts",
+        find: `workflowInfo().workflowId === workflowId ? work(named)`,
+        replace: `workflowInfo().workflowId !== "" ? work(named)`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a start > under another id while the slot is busy fails at once and names the running one",
+        },
+      },
+      {
+        name: "runs-beside-a-run-that-somebody-started",
+        file: "src/workflows/one-run-per-slot.ts",
+        find: `workflowInfo().workflowId === workflowId ? work(named)`,
+        replace: `workflowInfo().workflowId !== "" ? work(named)`,
+        caughtBy: {
+          file: "test/e2e/one-at-a-time.test.ts",
+          test: "while a rotation runs that was started by temporal with the slot's id > a second start by temporal with its own id never writes beside it",
+          build: true,
+        },
+      },
+      {
+        name: "takes-two-slots-with-one-secret",
+        file: "src/config.ts",
+        find: `throw invalid(\`\${path}: slots \${twin} and`,
+        replace: `if (twin === named) throw invalid(\`\${path}: slots \${twin} and`,
+        caughtBy: {
+          file: "test/config.test.ts",
+          test: "what is refused at once, with what to do (promise 11) > two slots with one physical target (promise 7)",
+        },
+      },
+    ],
+  },
+  {
+    promise: 8,
+    words: "two facts, two times",
+    mutants: [
+      {
+        name: "calls-a-revoked-key-dead",
+        file: "src/workflows/steps.ts",
+        find: `else rotation.reached("confirmedDead", confirmation.deadAt);`,
+        replace: `rotation.reached("confirmedDead", confirmation.deadAt);`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a death that cannot be seen > is reported as unknown, never as seen",
+        },
+      },
+      {
+        name: "counts-refusals-that-are-not-in-a-row",
+        file: "src/activities/gateway.ts",
+        find: `seen = \`prev answered: \${verdict}\`;
+        row = verdict === "key refused" ? [...row, Date.now()] : [];`,
+        replace: `seen = \`prev answered: \${verdict}\`;
+        row = verdict === "key refused" ? [...row, Date.now()] : row;`,
+        caughtBy: {
+          file: activities.confirmRevoked,
+          test: "confirmRevoked > begins a new row after each answer that was no refusal",
+        },
+      },
+      {
+        name: "takes-the-gateways-own-401-for-a-death",
+        file: "src/domain/answer.ts",
+        find: `case 2009:
+      return "gateway token refused";`,
+        replace: `case 2009:
+      return "key refused";`,
+        caughtBy: {
+          file: activities.confirmRevoked,
+          test: "confirmRevoked > is not fooled by the gateway's own 401",
+        },
+      },
+    ],
+  },
+  {
+    promise: 9,
+    words: "an emergency never waits for creation beyond its deadline",
+    mutants: [
+      {
+        name: "waits-past-the-deadline-for-a-persons-key",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `if (first === "late" && revokes) await cut(`,
+        replace: `if (first === "late" && !revokes) await cut(`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "swap-first, with the documented clocks > cuts at the deadline while a person still has not handed in a key, and goes on when one comes",
+        },
+      },
+      {
+        name: "cuts-an-hour-late-when-no-key-can-be-made",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `await condition(() => rotation.approved, msUntil(clocks.revokeBy), {`,
+        replace: `await condition(() => rotation.approved, msUntil(clocks.revokeBy) + 3_600_000, {`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "swap-first, with the documented clocks > cuts the key at the deadline though no new key can be made",
+        },
+      },
+      {
+        name: "cuts-though-policy-says-hold",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `const revokes = found.policy.emergency.atDeadline === "revoke";`,
+        replace: `const revokes = found.policy.emergency.atDeadline.length > 0;`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "swap-first, with the documented clocks > with atDeadline hold, never cuts a key without a new one",
+        },
+      },
+      {
+        name: "looks-as-long-as-it-takes-before-it-cuts",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `const lookFirstMs = 3_000;`,
+        replace: `const lookFirstMs = 3_600_000;`,
+        caughtBy: { file: workflows.emergency, test: "cut-first > cuts although the slot cannot be looked at" },
+      },
+      {
+        name: "takes-its-time-when-its-old-key-is-compromised",
+        file: "src/workflows/rotation.ts",
+        find: `this.#hurry = said;`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "an emergency while a normal rotation runs > hurries it when its old key is compromised: no quiet period, no soak",
+        },
+      },
+      {
+        name: "hurries-without-a-deadline",
+        file: "src/workflows/rotation.ts",
+        find: `if (reached || this.#policy?.emergency.atDeadline !== "revoke") return;`,
+        replace: `if (reached || this.#policy?.emergency.atDeadline !== "hold") return;`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "an emergency while a normal rotation runs > cuts its compromised old key at the deadline while a person still has not handed in a new one",
+        },
+      },
+      {
+        name: "installs-a-key-that-is-compromised",
+        file: "src/workflows/rotation.ts",
+        find: `if (id === this.#newKey?.id) {`,
+        replace: `if (id === this.#newKey?.id && this.installStarted) {`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "an emergency while a normal rotation runs > ends it as aborted when its new key is compromised and not installed yet",
+        },
+      },
+      {
+        name: "leaves-the-old-key-behind-when-the-new-one-is-compromised",
+        file: "src/workflows/rotation.ts",
+        find: `this.#returnPassed ? [] : [this.#oldKey.id];`,
+        replace: `this.#returnPassed ? [] : [];`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "an emergency while a normal rotation runs > is followed by the emergency of its new key when that is compromised and installed, which ends both keys",
+        },
+      },
+      {
+        name: "leaves-a-strangers-compromised-key-alone",
+        file: "src/workflows/rotation.ts",
+        find: `const { how } = await management.cutKey({ ...this.of, keyId: id });`,
+        replace: `const how = "left alone";`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "an emergency while a normal rotation runs > cuts a key that is neither and lets it go on",
+        },
+      },
+    ],
+  },
+  {
+    promise: 10,
+    words: "every wait is visible and bounded",
+    mutants: [
+      {
+        name: "hides-what-it-waits-for",
+        file: "src/workflows/rotation.ts",
+        find: `this.#waiting = { ...plan, since: new Date().toISOString() };`,
+        replace: `this.#waiting = null;`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "with the documented waits > says while it waits what for, until when and what happens then",
+        },
+      },
+      {
+        name: "waits-past-the-grace-ceiling",
+        file: "src/workflows/await-idle.ts",
+        find: `const ceilingMs = sinceMs + inMs(graceCeiling.after);`,
+        replace: `const ceilingMs = sinceMs + inMs(graceCeiling.after) * 2;`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "at the grace ceiling of 24 h > revokes a key whose use is unknown, and says so",
+        },
+      },
+      {
+        name: "waits-for-a-persons-key-twice-as-long-as-it-says",
+        file: "src/workflows/rotation.ts",
+        find: `const deadlineMs = Date.now() + inMs(wait.deadline);`,
+        replace: `const deadlineMs = Date.now() + inMs(wait.deadline) * 2;`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "a key that only a person can make > that does not come in 7 days stops the rotation with nothing changed",
+        },
+      },
+      {
+        name: "asks-no-person-while-revoking-fails",
+        file: "src/workflows/revoke-for-good.ts",
+        find: `>= inMs(policy.revokeAlertAfter)`,
+        replace: `>= inMs(policy.revokeAlertAfter) * 24`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "revoking > shows after an hour of failing what a person can do, and an abort then ends it with the key named",
+        },
+      },
+      {
+        name: "starts-what-its-timeout-would-kill",
+        file: "src/workflows/rotation.ts",
+        find: `refuseShortTimeout(found);`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a start > whose execution timeout is shorter than its waits can be is refused",
+        },
+      },
+    ],
+  },
+  {
+    promise: 11,
+    words: "bad input is refused at once",
+    mutants: [
+      {
+        name: "overlooks-fields-it-does-not-know",
+        file: "src/workflows/messages.ts",
+        find: `export const normalRotationInput = z.strictObject({`,
+        replace: `export const normalRotationInput = z.object({`,
+        caughtBy: {
+          file: workflows.normal,
+          test: `a start > with {"slot":"production/openai","heldKey":"x"} is refused at once`,
+        },
+      },
+      {
+        name: "repeats-bad-input",
+        file: "src/domain/failure.ts",
+        find: `InvalidInput: { retried: false },`,
+        replace: `InvalidInput: { retried: true },`,
+        caughtBy: { file: "test/domain/failure.test.ts", test: "the table of failures > decides about InvalidInput" },
+      },
+      {
+        name: "takes-a-key-that-is-scoped-to-no-workspace",
+        file: "src/providers/anthropic.ts",
+        find: `if (row.workspace === null) return "unscoped";`,
+        replace: ``,
+        caughtBy: {
+          file: "test/providers/anthropic.test.ts",
+          test: "taking a key from a person > refuses it: unscoped (7)",
+        },
+      },
+    ],
+  },
+  {
+    promise: 12,
+    words: "nothing is invented",
+    mutants: [
+      {
+        name: "calls-use-under-other-names-no-use",
+        file: "src/activities/usage.ts",
+        find: `const unknown = report.perKey === false && verdict.kind !== "used";`,
+        replace: `const unknown = false;`,
+        caughtBy: {
+          file: activities.usage,
+          test: "checkIdle > calls use that bears no key's name unknown, unless last_used_at (undefined) shows it",
+        },
+      },
+      {
+        name: "does-not-say-that-the-old-keys-use-is-unknown",
+        file: "src/workflows/await-idle.ts",
+        find: `if (!used) rotation.unknown("use of the old key");`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.normal,
+          test: "at the grace ceiling of 24 h > revokes a key whose use is unknown, and says so",
+        },
+      },
+      {
+        name: "takes-its-own-probes-for-clients",
+        file: "src/workflows/await-idle.ts",
+        find: `if (answer.newKeyRequests <= rotation.probes) rotation.unknown(`,
+        replace: `if (answer.newKeyRequests < 0) rotation.unknown(`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "with the documented waits > names clients' use of the new key as unknown where all the provider shows are its own probes",
+        },
+      },
+      {
+        name: "takes-unread-logs-for-logs-without-errors",
+        file: "src/workflows/disable-and-soak.ts",
+        find: `if (seen.newErrors === undefined) rotation.unknown("errors at the gateway");
+        else if (seen.newErrors > 0)`,
+        replace: `if (seen.newErrors !== undefined && seen.newErrors > 0)`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "a key that can be switched off and on again > is revoked after the soak also where the gateway's logs cannot be read, which is named as unknown",
+        },
+      },
+      {
+        name: "invents-the-end-of-an-outage",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `rotation.unknown("end of the outage");`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "cut-first > names the end of the outage as unknown where the logs cannot be read",
+        },
+      },
+      {
+        name: "takes-unread-use-of-a-compromised-key-for-none",
+        file: "src/workflows/emergency-rotation.ts",
+        find: `rotation.unknown("use of the compromised key");`,
+        replace: ``,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "swap-first, with the documented clocks > names the compromised key's use as unknown where the provider cannot be read",
+        },
+      },
+      {
+        name: "looks-for-a-death-where-it-saw-no-life",
+        file: "src/workflows/steps.ts",
+        find: `throughPrev: rotation.prevAnswered,`,
+        replace: `throughPrev: true,`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "a death that cannot be seen > is not looked for through a copy that never answered",
+        },
+      },
+      {
+        name: "takes-unread-logs-for-no-requests",
+        file: "src/activities/emergency.ts",
+        find: `notes.push(\`the gateway's logs cannot be read, so strangers cannot be told from clients: \${error.message}\`);
+    return undefined;`,
+        replace: `notes.push(\`the gateway's logs cannot be read, so strangers cannot be told from clients: \${error.message}\`);
+    return [];`,
+        caughtBy: {
+          file: "test/activities/emergency.test.ts",
+          test: "gatherEvidence (promise 12) > tells no stranger from a client where the gateway's logs cannot be read",
+        },
+      },
+    ],
+  },
+];
