@@ -90,7 +90,7 @@ function isNamed(name: string, written: string[]): boolean {
   const parts = name.split(" > ");
   return parts.every((part, index) => {
     const least = index === parts.length - 1 ? 8 : 0; // a name that is all placeholders says nothing
-    return part === "*" || written.some((text) => fits(text, part, least));
+    return part === "*" || written.some((text) => fits(text, part.replaceAll("*", ""), least));
   });
 }
 

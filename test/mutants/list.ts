@@ -476,7 +476,7 @@ export const promises: PromiseMutants[] = [
         replace: `workflowInfo().workflowId !== "" ? work(named)`,
         caughtBy: {
           file: "test/e2e/one-at-a-time.test.ts",
-          test: "while a rotation runs that was started by temporal with the slot's id > a second start by temporal with its own id never writes beside it",
+          test: "while a rotation runs that was started by temporal with the slot's id > a second start by *temporal with its own id* never writes beside it",
           build: true,
         },
       },

@@ -12,7 +12,7 @@ export interface Mutant extends Replacement {
 /** The test that a mutant must turn red, by an assertion of its own. */
 export interface Catcher {
   file: string;
-  /** Its name as Vitest prints it, groups and test joined by ` > `; `*` stands for a group of any name. */
+  /** Its name as Vitest prints it, groups and test joined by ` > `; `*` stands for any text in one of them. */
   test: string;
   /** Set where the test runs the build: the command line, or a worker that is a process of its own. */
   build?: true;
@@ -34,8 +34,6 @@ export function wantsTheMachine({ file }: Catcher): boolean {
 
 /** What the whole name of the test must match, its parts joined as `separator` says. */
 export function namePattern({ test }: Catcher, separator: string): RegExp {
-  const parts = test
-    .split(" > ")
-    .map((part) => (part === "*" ? ".*" : part.replaceAll(/[\\^$.*+?()[\]{}|/]/g, "\\$&")));
-  return new RegExp(`^${parts.join(separator)}$`);
+  const escaped = test.replaceAll(/[\\^$.+?()[\]{}|/]/g, "\\$&").replaceAll("*", "[^>]*");
+  return new RegExp(`^${escaped.replaceAll(" > ", separator)}$`);
 }
