@@ -395,8 +395,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "does-not-name-the-key-that-stays",
         file: "src/activities/gateway.ts",
-        find: `return { leftOver: old, warnings: [] };`,
-        replace: `return { leftOver: [], warnings: [] };`,
+        find: `const old = await named(access, oldKeyId, "clients may still use it");`,
+        replace: `const old: Released["leftOver"] = [];`,
         caughtBy: {
           file: activities.end,
           test: "releaseSlot leaves one working, installed key, and names what else must stay > after the install: the new key serves, the old one is named, since clients may use it",
@@ -539,8 +539,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "waits-past-the-deadline-for-a-persons-key",
         file: "src/workflows/emergency-rotation.ts",
-        find: `if (first === "late" && revokes) await cut(`,
-        replace: `if (first === "late" && !revokes) await cut(`,
+        find: `(first === "late" && revokes)`,
+        replace: `(first === "late" && !revokes)`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > cuts at the deadline while a person still has not handed in a key, and goes on when one comes",
