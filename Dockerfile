@@ -6,6 +6,7 @@ RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY tsconfig.json tsconfig.build.json ./
 COPY scripts scripts
 COPY test/support test/support
+COPY test/mutants test/mutants
 COPY src src
 RUN npm run build
 

@@ -53,8 +53,10 @@ export async function runTests(
     { cwd: directory, env: { ...process.env, ...env }, stdio: "ignore", detached: true },
   );
   const end = (): void => {
-    if (child.pid !== undefined && child.exitCode === null && child.signalCode === null) {
-      process.kill(-child.pid, "SIGKILL");
+    try {
+      if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // none of it is left
     }
   };
   const timer = setTimeout(end, boundMs);
@@ -62,6 +64,7 @@ export async function runTests(
   await once(child, "exit");
   clearTimeout(timer);
   stop.removeEventListener("abort", end);
+  end();
   if (child.signalCode !== null) return { tests: [], trouble: `it did not end in ${boundMs / 1_000} s` };
   if (!existsSync(output)) return { tests: [], trouble: "Vitest did not start" };
 
