@@ -7,6 +7,7 @@ import { expect, test } from "vitest";
 
 import { promises } from "./mutants/list.ts";
 import type { Mutant } from "./mutants/mutant.ts";
+import { judge } from "./mutants/test-run.ts";
 import { applyPatch } from "./support/replacement.ts";
 
 /**
@@ -112,4 +113,17 @@ test("a name is not found where it is not written so", () => {
   expect(isNamed("* > loses no request", written)).toBe(true);
   expect(isNamed("finish > loses a request", written)).toBe(false);
   expect(isNamed("finish > ends at the same", written)).toBe(false);
+});
+
+test("only an assertion of the test that is named catches a mutant", () => {
+  const catcher = { file: "x.test.ts", test: "finish > removes the aliases" };
+  const verdict = (error: string | undefined, name = catcher.test, trouble?: string): string =>
+    judge({ tests: [{ name, error }], trouble }, catcher).kind;
+  expect(verdict("AssertionError: expected 1 to be 2")).toBe("red");
+  expect(verdict('Error: promise resolved "{ at: 1 }" instead of rejecting')).toBe("red");
+  expect(verdict(undefined)).toBe("green");
+  expect(verdict("Error: Test timed out in 90000ms.")).toBe("unclear");
+  expect(verdict("TypeError: nothing is no function")).toBe("unclear");
+  expect(verdict(undefined, catcher.test, "Error: a hook failed")).toBe("unclear");
+  expect(verdict("AssertionError: expected 1 to be 2", "finish > removes the aliases twice")).toBe("unclear");
 });
