@@ -2,7 +2,9 @@ import { describe, expect, test } from "vitest";
 
 import type { Duration } from "../../src/domain/duration.ts";
 import { rotationAliases } from "../../src/domain/slot.ts";
-import { inFuture, type Stage, startStage } from "../support/activities.ts";
+import { Redacted } from "../../src/redacted.ts";
+import type { Sealing } from "../../src/sealing.ts";
+import { inFuture, prod, type Stage, startStage } from "../support/activities.ts";
 
 /**
  * confirmRevoked guards promises 8 and 12: "confirmed dead" is said only of a key whose own provider refused it, in its
@@ -103,7 +105,10 @@ describe("confirmRevoked", () => {
   ])("is not fooled by %s", async (_, fault, verdict) => {
     const stage = await staged();
     await stage.fault({ mode: "status", ...fault });
-    expect(await confirm(stage)).toEqual({ note: `not seen dead until the deadline; prev answered: ${verdict}` });
+    // Time for more probes than the rule wants, also on a busy machine.
+    expect(await confirm(stage, 1_000)).toEqual({
+      note: `not seen dead until the deadline; prev answered: ${verdict}`,
+    });
     expect((await probesOfPrev(stage)).length).toBeGreaterThan(3);
   });
 
@@ -143,6 +148,39 @@ describe("confirmRevoked", () => {
   test("says at once, when run again after its deadline, that it saw nothing", async () => {
     expect(await confirm(await staged(), -1)).toEqual({
       note: "not seen dead until the deadline; nothing was seen yet",
+    });
+  });
+});
+
+describe("confirmRevoked of a key whose value leaked", () => {
+  const leaked = async (stage: Stage) => {
+    const { seal }: Pick<Sealing, "seal"> = stage.dependencies;
+    const value = new Redacted(await stage.valueOf(keyId));
+    return { keyId, throughPrev: false, leaked: await seal(value, { slot: prod, purpose: "leaked" }) };
+  };
+
+  test("sees its death at the provider itself, without any alias", async () => {
+    const stage = await startStage();
+    const order = await leaked(stage);
+    await stage.openai("DELETE", revokedRoute);
+    const { deadAt, note } = await stage.run("confirmRevoked", { ...order, until: inFuture(5_000) });
+    expect(deadAt).toBeDefined();
+    expect(note).toMatch(/^[34] refusals in a row over 60ms$/);
+    expect(await stage.probes()).toEqual([]);
+  });
+
+  test.each([
+    [500, "unavailable"],
+    [429, "rate limited"],
+    [403, "works, not allowed"],
+    [200, "works"],
+  ])("is not fooled by the provider's %d", async (status, verdict) => {
+    const stage = await startStage();
+    const order = await leaked(stage);
+    await stage.openai("DELETE", revokedRoute);
+    await stage.fault({ service: "openai", method: "GET", path: "^/v1/models", mode: "status", status, body: {} });
+    expect(await stage.run("confirmRevoked", { ...order, until: inFuture(250) })).toEqual({
+      note: `not seen dead until the deadline; the provider answered the leaked value: ${verdict}`,
     });
   });
 });

@@ -253,6 +253,17 @@ export const promises: PromiseMutants[] = [
         },
       },
       {
+        name: "switches-off-what-another-slot-holds",
+        file: "src/activities/keys.ts",
+        find: `await requireReplaced(deps, access, order, { keyId, installedKeyId });
+    if (!canDisable(access.provider))`,
+        replace: `if (!canDisable(access.provider))`,
+        caughtBy: {
+          file: "test/activities/switching.test.ts",
+          test: "disableKey (promise 3) > switches nothing off that a slot holds, its own or another",
+        },
+      },
+      {
         name: "revokes-a-key-that-slots-share",
         file: "src/workflows/normal-rotation.ts",
         find: `if (sharedWith.length === 0) return undefined;`,
@@ -528,6 +539,18 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: activities.confirmRevoked,
           test: "confirmRevoked > is not fooled by the gateway's own 401",
+        },
+      },
+      {
+        name: "takes-an-outage-for-the-death-of-a-leaked-key",
+        file: "src/activities/gateway.ts",
+        find: `seen = \`the provider answered the leaked value: \${verdict}\`;
+        row = verdict === "key refused" ?`,
+        replace: `seen = \`the provider answered the leaked value: \${verdict}\`;
+        row = verdict !== "works" ?`,
+        caughtBy: {
+          file: activities.confirmRevoked,
+          test: "confirmRevoked of a key whose value leaked > is not fooled by the provider's 500",
         },
       },
     ],
