@@ -156,7 +156,7 @@ describe("confirmRevoked of a key whose value leaked", () => {
   const leaked = async (stage: Stage) => {
     const { seal }: Pick<Sealing, "seal"> = stage.dependencies;
     const value = new Redacted(await stage.valueOf(keyId));
-    return { keyId, throughPrev: false, leaked: await seal(value, { slot: prod, purpose: "leaked" }) };
+    return { keyId, rule, throughPrev: false, leaked: await seal(value, { slot: prod, purpose: "leaked" }) };
   };
 
   test("sees its death at the provider itself, without any alias", async () => {

@@ -2,7 +2,6 @@ import { setTimeout as pause } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 
 import { emergencyActivities } from "../../src/activities/emergency.ts";
-import type { Provider } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 import type { Sealing } from "../../src/sealing.ts";
 import { inFuture, prod, type Stage, staging, startStage } from "../support/activities.ts";
@@ -107,7 +106,7 @@ describe("gatherEvidence (promise 12)", () => {
   test("says so where the provider does not report use by key, or not on every surface", async () => {
     const stage = await startStage();
     const access = stage.dependencies.slotAccess(prod);
-    const provider: Provider = {
+    const provider = {
       ...access.provider,
       readUsage: () => Promise.resolve({ buckets: [], bucketMs: 100, unknownSurfaces: ["batches"], perKey: false }),
     };

@@ -93,10 +93,20 @@ export const promises: PromiseMutants[] = [
     words: "proof before revocation",
     mutants: [
       {
+        name: "believes-one-lucky-answer-of-a-provider-that-settles",
+        file: "src/activities/keys.ts",
+        find: `if (isRow(row, rule, Date.now())) return`,
+        replace: `if (row.length > 0) return`,
+        caughtBy: {
+          file: activities.keys,
+          test: "verifyAtProvider (promise 2: proof before revocation) > does not believe a provider that is still settling and takes its new key now and then (promise 1)",
+        },
+      },
+      {
         name: "takes-a-refusal-by-the-provider-for-proof",
         file: "src/activities/keys.ts",
-        find: `if (provesKey(verdict)) {`,
-        replace: `if (provesKey(verdict) || verdict === "key refused") {`,
+        find: `if (!provesKey(verdict)) throw refused`,
+        replace: `if (!provesKey(verdict) && verdict !== "key refused") throw refused`,
         caughtBy: {
           file: activities.keys,
           test: "verifyAtProvider (promise 2: proof before revocation) > tries a refused key again while the provider may still be settling, and then no more",
@@ -818,7 +828,7 @@ export const promises: PromiseMutants[] = [
         find: `notes.push(\`the gateway's logs cannot be read, so strangers cannot be told from clients: \${error.message}\`);
     return undefined;`,
         replace: `notes.push(\`the gateway's logs cannot be read, so strangers cannot be told from clients: \${error.message}\`);
-    return [];`,
+    return { rows: [] };`,
         caughtBy: {
           file: "test/activities/emergency.test.ts",
           test: "gatherEvidence (promise 12) > tells no stranger from a client where the gateway's logs cannot be read",
