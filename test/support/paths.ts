@@ -117,6 +117,26 @@ const passOn = (skipping: Skipping): World => ({
     skipping.client.workflow.getHandle(workflowId).executeUpdate<string, [unknown]>(update, { args: [arg] }),
 });
 
+/** What a slot looks like whose provider has no admin credential. */
+const byHand: Partial<Inspection> = {
+  canIssue: false,
+  byHand: {
+    missing: "OPENAI_ADMIN_KEY is not set",
+    oldKey: "ends-in-9AbC",
+    where: "the console",
+    unknown: ["clients' use of the new key"],
+  },
+};
+
+/** Somebody hands a key in after two hours, and says two days later that the old one is revoked. */
+async function byPerson({ pass }: Stage, handle: WorkflowHandle): Promise<Taken> {
+  await pass(2 * hour);
+  await handle.signal("submitKeySignal", { sealed: "sealed" });
+  await pass(2 * day);
+  await approve(handle);
+  return ended(handle);
+}
+
 /** A rotation that an emergency by hand joins while caches drop the old key. */
 const joinedBy =
   (compromisedKeyId: string, told: "rotation" | "emergency" = "rotation"): Path["take"] =>
@@ -278,6 +298,43 @@ const normal: Path[] = [
     }),
   },
   { name: "nobody-handed-in-a-key", world: () => ({ inspection: { canIssue: false } }), take: rotation },
+  {
+    name: "revoked-by-hand",
+    world: () => ({ inspection: byHand }),
+    take: async (stage) => byPerson(stage, await stage.start("normalRotation")),
+  },
+  {
+    name: "revoked-by-hand-and-not-seen-dead",
+    world: () => ({
+      inspection: byHand,
+      confirmRevoked: () => Promise.resolve({ note: "not seen dead" }),
+    }),
+    take: async (stage) => byPerson(stage, await stage.start("normalRotation")),
+  },
+  {
+    name: "cleaned-up-at-the-second-try",
+    world: () => ({
+      stageAliases: fails("RequestInvalid"),
+      releaseSlot: failingFirst(1, "ResponseUnexpected", () => Promise.resolve({ leftOver: [], warnings: [] })),
+    }),
+    take: rotation,
+  },
+  {
+    name: "purged-again-while-used",
+    world: () => ({ ...ceiling("used"), inspection: { canPurge: true } }),
+    take: runAnd(26 * hour, approve),
+  },
+  {
+    name: "stored-key-refused-by-its-provider",
+    world: () => {
+      let tries = 0;
+      return {
+        ...slotFails,
+        verifyAtProvider: () => (++tries === 2 ? fails("KeyRejected")() : Promise.resolve({ probes: 0, warnings: [] })),
+      };
+    },
+    take: rotation,
+  },
   { name: "input-refused", take: run("normalRotation", { heldKey: "x" }) },
   {
     name: "short-timeout-refused",
@@ -375,6 +432,22 @@ const emergencies: Path[] = [
         Promise.resolve({ id: compromisedKeyId, how: "id", alive: true, heldBy: [slot, "staging/openai"] }),
     }),
     take: emergency,
+  },
+  {
+    name: "emergency-revoked-by-hand",
+    world: () => ({ inspection: byHand }),
+    take: async (stage) => {
+      const handle = await stage.start("emergencyRotation");
+      await stage.pass(10);
+      await handle.signal("submitKeySignal", { sealed: "sealed" });
+      await stage.pass(2 * hour);
+      await approve(handle);
+      return ended(handle);
+    },
+  },
+  {
+    name: "emergency-gathering-aborted",
+    take: runAnd(25, abort, "emergencyRotation"),
   },
   { name: "emergency-joined", world: (_, skipping) => passOn(skipping), take: joinedBy("key_old", "emergency") },
   { name: "hurried", world: (_, skipping) => passOn(skipping), take: joinedBy("key_old") },

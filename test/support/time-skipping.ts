@@ -115,6 +115,7 @@ export function play(
       return { kind, note: kind, newKeyRequests: 100, ...(kind === "idle" ? {} : { probeAt, askAt }) };
     },
     revokeKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
+    lookBeforeRevoking: async () => undefined,
     confirmRevoked: async () => ({ deadAt: await iso(), note: "5 refusals in a row" }),
     finish: async () => ({ leftOver: [], warnings: [], nextDue: await iso(90 * 86_400_000) }),
     readPolicy: async () => inspection.policy ?? documentedPolicy(),
