@@ -129,7 +129,7 @@ describe.for(groups({ first: 5, others: 1 }, 0))("$name", ({ subjects, moments }
       async () => {
         const grounds = lanes.map(({ ground }) => ground);
         const points = await pointsOf(grounds, subjects);
-        const kills = killsOf(points, moments);
+        const kills = killsOf(points, atLength ? moments : Math.min(moments, 2 * lanesOf.server));
         tellOf(points, kills, "server");
         const failures = await overLanes(lanes, kills, (lane, kill) =>
           rotateThrough(lane.ground, kill, async () => {
