@@ -42,6 +42,12 @@ export interface RowRule {
 /** One good answer is enough: of a key that was believed before, or where there is no time for more. */
 export const oneAnswer: RowRule = { answers: 1, span: "0s" as Duration };
 
+/** The row that lets a new key into a slot; in an emergency over a tenth of `installWithin` at most, so that the clock is kept. */
+export function aliveRule({ alive, emergency }: Policy, { emergency: hurried }: { emergency: boolean }): RowRule {
+  const most = durationOf(inMs(emergency.installWithin) / 10);
+  return hurried && inMs(alive.span) > inMs(most) ? { ...alive, span: most } : alive;
+}
+
 const rowPattern = /^(?<answers>[1-9]\d?) over (?<span>\d+(?:\.\d+)?(?:ms|s|m|h))$/;
 
 /** Reads `"5 over 30s"`; nothing when the text is not such a rule. */

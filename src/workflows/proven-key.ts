@@ -1,8 +1,8 @@
 import { ActivityFailure, ApplicationFailure } from "@temporalio/workflow";
 
 import type { Inspection, NewKey } from "../activities/contract.ts";
-import { type Duration, durationOf, inMs } from "../domain/duration.ts";
-import { longestRotationMs, oneAnswer, type RowRule } from "../domain/policy.ts";
+import { type Duration, durationOf, inMs, readableMs } from "../domain/duration.ts";
+import { aliveRule, longestRotationMs, oneAnswer, type RowRule } from "../domain/policy.ts";
 import { management, propagation } from "./groups.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -46,8 +46,9 @@ export async function provenKey(rotation: Rotation, found: Inspection): Promise<
 async function verify(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
   const settleUntil = rotation.deadline(policy.settleBudget);
   // Requests fail already once the old key is cut: then one good answer has to do.
-  const rule: RowRule = rotation.times.cut === undefined ? policy.alive : oneAnswer;
-  const wanted = `${rule.answers} good answer${rule.answers === 1 ? "" : "s in a row"} over ${rule.span}`;
+  const rule: RowRule =
+    rotation.times.cut === undefined ? aliveRule(policy, { emergency: rotation.clocksRun }) : oneAnswer;
+  const wanted = `${rule.answers} good answer${rule.answers === 1 ? "" : "s in a row"} over ${readableMs(inMs(rule.span))}`;
   const verified = await rotation.waiting(
     {
       for: `the provider to accept the new key: ${wanted}`,

@@ -236,6 +236,11 @@ export class Rotation {
     return this.#approval !== undefined;
   }
 
+  /** Whether the clocks of an emergency run. */
+  get clocksRun(): boolean {
+    return this.#clocks !== undefined;
+  }
+
   get abortAsked(): boolean {
     return this.#abort !== undefined;
   }

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import { type Duration, inMs } from "../../src/domain/duration.ts";
 import {
+  aliveRule,
   deadBudgetMs,
   decideDue,
   type DueFacts,
@@ -108,6 +109,16 @@ describe("the longest a rotation may take", () => {
 
   test("watches for a death ten spans long", () => {
     expect(deadBudgetMs(policy)).toBe(5 * minute);
+  });
+});
+
+describe("the row of good answers that lets a new key in", () => {
+  const google: Policy = { ...policy, alive: { answers: 10, span: "2m" as Duration } };
+
+  test("is the policy's; in an emergency it leaves the clock of five minutes its time", () => {
+    expect(aliveRule(google, { emergency: false })).toEqual(google.alive);
+    expect(aliveRule(google, { emergency: true })).toEqual({ answers: 10, span: "30000ms" });
+    expect(aliveRule(policy, { emergency: true })).toEqual(policy.alive);
   });
 });
 
