@@ -134,15 +134,23 @@ async function find(rotation: Rotation, start: EmergencyRotationStart, found: In
   );
 }
 
-/** Cuts the key at once. From here on requests may fail until a new key is in. */
+/**
+ * Cuts the key at once. From here on requests may fail until a new key is in. A cut that is refused ends nothing: the
+ * key is replaced all the same, and its revocation is not given up.
+ */
 async function cut(rotation: Rotation, keyId: string): Promise<void> {
   if (rotation.times.cut !== undefined) return;
-  await rotation.step("cutKey", async () => {
-    const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId });
-    rotation.reached("cut", at);
-    rotation.outage = { from: at };
-    return `${keyId} ${how}`;
-  });
+  try {
+    await rotation.step("cutKey", async () => {
+      const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId });
+      rotation.reached("cut", at);
+      rotation.outage = { from: at };
+      return `${keyId} ${how}`;
+    });
+  } catch (error) {
+    if (isCancellation(error)) throw error;
+    rotation.warn([`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`]);
+  }
 }
 
 /**

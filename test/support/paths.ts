@@ -403,6 +403,11 @@ const emergencies: Path[] = [
     world: () => ({ findLastRefusal: () => Promise.resolve({ note: "the logs cannot be read" }) }),
     take: run("emergencyRotation", { strategy: "cut-first", compromisedKeyId: "key_old" }),
   },
+  {
+    name: "emergency-cut-first-refused",
+    world: () => ({ cutKey: fails("AdminCredentialRejected") }),
+    take: run("emergencyRotation", { strategy: "cut-first", compromisedKeyId: "key_old" }),
+  },
   { name: "emergency-cut-first-of-the-held-key", take: run("emergencyRotation", { strategy: "cut-first" }) },
   { name: "emergency-cut-at-the-deadline", world: () => noNewKeys, take: emergency },
   { name: "emergency-cut-when-approved", world: () => noNewKeys, take: runAnd(5, approve, "emergencyRotation") },

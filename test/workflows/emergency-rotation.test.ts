@@ -195,6 +195,22 @@ describe("cut-first", () => {
     expect((played.times("cutKey")[0] ?? Infinity) - asked).toBeLessThan(10_000);
   });
 
+  test("replaces a key all the same whose cut is refused, and does not give up its revocation", async () => {
+    let refusals = 0;
+    const played = play(now, {
+      cutKey: () => Promise.reject(failing("AdminCredentialRejected")),
+      endCompromisedKey: async ({ keyId }) => {
+        if (++refusals < 3) throw failing("AdminCredentialRejected");
+        return { at: new Date(await now()).toISOString(), note: `${keyId} revoked` };
+      },
+    });
+    const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(result).toMatchObject({ outcome: "rotated", oldKey: { id: "key_old" } });
+    expect(result.warnings).toContainEqual(expect.stringContaining("key_old could not be cut at once"));
+    expect(result.times).toMatchObject({ revoked: expect.any(String) as string });
+    expect(result.outage).toBeUndefined();
+  });
+
   test("says that requests failed for as long as caches held the cut key, where the gateway's logs show it", async () => {
     let lastRefused = "";
     const played = play(now, {
