@@ -71,10 +71,9 @@ describe("an emergency", () => {
     await world.stop();
   });
   const gathering = () =>
-    world.until(async () => {
-      const { phase, waiting } = await progressOf(world, slot);
-      return phase === "gatherEvidence" && waiting !== null;
-    });
+    expect
+      .poll(() => progressOf(world, slot), { timeout: 60_000, interval: 200 })
+      .toMatchObject({ phase: "gatherEvidence", waiting: { for: "the provider's late usage data" } });
 
   test("shows its clocks and that evidence is gathered; abort ends that with the incident so far, and nothing else", async () => {
     const handle = await world.start({ strategy: "swap-first" }, undefined, "emergencyRotation");
@@ -98,7 +97,7 @@ describe("an emergency", () => {
       step: "gatherEvidence",
       note: expect.stringMatching(/enough.*so far/),
     });
-  }, 60_000);
+  }, 120_000);
 
   test("of a key that the slot did not hold is not headlined as if the slot were without one", async () => {
     const path = "/organization/projects/proj_abc/service_accounts/svc_acct_1/api_keys";
@@ -110,7 +109,7 @@ describe("an emergency", () => {
     const { stdout } = await type(["status", slot]);
     expect(stdout).toMatch(/the compromised key is cut; the slot did not hold it and keeps its own/);
     expect(stdout).not.toMatch(/no new/);
-  }, 60_000);
+  }, 120_000);
 });
 
 describe("without a worker", () => {
