@@ -257,12 +257,12 @@ describe("installKey", () => {
       method: "PATCH",
       path: "/secrets/",
       mode: "late",
-      delayMs: 80,
+      delayMs: 1_500,
       times: 1,
     });
     await expect(stage.run("installKey", { key, secretModified })).rejects.toMatchObject({ type: "Unavailable" });
     const { at } = await stage.run("installKey", { key, secretModified });
-    await expect.poll(async () => (await stage.secret(prodGateway)).modified > at).toBe(true);
+    await expect.poll(async () => (await stage.secret(prodGateway)).modified > at, { timeout: 5_000 }).toBe(true);
     await holds(stage, key.id);
     await stage.run("revokeKey", { keyId: "key_prod_1", installedKeyId: key.id });
   });
