@@ -255,6 +255,8 @@ export interface ReleaseOrder extends OfRotation {
   handedIn?: string[];
   /** Set once a write of the new key may have been sent. */
   installStarted: boolean;
+  /** The key that was to be installed last. */
+  newKeyId?: string;
 }
 
 export interface Released {

@@ -150,9 +150,17 @@ async function identify(
   throw new RotationFailure(
     "InvalidInput",
     match === undefined
-      ? `${access.provider.name} shows no key with the leaked value: it may be dead already, or of another project`
+      ? `${access.provider.name} shows no key with the leaked value in the project of ${access.name}: it may be dead already, or of another slot${rivalsOf(deps, access)}`
       : `several keys look like the leaked value: start again with one of them: ${several}`,
   );
+}
+
+/** The other slots of the provider, to try. */
+function rivalsOf(deps: Dependencies, { name, slot }: SlotAccess): string {
+  const names = deps
+    .allSlots()
+    .flatMap((one) => (one.slot.provider === slot.provider && one.name !== name ? [one.name] : []));
+  return names.length === 0 ? "" : ` (try ${names.slice(0, 10).join(", ")})`;
 }
 
 function heldByMark(seen: SeenSlot[], value: Redacted): string | undefined {

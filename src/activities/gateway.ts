@@ -212,10 +212,11 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const access = deps.slotAccess(order.slot);
     await removeAliases(access, order.rotationId);
     const warnings: string[] = [];
-    const leftOver = unused(access, handedIn, installedKeyId);
+    const leftOver: Released["leftOver"] = [];
     try {
       await requireInstalled(access, order, installedKeyId);
       await revokeLeftovers(deps, access, order.rotationId, installedKeyId);
+      leftOver.push(...(await unused(access, handedIn, installedKeyId)));
     } catch (error) {
       if (!(error instanceof RotationFailure) || error.type !== "SlotChanged") throw error;
       warnings.push(error.message);
@@ -229,7 +230,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
    * Leaves a slot whose rotation stopped with one working, installed key: its aliases go, the new key is revoked where
    * nobody can have used it, and what has to stay alive is named. Looks what the slot holds, so repeating is safe.
    */
-  async releaseSlot({ installStarted, oldKeyId, handedIn, ...order }: ReleaseOrder): Promise<Released> {
+  async releaseSlot({ installStarted, oldKeyId, newKeyId, handedIn, ...order }: ReleaseOrder): Promise<Released> {
     const access = deps.slotAccess(order.slot);
     const held = await readIfThere(access);
     const mark = parseMark(held?.comment);
@@ -239,7 +240,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
       const doubt = await doubtAbout(access, mark, held);
       if (doubt === undefined) {
         await revokeLeftovers(deps, access, order.rotationId);
-        return { leftOver: [...old, ...unused(access, handedIn, mark.keyId)], warnings: [] };
+        return { leftOver: [...old, ...(await unused(access, handedIn, mark.keyId))], warnings: [] };
       }
       // The edges may still serve it: nothing is revoked.
       const live = await liveIdsOf(access, order.rotationId, handedIn);
@@ -250,14 +251,14 @@ export const gatewayActivities = (deps: Dependencies) => ({
     }
     if (!installStarted) {
       await revokeLeftovers(deps, access, order.rotationId);
-      return { leftOver: unused(access, handedIn), warnings: [] };
+      return { leftOver: await unused(access, handedIn), warnings: [] };
     }
     const live = await liveIdsOf(access, order.rotationId, handedIn);
     const unheld = oldKeyId !== undefined && (await findHolders(deps, access, oldKeyId)).length === 0;
     const why = unheld ? "no slot shows that it holds it" : "the slot shows it, until the new key arrives after all";
     return {
       leftOver: [
-        ...live.map((id) => ({ id, why: "its installation was begun and did not show: it may still arrive" })),
+        ...live.map((id) => ({ id, why: id === newKeyId ? mayStillArrive : "it was made for this rotation" })),
         // Both are named: which of them nobody holds in the end is not known yet.
         ...(unheld || live.length > 0 ? await named(access, oldKeyId, why) : []),
       ],
@@ -266,6 +267,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
   },
 });
 
+const mayStillArrive = "its installation was begun and did not show: it may still arrive";
 const changedByHand = "the slot was changed by hand after it was installed";
 
 /** The key with the reason why it stays, unless its provider knows it as dead. */
@@ -282,11 +284,16 @@ async function liveIdsOf(access: SlotAccess, rotationId: string, handedIn: strin
   return (await liveKeysOf(access, rotationId)).map(({ id }) => id);
 }
 
-/** Keys that were handed in, are not in the slot, and cannot be revoked by us. */
-function unused({ provider }: SlotAccess, handedIn: string[] = [], installedKeyId?: string): Released["leftOver"] {
-  if (canManage(provider)) return [];
+/** The keys that people handed in and no slot holds: nobody else would name them, since their names may be any. */
+async function unused(
+  access: SlotAccess,
+  handedIn: string[] = [],
+  installedKeyId?: string,
+): Promise<Released["leftOver"]> {
+  const why = "it was handed in and is not in the slot: revoke it by hand";
   const ids = handedIn.filter((id) => id !== installedKeyId);
-  return ids.map((id) => ({ id, why: "it was handed in and is not in the slot: revoke it by hand" }));
+  if (!canManage(access.provider)) return ids.map((id) => ({ id, why }));
+  return (await Promise.all(ids.map((id) => named(access, id, why)))).flat();
 }
 
 /** Whether the provider lists the key as alive, or why it could not be asked; where no credential may ask, it is not. */

@@ -47,11 +47,11 @@ export function identifyHeldKey(
   }
 
   const preview = currentPreview(held);
-  const fitting =
-    preview === undefined
-      ? []
-      : alive.filter(({ maskedValue }) => maskedValue !== undefined && masksAgree(preview, maskedValue));
-  const [match, ...others] = fitting;
+  const fits = ({ maskedValue }: KeyRecord): boolean =>
+    preview !== undefined && maskedValue !== undefined && masksAgree(preview, maskedValue);
+  const fitting = alive.filter(fits);
+  // After a cut the slot goes on holding the dead key.
+  const [match, ...others] = fitting.length > 0 ? fitting : keys.filter(fits);
   if (match !== undefined && others.length === 0) {
     const warnings = mark === undefined ? [] : [`the mark is not believed: ${doubt}`];
     return { id: match.id, how: "preview", since: match.createdAt, warnings };

@@ -1,10 +1,10 @@
 import { Context } from "@temporalio/activity";
 
 import { type Answer, classifyAnswer, provesKey, type Verdict } from "../domain/answer.ts";
-import { inMs } from "../domain/duration.ts";
+import { inMs, readableMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { keyName, rotationPrefix } from "../domain/key-name.ts";
-import { isRow, pauseInRowMs } from "../domain/policy.ts";
+import { isRow, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
 import { quotaHome } from "../domain/provider-limits.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import { idOfFingerprint } from "../domain/key-id.ts";
@@ -16,6 +16,7 @@ import {
   canManage,
   isByHand,
   type KeyRecord,
+  type ManagedProvider,
   type Provider,
 } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
@@ -81,6 +82,7 @@ export const keyActivities = (deps: Dependencies) => ({
         `${slot} does not take ${id}: the provider says ${verdict}; make another`,
       );
     }
+    if (canManage(provider)) await requireLongLife(access, provider, id);
     return { id, fingerprint: value.fingerprint(), sealed };
   },
 
@@ -177,6 +179,16 @@ export const keyActivities = (deps: Dependencies) => ({
     await requireReplaced(deps, deps.slotAccess(order.slot), order, { keyId, installedKeyId });
   },
 });
+
+/** Fails with `InvalidInput` where a handed-in key would expire before the next rotation can replace it. */
+async function requireLongLife({ name, policy }: SlotAccess, provider: ManagedProvider, id: string): Promise<void> {
+  const expiresAt = (await provider.findKey(id))?.expiresAt;
+  if (expiresAt === undefined || expiresAt.getTime() - Date.now() >= leastLifeMs(policy) - 60_000) return;
+  throw new RotationFailure(
+    "InvalidInput",
+    `${name} does not take ${id}: it expires at ${expiresAt.toISOString()}, and a key must live ${readableMs(leastLifeMs(policy))} or longer; make another`,
+  );
+}
 
 /** What an answer that does not prove a new key means; a refusal is tried again while the provider may be settling. */
 function refused(

@@ -10,7 +10,7 @@ export function describeResult(result: RotationResult): string {
   const { times } = result;
   const time = (at: string | undefined): string | undefined => (at === undefined ? undefined : clock(at));
   const rows: Row[] = [
-    [result.kind === "emergency" ? "compromised key" : "old key", result.oldKey?.id],
+    [oldKeyLabel(result), result.oldKey?.id],
     ["new key", result.newKey?.id],
     ["started", time(times.started)],
     ["issued", time(times.issued)],
@@ -21,8 +21,8 @@ export function describeResult(result: RotationResult): string {
     ["revoked", time(times.revoked)],
     ["confirmed dead", time(times.confirmedDead)],
     ["finished", time(times.finished)],
-    ...(result.clocks === undefined ? [] : clockRows(result.clocks)),
-    ["requests could fail", result.outage === undefined ? undefined : outage(result.outage)],
+    ...(result.clocks === undefined ? [] : clockRows(result.clocks, times.finished)),
+    ["requests could fail", result.outage === undefined ? undefined : describeOutage(result.outage)],
     ...(result.incident === undefined ? [] : incidentRows(result.incident)),
     ["next due", result.nextDue?.slice(0, 10)],
     ["unknown", result.unknown.length === 0 ? undefined : result.unknown.join("; ")],
@@ -50,12 +50,21 @@ function headline({ outcome, reason, steps }: RotationResult): string {
   }
 }
 
-function clockRows(clocks: Clocks): Row[] {
-  return [["clocks", describeClocks(clocks).replace(/^clocks: /, "")]];
+/** An emergency that stopped before it found the compromised key knows only which one the slot holds. */
+function oldKeyLabel({ kind, steps }: RotationResult): string {
+  if (kind === "normal") return "old key";
+  const found = steps.some(
+    ({ step, outcome }) => (step === "findCompromised" || step === "cutKey") && outcome === "done",
+  );
+  return found ? "compromised key" : "held key";
 }
 
-function outage({ from, until }: NonNullable<RotationResult["outage"]>): string {
-  if (until === undefined) return `since ${clock(from)}, and they still can: no new key is in`;
+function clockRows(clocks: Clocks, finished: string | undefined): Row[] {
+  return [["clocks", describeClocks(clocks, finished).replace(/^clocks: /, "")]];
+}
+
+export function describeOutage({ from, until }: NonNullable<RotationResult["outage"]>): string {
+  if (until === undefined) return `since ${clock(from)}, and THEY STILL CAN: no working key is in`;
   return `from ${clock(from)} until ${clock(until)} (${readableMs(Date.parse(until) - Date.parse(from))})`;
 }
 
@@ -73,7 +82,7 @@ function incidentRows({ from, to, providerRequests, providerTokens, gatewayReque
       told
         ? byStrangers === 0
           ? "none seen"
-          : `${byStrangers} requests that the gateway did not send`
+          : `at least ${byStrangers} requests that the gateway did not send`
         : "unknown: see the notes",
     ],
     ...strangers.map(({ from: start, to: end, requests, models }): Row => [

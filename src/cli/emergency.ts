@@ -5,7 +5,7 @@ import { Command, Option } from "commander";
 import { type InventorySlot, loadInventory, readEnvironment } from "../config.ts";
 import { inMs, isDuration } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { type Progress, slotWorkflowId } from "../domain/rotation.ts";
+import { type Progress, type RotationResult, slotWorkflowId, taskQueue } from "../domain/rotation.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import { createSealer } from "../sealing.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
@@ -193,6 +193,14 @@ interface Joining {
 async function join(temporal: Temporal, { slot, start, flags, output, running }: Joining): Promise<number> {
   const { oldKey, newKey, phase, kind } = running;
   output.say(`${slot.name}: ${kind === "emergency" ? "an emergency" : "a rotation"} is running, at ${phase}`);
+  if (flags.strategy === "cut-first") {
+    output.say(
+      `CUT FIRST IS NOT DONE: what runs is told, and hurries. To cut at once: keyturn abort ${slot.name}, then the same command again.`,
+    );
+  }
+  if (start.leaked !== undefined && start.compromisedKeyId === undefined) {
+    return joinByValue(temporal, { slot, start, flags, output, running });
+  }
   const compromisedKeyId = whichKey(slot.name, start, running);
   for (const line of whatJoiningDoes(compromisedKeyId, running)) output.say(line);
   await confirm(flags);
@@ -203,6 +211,7 @@ async function join(temporal: Temporal, { slot, start, flags, output, running }:
     compromisedKeyId,
     by: whoTypes(),
     ...(start.reason === undefined ? {} : { why: start.reason }),
+    ...(start.since === undefined ? {} : { since: start.since }),
   };
   let said: string;
   try {
@@ -224,15 +233,32 @@ async function join(temporal: Temporal, { slot, start, flags, output, running }:
   return follow(temporal, handle, slot.name, output);
 }
 
+/**
+ * Only the leaked value is known, and only workers can open it: they find the key and tell the rotation that runs. Which
+ * of its keys it is decides what that does.
+ */
+async function joinByValue(temporal: Temporal, { slot, start, flags, output }: Joining): Promise<number> {
+  output.say("The workers find the key with the leaked value and tell that rotation: its old key makes it hurry,");
+  output.say("its new key ends it (an emergency follows where that is in the slot), any other key is cut at once.");
+  await confirm(flags);
+  const workflowId = `${slotWorkflowId(slot.name)}/leaked-${Date.now()}`;
+  const told = await temporal.client.workflow.start("emergencyRotation", { taskQueue, workflowId, args: [start] });
+  output.say(`${slot.name}: ${((await told.result()) as RotationResult).reason}`);
+  const handle = temporal.client.workflow.getHandle(slotWorkflowId(slot.name));
+  if (flags.detach === true) {
+    const { runId } = await handle.describe();
+    return leaveItRunning(temporal, handle, { slot: slot.name, workflowId: handle.workflowId, runId }, output);
+  }
+  return follow(temporal, handle, slot.name, output);
+}
+
 /** The key that is compromised: as typed, else the one that is being replaced. Fails with `InvalidInput` where that would be a guess. */
-function whichKey(name: string, { compromisedKeyId, leaked }: EmergencyRotationStart, running: Progress): string {
+function whichKey(name: string, { compromisedKeyId }: EmergencyRotationStart, running: Progress): string {
   if (compromisedKeyId !== undefined) return compromisedKeyId;
-  const { oldKey, newKey } = running;
-  if (leaked === undefined && oldKey !== null) return oldKey.id;
-  const keys = [oldKey && `old key ${oldKey.id}`, newKey && `new key ${newKey.id}`].filter((key) => key !== null);
+  if (running.oldKey !== null) return running.oldKey.id;
   throw new RotationFailure(
     "InvalidInput",
-    `a rotation of ${name} is running (${keys.join(", ") || "its keys are not known yet"}): say with --key which key is compromised`,
+    `a rotation of ${name} is running and its keys are not known yet: say with --key which key is compromised, or wait a moment`,
   );
 }
 

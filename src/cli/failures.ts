@@ -27,6 +27,12 @@ export function exitCodeOf(type: string): number {
   return exitCodes.failed;
 }
 
+/** The exit code of a rotation that ended: a slot that is left without a working key is no success. */
+export function exitCodeOfResult({ outcome, outage }: RotationResult): number {
+  const without = outcome === "cut" && outage !== undefined && outage.until === undefined;
+  return outcome === "aborted" || without ? exitCodes.failed : exitCodes.done;
+}
+
 /** Any error as a sentence for people; never a stack, never a key. */
 export function describeFailure(error: unknown): CommandFailure {
   const failure = rawFailure(error);

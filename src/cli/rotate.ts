@@ -9,7 +9,7 @@ import { type Temporal, withTemporal } from "../temporal/client.ts";
 import { type EmergencyRotationStart, type NormalRotationStart, progressQuery } from "../workflows/messages.ts";
 import { searchAttributes } from "../workflows/search-attributes.ts";
 import { describeResult } from "./describe-result.ts";
-import { exitCodeOf, exitCodes } from "./failures.ts";
+import { exitCodeOf, exitCodeOfResult, exitCodes } from "./failures.ts";
 import { createOutput, type Output, printFailure } from "./output.ts";
 import { readSlot } from "./slot-argument.ts";
 import { needsPerson } from "./needs-person.ts";
@@ -92,7 +92,7 @@ export async function follow(
     }
     case "ended":
       output.result(watched.result, describeResult(watched.result));
-      return watched.result.outcome === "aborted" ? exitCodes.failed : exitCodes.done;
+      return exitCodeOfResult(watched.result);
   }
 }
 

@@ -7,7 +7,7 @@ import { readableMs } from "../domain/duration.ts";
 import { type Progress, type RotationResult, slotWorkflowId, type Wait } from "../domain/rotation.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
 import { progressQuery } from "../workflows/messages.ts";
-import { describeResult } from "./describe-result.ts";
+import { describeOutage, describeResult } from "./describe-result.ts";
 import { type CommandFailure, describeFailure, exitCodes } from "./failures.ts";
 import { needsPerson } from "./needs-person.ts";
 import { createOutput, table } from "./output.ts";
@@ -133,6 +133,7 @@ function describeState(state: SlotState): string {
           "clocks",
           progress?.clocks === undefined ? undefined : describeClocks(progress.clocks).replace(/^clocks: /, ""),
         ],
+        ["requests could fail", progress?.outage === undefined ? undefined : describeOutage(progress.outage)],
         ["old key", progress?.oldKey?.id],
         ["new key", progress?.newKey?.id],
         ["workflow", `${workflowId}, run ${runId}`],

@@ -229,8 +229,13 @@ export function describeWait({ for: what, until, then, action }: Wait): string {
 }
 
 /** The clocks of an emergency: what is due by when, and what was kept. */
-export function describeClocks({ installBy, installed, revokeBy, revoked }: Clocks): string {
-  return `clocks: new key in ${dueOrDone(installBy, installed)}; compromised key cut ${dueOrDone(revokeBy, revoked)}`;
+/** The clocks of an emergency that runs, or of one that has `finished`. */
+export function describeClocks({ installBy, installed, revokeBy, revoked }: Clocks, finished?: string): string {
+  if (finished !== undefined && installed === undefined && revoked === undefined)
+    return "clocks: it ended before either";
+  const key = `new key ${finished !== undefined && installed === undefined ? "never in" : `in ${dueOrDone(installBy, installed)}`}`;
+  const cut = `compromised key ${finished !== undefined && revoked === undefined ? "not cut" : `cut ${dueOrDone(revokeBy, revoked)}`}`;
+  return `clocks: ${key}; ${cut}`;
 }
 
 function dueOrDone(by: string, at: string | undefined): string {

@@ -131,6 +131,7 @@ export interface Progress {
   newKey: { id: string } | null;
   times: RotationTimes;
   clocks?: Clocks;
+  outage?: NonNullable<RotationResult["outage"]>;
   steps: StepRecord[];
   /** Set on a start that follows the run of the slot's own id. */
   follows?: { workflowId: string; runId: string };

@@ -9,9 +9,9 @@ import {
 } from "@temporalio/workflow";
 
 import type { Compromised, Inspection, NewKey } from "../activities/contract.ts";
-import { inMs, readableMs } from "../domain/duration.ts";
 import type { Policy } from "../domain/policy.ts";
 import { type Clocks, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
+import { gatherEvidence } from "./gather-evidence.ts";
 import { cleanup, management } from "./groups.ts";
 import { type EmergencyRotationStart, emergencyRotationInput, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
@@ -21,12 +21,8 @@ import { endForGood } from "./revoke-for-good.ts";
 import { failureMessage, Rotation } from "./rotation.ts";
 import { confirmRevoked, heldKey } from "./steps.ts";
 
-/** How far back a compromised key's use is looked at, where nobody says since when it may have leaked. */
-const lookBackMs = 24 * 3_600_000;
 /** How long `cut-first` waits at most for a look at the slot, before it cuts. */
 const lookFirstMs = 3_000;
-/** How often evidence is gathered at most, a usage lag apart, until it no longer changes. */
-const evidenceRounds = 4;
 
 /**
  * Gets a compromised key out of a slot, by the clock: `swap-first` puts a new key in and then cuts the old one, at the
@@ -95,14 +91,22 @@ async function join(
   start: EmergencyRotationStart,
   { workflowId, runId }: { workflowId: string; runId: string },
 ): Promise<RotationResult> {
-  const { compromisedKeyId, slot, reason = "compromised" } = start;
+  const { slot, leaked, reason = "compromised", since } = start;
+  const byValue = { slot, rotationId: runId, ...(leaked === undefined ? {} : { leaked }) };
+  const compromisedKeyId =
+    start.compromisedKeyId ?? (leaked === undefined ? undefined : (await management.findCompromised(byValue)).id);
   if (compromisedKeyId === undefined) {
     throw ApplicationFailure.nonRetryable(
       `a rotation of ${slot} is running (workflow ${workflowId}, run ${runId}): say which key is compromised, with compromisedKeyId`,
       "InvalidInput",
     );
   }
-  const arg = { compromisedKeyId, why: reason, by: "an emergency that joins" };
+  const arg = {
+    compromisedKeyId,
+    why: reason,
+    by: "an emergency that joins",
+    ...(since === undefined ? {} : { since }),
+  };
   const said = await management.updateRun({ workflowId, runId, update: escalateUpdate.name, arg });
   const now = new Date().toISOString();
   return {
@@ -321,50 +325,15 @@ async function conclude(
     await CancellationScope.nonCancellable(() => rotation.step("measureOutage", () => measureOutage(rotation)));
   }
   await CancellationScope.nonCancellable(() =>
-    rotation.step("gatherEvidence", () => gatherEvidence(rotation, { start, policy, compromised })),
+    rotation.step("gatherEvidence", () =>
+      gatherEvidence(
+        rotation,
+        { keyId: compromised.id, createdAt: compromised.createdAt, since: start.since },
+        policy.usageLag,
+      ),
+    ),
   );
   return rotation.ended(outcome, reason);
-}
-
-async function gatherEvidence(
-  rotation: Rotation,
-  { start, policy, compromised }: Omit<Ending, "reason">,
-): Promise<string> {
-  const asked = start.since ?? new Date(Date.parse(rotation.times.started) - lookBackMs).toISOString();
-  const { createdAt = asked } = compromised;
-  const from = Date.parse(createdAt) > Date.parse(asked) ? createdAt : asked; // nobody used it before it was made
-  let seen = -1;
-  for (let round = 1; ; round++) {
-    const to = new Date().toISOString();
-    try {
-      const evidence = await management.gatherEvidence({ ...rotation.of, keyId: compromised.id, from, to });
-      rotation.incident({ compromisedKey: { id: compromised.id }, ...evidence });
-      const settled = evidence.providerRequests === seen;
-      if ((settled || round === evidenceRounds) && evidence.gatewayRequests === undefined) {
-        rotation.unknown("whether others used the compromised key");
-      }
-      if (settled) return `settled after ${round} looks: ${evidence.providerRequests} requests`;
-      seen = evidence.providerRequests;
-    } catch (error) {
-      rotation.unknown("use of the compromised key");
-      return `the use of the key could not be read: ${failureMessage(error)}`;
-    }
-    if (round === evidenceRounds) return `still changing after ${round} looks: ${seen} requests; look again later`;
-    const lagMs = inMs(policy.usageLag);
-    await rotation.waiting(
-      {
-        for: "the provider's late usage data",
-        until: rotation.deadlineIn(lagMs),
-        then: "the evidence is gathered again",
-        action: `nothing; keyturn abort ${rotation.of.slot} ends the gathering, with what is known by then`,
-      },
-      () => condition(() => rotation.abortAsked, lagMs, { summary: `usage lag of ${readableMs(lagMs)}` }),
-    );
-    if (rotation.abortAsked) {
-      rotation.unknown("use of the compromised key that its provider told later");
-      return `${rotation.stopReason()}, after ${round} looks: ${seen} requests so far`;
-    }
-  }
 }
 
 function msUntil(at: string): number {

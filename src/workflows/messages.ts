@@ -54,6 +54,8 @@ export type Submission = z.output<typeof submissionInput>;
 
 export const escalationInput = z.strictObject({
   compromisedKeyId: z.string().min(1).max(200),
+  /** Since when the key may have been in wrong hands. */
+  since: z.iso.datetime({ offset: true }).optional(),
   by: words.optional(),
   why: words.optional(),
 });

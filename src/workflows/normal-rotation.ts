@@ -2,6 +2,7 @@ import type { InspectOrder, Inspection, NewKey, OfRotation } from "../activities
 import type { RotationResult } from "../domain/rotation.ts";
 import { awaitIdle } from "./await-idle.ts";
 import { disableAndSoak } from "./disable-and-soak.ts";
+import { gatherEvidence } from "./gather-evidence.ts";
 import { management } from "./groups.ts";
 import { normalRotationInput, type NormalRotationStart, parseInput } from "./messages.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
@@ -62,6 +63,10 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
       await rotation.step("confirmRevoked", () => confirmRevoked(rotation, { ...found, keyId: found.held.id }), shared);
       if (byHand !== undefined && shared.unless === undefined) believeOnlyDeath(rotation, found.held.id);
       await rotation.step("finish", () => rotation.finish(key));
+      if (rotation.hurry() !== undefined) {
+        const suspect = { keyId: found.held.id, since: rotation.compromisedSince };
+        await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));
+      }
       return rotation.ended("rotated", start.reason ?? found.due.reason);
     });
   });

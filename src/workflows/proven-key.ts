@@ -2,7 +2,7 @@ import { ActivityFailure, ApplicationFailure } from "@temporalio/workflow";
 
 import type { Inspection, NewKey } from "../activities/contract.ts";
 import { type Duration, durationOf, inMs, readableMs } from "../domain/duration.ts";
-import { aliveRule, longestRotationMs, oneAnswer, type RowRule } from "../domain/policy.ts";
+import { aliveRule, leastLifeMs, longestRotationMs, oneAnswer, type RowRule } from "../domain/policy.ts";
 import { management, propagation } from "./groups.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -17,7 +17,7 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
       : `make ${handIn.keyType}, named ${handIn.keyName}, for ${handIn.belongsTo} at ${handIn.where}`;
   return rotation.handedIn({
     for: "a key that a person makes and hands in",
-    action: `${asked}, then keyturn submit-key ${rotation.of.slot}`,
+    action: `${asked}, to live ${readableMs(leastLifeMs(policy))} or longer, then keyturn submit-key ${rotation.of.slot}`,
     deadline: policy.personDeadline,
     orElse: `no key was handed in for ${rotation.of.slot} in ${policy.personDeadline}`,
   });

@@ -102,6 +102,7 @@ export class Rotation {
   readonly #everHandedIn = new Set<string>();
   #abort: string | undefined;
   #hurry: string | undefined;
+  #compromisedSince: string | undefined;
   #handOver: EmergencyRotationStart | undefined;
   #clocks: Clocks | undefined;
   #incident: Incident | undefined;
@@ -257,6 +258,11 @@ export class Rotation {
     return by;
   }
 
+  /** Since when the compromised old key may have been in wrong hands, where somebody said so. */
+  get compromisedSince(): string | undefined {
+    return this.#compromisedSince;
+  }
+
   /** Why this rotation no longer takes its time, where it doesn't: its old key is compromised. */
   hurry(): string | undefined {
     return this.#hurry;
@@ -274,7 +280,7 @@ export class Rotation {
       {
         for: wait.for,
         until: new Date(deadlineMs).toISOString(),
-        then: "the rotation stops",
+        then: `the rotation stops${this.#cutMeanwhile()}`,
         action: wait.action,
         takes: "key",
         person: true,
@@ -285,6 +291,15 @@ export class Rotation {
         throw ApplicationFailure.nonRetryable(wait.orElse, "InvalidInput");
       },
     );
+  }
+
+  /** What happens to the compromised key while a person is waited for. */
+  #cutMeanwhile(): string {
+    if (this.#clocks === undefined || this.#clocks.revoked !== undefined) return "";
+    const { revokeBy } = this.#clocks;
+    return this.#policy?.emergency.atDeadline === "hold"
+      ? ", and the compromised key stays alive"
+      : `; the compromised key is cut at ${revokeBy}, and REQUESTS FAIL from then until a key is in`;
   }
 
   /** Waits for the approval that policy asks for at this point. Returns whether there was one to wait for. */
@@ -379,6 +394,7 @@ export class Rotation {
     this.#clocks = {
       installBy: this.deadline(emergency.installWithin),
       revokeBy: this.deadline(emergency.revokeWithin),
+      ...(this.times.installed === undefined ? {} : { installed: this.times.installed }),
     };
     return this.#clocks;
   }
@@ -433,6 +449,7 @@ export class Rotation {
       newKey: this.#newKey,
       times: { ...this.times },
       ...(this.#clocks === undefined ? {} : { clocks: { ...this.#clocks } }),
+      ...(this.outage === undefined ? {} : { outage: { ...this.outage } }),
       steps: this.#steps.map((step) => ({ ...step })),
     };
   }
@@ -503,6 +520,7 @@ export class Rotation {
           ...this.of,
           ...this.#handedInKeys(),
           installStarted: this.installStarted,
+          ...(this.#newKey === null ? {} : { newKeyId: this.#newKey.id }),
           ...(this.#oldKey === null ? {} : { oldKeyId: this.#oldKey.id }),
         }),
       );
@@ -561,7 +579,7 @@ export class Rotation {
 
   /** A key was found compromised while this rotation runs: what that means depends on which key it is. */
   async #escalate(escalation: Escalation | undefined): Promise<string> {
-    const { compromisedKeyId: id, by = "somebody", why } = parseInput(escalationInput, escalation, "escalate");
+    const { compromisedKeyId: id, by = "somebody", why, since } = parseInput(escalationInput, escalation, "escalate");
     const said = `${by} says ${id} is compromised${why === undefined ? "" : `: ${why}`}`;
     // Until the slot was looked at, a key that would be cut as a stranger may be the one that serves.
     await CancellationScope.nonCancellable(() =>
@@ -579,6 +597,7 @@ export class Rotation {
       if (this.#policy === undefined || this.times.revoked !== undefined) return `${id} is revoked already`;
       if (this.#hurry === undefined) {
         this.#hurry = said;
+        this.#compromisedSince = since;
         void this.#cutAtDeadline(id, this.startClocks(this.#policy));
       }
       return `the rotation hurries: ${id} is cut as soon as the new key serves, or at ${this.#clocks?.revokeBy}`;
@@ -587,7 +606,13 @@ export class Rotation {
       this.#abort = said;
       if (this.installStarted) {
         const leftOver = this.#returnPassed ? [] : [this.#oldKey.id];
-        this.#handOver = { slot: this.of.slot, compromisedKeyId: id, leftOver, reason: said };
+        this.#handOver = {
+          slot: this.of.slot,
+          compromisedKeyId: id,
+          leftOver,
+          reason: said,
+          ...(since === undefined ? {} : { since }),
+        };
       }
       if (!this.#returnPassed) this.#scope.cancel();
       return this.installStarted ? `an emergency of ${id} follows` : `${id} is revoked, it was not installed yet`;

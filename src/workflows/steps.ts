@@ -74,8 +74,13 @@ export async function awaitPropagation(rotation: Rotation, { policy }: Inspectio
 export async function awaitCacheInvalidation(rotation: Rotation, { policy, canPurge }: Inspection): Promise<string> {
   if (canPurge) await management.purgeCache(rotation.of);
   const until = rotation.deadline(policy.cacheInvalidationWait);
-  await rotation.waiting({ for: "caches to drop the old key", until, then: "the old key's use is watched" }, () =>
-    sleep(inMs(policy.cacheInvalidationWait), { summary: "cache invalidation" }),
+  await rotation.waiting(
+    {
+      for: "caches to drop the old key",
+      until,
+      then: rotation.clocksRun ? "the compromised key is cut" : "the old key's use is watched",
+    },
+    () => sleep(inMs(policy.cacheInvalidationWait), { summary: "cache invalidation" }),
   );
   return `waited ${policy.cacheInvalidationWait}${canPurge ? ", after asking for a purge" : ""}`;
 }

@@ -70,8 +70,8 @@ describe("finish", () => {
 });
 
 describe("releaseSlot leaves one working, installed key, and names what else must stay", () => {
-  const release = (stage: Stage, installStarted: boolean) =>
-    stage.run("releaseSlot", { installStarted, oldKeyId: old });
+  const release = (stage: Stage, installStarted: boolean, more: { newKeyId?: string; handedIn?: string[] } = {}) =>
+    stage.run("releaseSlot", { installStarted, oldKeyId: old, ...more });
 
   test("before anything was made", async () => {
     const stage = await startStage();
@@ -118,13 +118,24 @@ describe("releaseSlot leaves one working, installed key, and names what else mus
   test("after an install whose write did not show: both keys are named, since the write may still arrive", async () => {
     const stage = await startStage();
     const key = await stage.newKey();
-    const { leftOver, warnings } = await release(stage, true);
+    const { leftOver, warnings } = await release(stage, true, { newKeyId: key.id });
     expect(leftOver).toEqual([
       { id: key.id, why: expect.stringContaining("may still arrive") as string },
       { id: "key_prod_1", why: expect.stringContaining("until the new key arrives") as string },
     ]);
     expect(warnings).toEqual([expect.stringContaining("does not hold the key this rotation wrote")]);
     expect(await live(stage)).toEqual([old, key.id]);
+  });
+
+  test("after a hand-in that was not installed: it is named, whatever its name, and one that was never the new key as well", async () => {
+    const stage = await startStage();
+    const { id } = await stage.keyByHand("a name of their own");
+    expect((await release(stage, false, { handedIn: [id] })).leftOver).toEqual([
+      { id, why: expect.stringContaining("handed in and is not in the slot") as string },
+    ]);
+    const made = await stage.newKey();
+    const { leftOver } = await release(stage, true, { newKeyId: "key_another" });
+    expect(leftOver.find((key) => key.id === made.id)?.why).toBe("it was made for this rotation");
   });
 
   test("after somebody wrote a key of their own before the install: both keys are named", async () => {

@@ -130,7 +130,9 @@ describe("a key that only a person can make", () => {
     const held = values.find((key) => key.id === "apikey_prod_1")?.value;
     const elsewhere = await makeAnthropicKey(world, { name: "elsewhere", workspaceId: "wrkspc_2" });
     const unscoped = await makeAnthropicKey(world, { name: "unscoped", unscoped: true });
+    const shortLived = await makeAnthropicKey(world, { name: "short-lived", expiresInSeconds: 30 * 86_400 });
     const refusals: [string, string | undefined, string][] = [
+      ["short-lived", shortLived.value, "must live 91d or longer"],
       ["a stranger's", `sk-ant-api03-${"Zz9".repeat(30)}AA`, "the provider shows no key with this value"],
       ["of another workspace", elsewhere.value, "belongs to another workspace"],
       ["of no workspace", unscoped.value, "scoped to no workspace"],
@@ -150,7 +152,9 @@ describe("a key that only a person can make", () => {
     const status = await type(["status", slot, "--json"]);
     expect(status.code).toBe(3);
     expect(JSON.parse(status.stdout)).toMatchObject({
-      action: expect.stringMatching(/^make .+ wrkspc_1 at https:.+, then keyturn submit-key production\/anthropic$/),
+      action: expect.stringMatching(
+        /^make .+ wrkspc_1 at https:.+, to live 91d or longer, then keyturn submit-key production\/anthropic$/,
+      ),
     });
 
     const good = await makeAnthropicKey(world, { name: wantedName(wanted) });

@@ -804,7 +804,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "takes-unread-use-of-a-compromised-key-for-none",
-        file: "src/workflows/emergency-rotation.ts",
+        file: "src/workflows/gather-evidence.ts",
         find: `rotation.unknown("use of the compromised key");`,
         replace: ``,
         caughtBy: {

@@ -125,7 +125,7 @@ export async function steal(world: World, { direct }: Subject, value: string, ti
 /** A person makes a key in Anthropic's Console. */
 export async function makeAnthropicKey(
   world: Pick<World, "ask">,
-  given: { name: string; workspaceId?: string; unscoped?: true },
+  given: { name: string; workspaceId?: string; unscoped?: true; expiresInSeconds?: number },
 ): Promise<{ id: string; value: string }> {
   return (await world.ask("/anthropic/keys", given)) as { id: string; value: string };
 }

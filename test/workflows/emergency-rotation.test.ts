@@ -259,6 +259,24 @@ describe("an emergency while a normal rotation runs", () => {
     expect(played.names()).not.toContain("checkIdle");
     expect(played.names()).not.toContain("disableKey");
     expect(Date.parse(rotated.times.revoked ?? "") - Date.parse(rotated.times.started)).toBeLessThan(30 * minute);
+    expect(rotated.incident).toMatchObject({ compromisedKey: { id: "key_old" }, providerRequests: 5 });
+    expect(rotated.clocks?.installed).toBe(rotated.times.installed);
+  });
+
+  test("hurries it too when only the leaked value is known, and looks at its use since it may have leaked", async () => {
+    const since = "2026-01-01T00:00:00.000Z";
+    const played = play(now, {
+      ...real,
+      findCompromised: async ({ leaked = "" }) => ({
+        id: leaked === "sealed" ? "key_old" : "key_none",
+        how: "fingerprint",
+        alive: true,
+        heldBy: [slot],
+      }),
+    });
+    const { joined, rotated } = await duringCacheWait(played, { leaked: "sealed", since });
+    expect(joined).toMatchObject({ outcome: "joined", oldKey: { id: "key_old" } });
+    expect(rotated.incident).toMatchObject({ from: since });
   });
 
   test("cuts its compromised old key at the deadline while a person still has not handed in a new one", async () => {
@@ -434,7 +452,7 @@ describe("a key that only a person can make", () => {
       const { waiting }: Progress = await handle.query("progress");
       expect(waiting).toMatchObject({ takes: "key", person: true });
       expect(waiting?.action).toBe(
-        "make a service account key, named kt.acme, for workspace w at https://console, then keyturn submit-key production/openai",
+        "make a service account key, named kt.acme, for workspace w at https://console, to live 91d or longer, then keyturn submit-key production/openai",
       );
       await handle.signal("submitKeySignal", { sealed: "sealed" });
       expect(await handle.result()).toMatchObject({ outcome: "rotated", newKey: { id: "key_by_hand" } });
