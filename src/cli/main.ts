@@ -1,5 +1,7 @@
 import { Command, CommanderError } from "commander";
 
+import { RotationFailure } from "../domain/failure.ts";
+import { containsKey } from "../domain/key-shape.ts";
 import { version } from "../version.ts";
 import { abortCommand } from "./abort.ts";
 import { approveCommand } from "./approve.ts";
@@ -47,12 +49,22 @@ export function createProgram(): Command {
 /** Runs the command line and sets the exit code; never rejects. */
 export async function main(args: string[]): Promise<void> {
   try {
+    refuseSecrets(args);
     await createProgram().parseAsync(args, { from: "user" });
   } catch (error) {
     process.exitCode = explain(error, args);
   }
   // A connection that still winds down must not keep a finished command alive.
   setTimeout(() => process.exit(), 2_000).unref();
+}
+
+/** Before anything is parsed, since a message about wrong usage may quote an argument. Fails with `InvalidInput`. */
+function refuseSecrets(args: string[]): void {
+  if (!args.some(containsKey)) return;
+  throw new RotationFailure(
+    "InvalidInput",
+    "an argument is the value of a key: it stands in your shell's history now, so treat it as leaked; hand a value in by standard input, at the hidden prompt or in a file (submit-key --file, emergency --leaked-key-file)",
+  );
 }
 
 function explain(error: unknown, args: string[]): number {

@@ -48,6 +48,30 @@ describe("wrong usage is exit 2, one sentence, and a document with --json", () =
   });
 });
 
+describe("a key's value among the arguments is exit 2, and is never repeated", () => {
+  const value = "sk-ant-api03-MadeUpMadeUpMadeUpMadeUp";
+  test.each([
+    [["submit-key", "production/anthropic", value]],
+    [["emergency", "openai", "--leaked-key", value]],
+    [["emergency", "openai", `--key=${value}`]],
+    [["emergency", "openai", "--why", `${value} is in a gist`]],
+    [["sandbox", "--admin", "sk-admin-MadeUpMadeUpMadeUp"]],
+    [[value]],
+    [["help", value]],
+  ])("keyturn %j", async (args) => {
+    for (const more of [[], ["--json"]]) {
+      const ran = await keyturn([...args, ...more]);
+      expect(ran.code).toBe(2);
+      expect(ran.stderr).toMatch(
+        /^keyturn: an argument is the value of a key: .*history now.* leaked.*--leaked-key-file/,
+      );
+      expect(ran.stderr.trim().split("\n")).toHaveLength(1);
+      expect(ran.stdout + ran.stderr).not.toContain("MadeUp");
+      if (more.length > 0) expect(JSON.parse(ran.stdout)).toMatchObject({ error: { type: "InvalidInput" } });
+    }
+  });
+});
+
 describe("wrong input is exit 2 before Temporal is asked", () => {
   const token = { CLOUDFLARE_API_TOKEN: "made-up" };
   test.each<[string, string[], Record<string, string>, string]>([
