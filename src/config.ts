@@ -199,7 +199,11 @@ export function parseInventory(text: string, path: string, env: Environment): In
   if (broken !== undefined) {
     throw invalid(`${path} is not YAML: ${broken.message.split("\n")[0]?.replace(/:$/, "") ?? "unreadable"}`);
   }
-  const parsed = inventorySchema.safeParse(fillIn(plainOf(document, path), env, path));
+  const plain = plainOf(document, path);
+  if (plain === null || plain === undefined) {
+    throw invalid(`${path} is empty: copy keyturn.example.yaml over it, and keep the environments and slots you have`);
+  }
+  const parsed = inventorySchema.safeParse(fillIn(plain, env, path));
   if (!parsed.success) throw invalid(`${path}: ${describeIssues(parsed.error, knownFields)}`);
   const { installation, account, defaultEnvironment, environments, slots, sealing, policy } = parsed.data;
   const defaultDialect = parsed.data.dialect;
@@ -268,6 +272,9 @@ function plainOf(document: ReturnType<typeof parseDocument>, path: string): unkn
   }
 }
 
+/** For messages about what is not a slot. */
+export const howSlotsAreWritten = "a slot is written environment/provider or environment/provider:alias";
+
 /** The slot of the inventory with this name. Fails with `InvalidInput` that lists the slots there are. */
 export function slotOf(inventory: Inventory, name: string): InventorySlot {
   const slot = parseSlot(name);
@@ -275,8 +282,9 @@ export function slotOf(inventory: Inventory, name: string): InventorySlot {
   if (found !== undefined) return found;
   const known = Object.keys(inventory.slots);
   const nearest = nearestName(name, known);
+  const written = slot === undefined ? `${howSlotsAreWritten}; ` : "";
   throw invalid(
-    `no slot ${name} in ${inventory.path}${nearest === undefined ? "" : `: did you mean ${nearest}?`} (slots: ${list(known)})`,
+    `no slot ${name} in ${inventory.path}${nearest === undefined ? "" : `: did you mean ${nearest}?`} (${written}slots: ${list(known)})`,
   );
 }
 

@@ -156,18 +156,17 @@ function providerOf(
   { openaiAdminKey, anthropicAdminKey, googleConfigured, baseUrls }: Credentials,
   { http, google }: { http: Http; google: GoogleAuth },
 ): Provider {
-  const without = (what: string) => ({ missing: `${what} is not set` });
   switch (settings.provider) {
     case "openai": {
       const options = { http, baseUrl: baseUrls.openai, ...settings };
       return openaiAdminKey === undefined
-        ? createByHand("openai", { ...options, ...without("OPENAI_ADMIN_KEY") })
+        ? createByHand("openai", { ...options, missing: "OPENAI_ADMIN_KEY is not set" })
         : createProvider("openai", { ...options, adminKey: openaiAdminKey });
     }
     case "anthropic": {
       const options = { http, baseUrl: baseUrls.anthropic, ...settings };
       return anthropicAdminKey === undefined
-        ? createByHand("anthropic", { ...options, ...without("ANTHROPIC_ADMIN_KEY") })
+        ? createByHand("anthropic", { ...options, missing: "ANTHROPIC_ADMIN_KEY is not set" })
         : createProvider("anthropic", { ...options, adminKey: anthropicAdminKey });
     }
     case "gemini": {
@@ -182,7 +181,8 @@ function providerOf(
         ? createProvider("gemini", { ...options, auth: google })
         : createByHand("gemini", {
             ...options,
-            ...without("no credential of google is configured: GOOGLE_APPLICATION_CREDENTIALS"),
+            missing:
+              "neither GOOGLE_APPLICATION_CREDENTIALS nor GOOGLE_OAUTH_ACCESS_TOKEN is set, and there are no other credentials of google",
           });
     }
   }

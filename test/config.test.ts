@@ -282,7 +282,7 @@ describe("what is refused at once, with what to do (promise 11)", () => {
     ["broken", "slots: {production/openai: {", /keyturn\.yaml is not YAML: .*line 1/],
     ["with a field twice", "installation: a\ninstallation: b", /is not YAML: .*unique/],
     ["with an unknown anchor", "account: *nope", /is not YAML: /],
-    ["empty", "", /the whole: expected object/],
+    ["empty", "", /keyturn\.yaml is empty: copy keyturn\.example\.yaml/],
     ["a list", "- a", /the whole: expected object/],
   ])("a file that is %s", (_, text, message) => {
     expect(refusal(() => parse(text))).toMatch(message);
@@ -293,7 +293,9 @@ describe("what is refused at once, with what to do (promise 11)", () => {
     expect(refusal(() => slotOf(inventory, "prodution/openai"))).toBe(
       "no slot prodution/openai in keyturn.yaml: did you mean production/openai? (slots: production/openai, staging/openai)",
     );
-    expect(refusal(() => slotOf(parse(slotsOf({})), "nothing"))).toContain("(slots: none)");
+    expect(refusal(() => slotOf(parse(slotsOf({})), "nothing"))).toBe(
+      "no slot nothing in keyturn.yaml (a slot is written environment/provider or environment/provider:alias; slots: none)",
+    );
   });
 
   test("more than three faults are told three at a time", () => {

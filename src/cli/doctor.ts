@@ -101,16 +101,22 @@ async function withTemporalIfThere<Result>(
 
 const signs: Record<Level, string> = { ok: "✓", warning: "!", problem: "✗", unknown: "?" };
 
-/** Grouped by what it is about, slots last; what is well in one line, the rest with its next move. */
+/** In the order in which they are read: what has to be mended, what is worth a look, the rest. */
+const sections: Level[][] = [["problem"], ["warning"], ["ok", "unknown"]];
+
+/** By section, in each grouped by what it is about, slots last; what is well in one line, the rest with its next move. */
 export function describeDiagnosis({ findings, counts }: Diagnosis): string {
   const paint = coloursFor(process.stdout);
   const colour = { ok: paint.green, warning: paint.yellow, problem: paint.red, unknown: paint.cyan };
   const line = ({ check, level, message, remedy }: Finding): string =>
     `  ${colour[level](signs[level])} ${check}: ${message}${remedy === undefined ? "" : `\n      ${paint.dim("→")} ${remedy}`}`;
-  const groups = [...new Set(findings.map(({ about }) => about))].toSorted(
-    (a, b) => Number(a.includes("/")) - Number(b.includes("/")),
-  );
-  const told = groups.map((group) => [paint.bold(group), ...findings.filter(({ about }) => about === group).map(line)]);
+  const told = sections.flatMap((levels) => {
+    const those = findings.filter(({ level }) => levels.includes(level));
+    const groups = [...new Set(those.map(({ about }) => about))].toSorted(
+      (a, b) => Number(a.includes("/")) - Number(b.includes("/")),
+    );
+    return groups.map((group) => [paint.bold(group), ...those.filter(({ about }) => about === group).map(line)]);
+  });
   const count = (level: Level, one: string, many: string): string =>
     `${counts[level]} ${counts[level] === 1 ? one : many}`;
   const sum = [count("problem", "problem", "problems"), count("warning", "warning", "warnings")].join(", ");

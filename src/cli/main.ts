@@ -48,11 +48,12 @@ export function createProgram(): Command {
 
 /** Runs the command line and sets the exit code; never rejects. */
 export async function main(args: string[]): Promise<void> {
+  const program = createProgram();
   try {
     refuseSecrets(args);
-    await createProgram().parseAsync(args, { from: "user" });
+    await program.parseAsync(args, { from: "user" });
   } catch (error) {
-    process.exitCode = explain(error, args);
+    process.exitCode = explain(error, args, program);
   }
   // A connection that still winds down must not keep a finished command alive.
   setTimeout(() => process.exit(), 2_000).unref();
@@ -67,7 +68,7 @@ function refuseSecrets(args: string[]): void {
   );
 }
 
-function explain(error: unknown, args: string[]): number {
+function explain(error: unknown, args: string[], program: Command): number {
   const json = args.includes("--json");
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return exitCodes.done;
@@ -75,7 +76,10 @@ function explain(error: unknown, args: string[]): number {
       printFailure({ type: "InvalidInput", message: "say what to do: one of the commands above" }, json);
     } else {
       const said = error.message.replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ");
-      printFailure({ type: "InvalidInput", message: `${said.replace(/\.$/, "")} (see keyturn --help)` }, json);
+      const typed = args.find((arg) => !arg.startsWith("-"));
+      const command = program.commands.find((one) => one.name() === typed);
+      const help = command === undefined ? "keyturn --help" : `keyturn ${command.name()} --help`;
+      printFailure({ type: "InvalidInput", message: `${said.replace(/\.$/, "")} (see ${help})` }, json);
     }
     return exitCodes.wrongInput;
   }

@@ -1,5 +1,13 @@
-import { type Environment, type Inventory, type InventorySlot, nearestName, slotOf } from "../config.ts";
+import {
+  type Environment,
+  howSlotsAreWritten,
+  type Inventory,
+  type InventorySlot,
+  nearestName,
+  slotOf,
+} from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
+import { parseSlot } from "../domain/slot.ts";
 
 /**
  * The slot an operator typed. `openai` and `openai:batch` are completed with the environment that `--env` names, else
@@ -16,6 +24,7 @@ export function readSlot(
       `no environment ${chosen} in ${inventory.path}${nearest === undefined ? "" : `: did you mean ${nearest}?`} (environments: ${environments.join(", ")})`,
     );
   }
+  refuseHalfASlot(text, inventory);
   const slash = text.indexOf("/");
   if (slash >= 0) {
     const named = text.slice(0, slash);
@@ -31,6 +40,18 @@ export function readSlot(
     );
   }
   return slotOf(inventory, `${environment}/${text}`);
+}
+
+/** Nothing, or an environment alone, would be completed to a name that nobody typed. */
+function refuseHalfASlot(text: string, { environments, slots }: Inventory): void {
+  const names = Object.keys(slots);
+  if (text.trim() === "") throw invalid(`the slot is empty: ${howSlotsAreWritten} (slots: ${names.join(", ")})`);
+  // An environment may have a provider's name; then it is read as the provider.
+  if (environments[text] === undefined || parseSlot(`any/${text}`) !== undefined) return;
+  const inside = names.filter((name) => name.startsWith(`${text}/`));
+  throw invalid(
+    `${text} is an environment, not a slot: ${howSlotsAreWritten} (slots of ${text}: ${inside.join(", ") || "none"})`,
+  );
 }
 
 function environmentOf(env: Environment, environments: string[]): string | undefined {

@@ -23,8 +23,16 @@ export class VariableMissing extends RotationFailure {
   override readonly name = "VariableMissing";
 
   constructor(names: string[]) {
-    super("InvalidInput", `this is not looked at: ${names.join(", ")} is not set`);
+    super("InvalidInput", `this is not looked at: ${notSet(names)}`);
   }
+}
+
+/** `A is not set`, `neither A nor B is set`, `none of A, B and C is set`. */
+function notSet(names: string[]): string {
+  if (names.length <= 1) return `${names.join("")} is not set`;
+  const last = names.at(-1);
+  const others = names.slice(0, -1).join(", ");
+  return names.length === 2 ? `neither ${others} nor ${last} is set` : `none of ${others} and ${last} is set`;
 }
 
 const ofCloudflare = new Set(["cloudflare", "ai-gateway"]);

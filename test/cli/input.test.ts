@@ -19,9 +19,11 @@ const nowhere = { TEMPORAL_ADDRESS: "127.0.0.1:9" };
 describe("wrong usage is exit 2, one sentence, and a document with --json", () => {
   test.each([
     [["rotat"], "Did you mean rotate?"],
-    [["rotate"], "missing required argument 'slot'"],
+    [["rotat"], "(see keyturn --help)"],
+    [["rotate"], "missing required argument 'slot' (see keyturn rotate --help)"],
     [["rotate", "a", "b"], "too many arguments"],
-    [["rotate", "openai", "--dryrun"], "Did you mean --dry-run?"],
+    [["rotate", "openai", "--dryrun"], "(Did you mean --dry-run?) (see keyturn rotate --help)"],
+    [["--json", "status"], "(see keyturn status --help)"],
     [["dev", "--time-scale", "0"], "number above 0"],
     [[], "say what to do"],
   ])("keyturn %j", async (args, said) => {
@@ -76,6 +78,19 @@ describe("wrong input is exit 2 before Temporal is asked", () => {
   const token = { CLOUDFLARE_API_TOKEN: "made-up" };
   test.each<[string, string[], Record<string, string>, string]>([
     ["an unknown slot", ["rotate", "production/nope"], token, "no slot production/nope"],
+    [
+      "an empty slot",
+      ["rotate", ""],
+      token,
+      "a slot is written environment/provider or environment/provider:alias (slots: production/openai,",
+    ],
+    [
+      "an environment for a slot",
+      ["status", "production"],
+      {},
+      "production is an environment, not a slot: a slot is written environment/provider or environment/provider:alias (slots of production: production/openai,",
+    ],
+    ["no provider's slot", ["status", "staging/nope/openai"], {}, "a slot is written environment/provider"],
     ["a misspelt slot", ["rotate", "production/opnai"], token, "did you mean production/openai?"],
     ["an unknown environment", ["rotate", "openai", "--env", "prodution"], token, "did you mean production?"],
     ["two environments", ["rotate", "staging/openai", "--env", "production"], token, "--env says production"],
@@ -93,6 +108,7 @@ describe("wrong input is exit 2 before Temporal is asked", () => {
 
   test.each([
     ["broken YAML", "slots: [", "is not YAML"],
+    ["an empty inventory", "# to be written\n", "is empty: copy keyturn.example.yaml over it"],
     [
       "an unknown field",
       readFileSync(example, "utf8").replace("quietPeriod: 15m", "quietPeriode: 15m"),
