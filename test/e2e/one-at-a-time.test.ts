@@ -111,7 +111,8 @@ type Ending =
   /** An emergency that found a rotation running, and told it. */
   | { kind: "joined" }
   /** Refused; `names` is what it says about the run that is in the way. */
-  | { kind: "busy"; names: string };
+  | { kind: "busy"; names: string }
+  | { kind: "failed"; why: string };
 
 /** Starts, and returns as soon as it is started; `ended` is how it went on. */
 type Way = (place: Place, start: Start) => Promise<{ ended: Promise<Ending> }>;
@@ -199,8 +200,10 @@ async function endingOf(handle: WorkflowHandle): Promise<Ending> {
     return outcome === "joined" ? { kind: "joined" } : { kind: "ended", outcome };
   } catch (error) {
     const cause = error instanceof WorkflowFailedError ? error.cause : error;
-    if (!(cause instanceof ApplicationFailure) || cause.type !== "SlotBusy") throw error;
-    return { kind: "busy", names: cause.message };
+    if (!(cause instanceof ApplicationFailure)) throw error;
+    return cause.type === "SlotBusy"
+      ? { kind: "busy", names: cause.message }
+      : { kind: "failed", why: `${cause.type}: ${cause.message}` };
   }
 }
 

@@ -345,17 +345,17 @@ export const promises: PromiseMutants[] = [
     words: "kill anything at any time",
     mutants: [
       {
-        name: "forgets-what-a-killed-worker-wrote",
-        file: "src/activities/gateway.ts",
-        find: `const ours = mark?.rotationId === rotationId ? mark : undefined;`,
-        replace: `const ours = mark?.rotationId === slot ? mark : undefined;`,
+        name: "leaves-the-key-that-a-killed-worker-made",
+        file: "src/activities/keys.ts",
+        find: `live.slice(0, leftoverCap)`,
+        replace: `live.slice(0, 0)`,
         caughtBy: {
           file: "test/faults/kill-points.test.ts",
           test: "* > with the worker killed > goes on to the same end from each request, before, after and answered",
           build: true,
           env: {
             KEYTURN_FAULTS_SUBJECTS: "^a normal rotation of OpenAI$",
-            KEYTURN_FAULTS_ONLY: "cloudflare PATCH .*/secrets/\\* #1, executed",
+            KEYTURN_FAULTS_ONLY: "openai POST .*/service_accounts/.*/api_keys #1, executed$",
           },
         },
       },
