@@ -33,6 +33,20 @@ describe("the admin credential", () => {
     expect(said("admin-usage").join()).toMatch(/^unknown/);
   });
 
+  test("of google is missing where none of its places has one, and the message names them", async () => {
+    const { said } = await visit(await startStage(), {
+      slots: {
+        "production/gemini": {
+          google: { project: "my-project", serviceAccount: "gw@my-project.iam.gserviceaccount.com" },
+        },
+      },
+      env: { GOOGLE_OAUTH_ACCESS_TOKEN: "", HOME: "/nowhere", METADATA_SERVER_DETECTION: "none" },
+    });
+    expect(said("admin-keys").join()).toContain(
+      "warning: neither GOOGLE_APPLICATION_CREDENTIALS nor GOOGLE_OAUTH_ACCESS_TOKEN is set, and there are no other credentials of google: a person makes each key of production/gemini",
+    );
+  });
+
   test("that may not read usage is a problem", async () => {
     const stage = await startStage();
     await stage.fault({ service: "openai", method: "GET", path: "/organization/usage/", mode: "status", status: 403 });

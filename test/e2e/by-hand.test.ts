@@ -124,7 +124,9 @@ describe("without any admin credential", () => {
         "clients' use of the new key",
         "use of the old key",
       ]);
-      expect(result.steps.find(({ step }) => step === "awaitIdle")?.note).toMatch(/ceiling .* is not set|configured/);
+      expect(result.steps.find(({ step }) => step === "awaitIdle")?.note).toMatch(
+        /ceiling .* is not set|neither .* is set/,
+      );
       expect(result.steps.find(({ step }) => step === "disableKey")?.outcome).toBe("skipped");
       expect(result.times.lastUsed).toBeUndefined();
     });
