@@ -18,7 +18,7 @@ import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { askToRevoke, believeOnlyDeath } from "./revoke-by-hand.ts";
 import { endForGood } from "./revoke-for-good.ts";
-import { failureMessage, Rotation } from "./rotation.ts";
+import { failureMessage, failureType, Rotation } from "./rotation.ts";
 import { confirmRevoked, heldKey } from "./steps.ts";
 
 /** How long `cut-first` waits at most for a look at the slot, before it cuts. */
@@ -152,7 +152,8 @@ async function cut(rotation: Rotation, keyId: string): Promise<void> {
       return `${keyId} ${how}`;
     });
   } catch (error) {
-    if (isCancellation(error)) throw error;
+    // Without an admin credential only a person can cut: that is said at once.
+    if (isCancellation(error) || failureType(error) === "InvalidInput") throw error;
     rotation.warn([`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`]);
   }
 }

@@ -234,7 +234,7 @@ describe("without any admin credential", () => {
 
 test("nobody who revokes the old key in time stops the rotation, with the old key named", async () => {
   const openai = subjects[0] as Subject;
-  const policy = { ...quick.policy, personDeadline: "8s" };
+  const policy = { ...quick.policy, personDeadline: "15s" };
   const world = await startWorld({ temporal, ...quick, policy, slots: allSlots, without: Object.values(credentialOf) });
   const type = await typist(world, temporal);
   try {
