@@ -4,8 +4,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    // Tests start servers and workers of their own; more at once only make each other late.
-    maxWorkers: 2,
+    // Tests start servers and workers of their own, and wait most of the time; more at once make each other late.
+    maxWorkers: 3,
     // A first run fetches Temporal's binaries, and the first worker of a file bundles the workflows.
     hookTimeout: 120_000,
     testTimeout: 90_000,

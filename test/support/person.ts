@@ -21,7 +21,7 @@ export interface Person {
 
 /** Ends with the rotation, or when told. A worker or server that is dead meanwhile is asked again when it is back. */
 export async function handInWhenAsked(handle: WorkflowHandle, { sealing, make, leave }: Person): Promise<void> {
-  let key: { id: string; value: string } | undefined;
+  let key: { id: string; value: string; for: string } | undefined;
   while (!leave.aborted) {
     await delay(looksEveryMs);
     try {
@@ -29,9 +29,13 @@ export async function handInWhenAsked(handle: WorkflowHandle, { sealing, make, l
         if ((await handle.describe()).status.name !== "RUNNING") throw new Ended();
         const progress = await handle.query<Progress>("progress");
         if (progress.waiting?.takes !== "key") return;
-        // One that was taken and is asked for once more did not do; one that did not get through does still.
-        if (key === undefined || key.id === progress.newKey?.id) key = await make(wantedName(progress));
-        const purpose = { slot: progress.slot, rotationId: progress.rotationId };
+        const { rotationId, newKey } = progress;
+        // One that was taken and is asked for once more did not do; one that did not get through does still, but not for
+        // the next rotation under this id.
+        if (key === undefined || key.for !== rotationId || key.id === newKey?.id) {
+          key = { ...(await make(wantedName(progress))), for: rotationId };
+        }
+        const purpose = { slot: progress.slot, rotationId };
         const sealed = await createSealer([sealing]).seal(new Redacted(key.value), purpose);
         await handle.executeUpdate("submitKey", { args: [{ sealed, by: "ada" }] });
       });
