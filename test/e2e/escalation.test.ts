@@ -121,7 +121,9 @@ async function rotateAndTell(
   let tell = (): void => undefined;
   const told = new Promise<void>((resolve) => (tell = resolve));
   const come = async (): Promise<void> => {
-    const escalation = { compromisedKeyId: await keyId(), by: "ada" };
+    // A day in buckets of the sandbox's is a million of them.
+    const since = new Date(Date.now() - 1_000).toISOString();
+    const escalation = { compromisedKeyId: await keyId(), by: "ada", since };
     await world.client.workflow
       .getHandle(slotWorkflowId(slot))
       .startUpdate("escalate", { args: [escalation], waitForStage: "ACCEPTED" });
