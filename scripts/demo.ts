@@ -11,14 +11,24 @@ import { coloursFor, table } from "../src/cli/output.ts";
 import { readableMs } from "../src/domain/duration.ts";
 import type { RotationResult } from "../src/domain/rotation.ts";
 
-const { values: flags } = parseArgs({
-  options: {
-    json: { type: "boolean", default: false },
-    keep: { type: "boolean", default: false },
-    "time-scale": { type: "string", default: "60" },
-    rate: { type: "string", default: "170" },
-  },
-});
+const flags = readFlags();
+
+function readFlags() {
+  try {
+    return parseArgs({
+      options: {
+        json: { type: "boolean", default: false },
+        keep: { type: "boolean", default: false },
+        "time-scale": { type: "string", default: "60" },
+        rate: { type: "string", default: "170" },
+      },
+    }).values;
+  } catch (error) {
+    const [sentence = ""] = (error as Error).message.split(". ");
+    process.stderr.write(`${sentence}: the demo takes --keep, --json, --time-scale <n> and --rate <n>\n`);
+    return process.exit(2);
+  }
+}
 
 const slot = "production/openai";
 const project = "proj_abc";
