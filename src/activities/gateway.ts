@@ -278,10 +278,12 @@ async function named({ provider }: SlotAccess, id: string | undefined, why: stri
   return state === "active" || state === "disabled" ? [{ id, why }] : [];
 }
 
-/** The rotation's own keys that may be alive: those its provider lists, or, where it cannot be asked, those handed in. */
+/** The rotation's own keys that may be alive: those its provider lists under its name, and those handed in under any. */
 async function liveIdsOf(access: SlotAccess, rotationId: string, handedIn: string[] = []): Promise<string[]> {
   if (!canManage(access.provider)) return handedIn;
-  return (await liveKeysOf(access, rotationId)).map(({ id }) => id);
+  const ours = (await liveKeysOf(access, rotationId)).map(({ id }) => id);
+  const others = await unused(access, handedIn);
+  return [...new Set([...ours, ...others.map(({ id }) => id)])];
 }
 
 /** The keys that people handed in and no slot holds: nobody else would name them, since their names may be any. */

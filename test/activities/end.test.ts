@@ -133,6 +133,8 @@ describe("releaseSlot leaves one working, installed key, and names what else mus
     expect((await release(stage, false, { handedIn: [id] })).leftOver).toEqual([
       { id, why: expect.stringContaining("handed in and is not in the slot") as string },
     ]);
+    const begun = await release(stage, true, { handedIn: [id], newKeyId: id });
+    expect(begun.leftOver).toContainEqual({ id, why: expect.stringContaining("may still arrive") as string });
     const made = await stage.newKey();
     const { leftOver } = await release(stage, true, { newKeyId: "key_another" });
     expect(leftOver.find((key) => key.id === made.id)?.why).toBe("it was made for this rotation");
