@@ -1,3 +1,4 @@
+import type { CustodyEntry, Fate, KeyRole } from "../domain/custody.ts";
 import type { Duration } from "../domain/duration.ts";
 import type { Policy, RowRule } from "../domain/policy.ts";
 import type { Incident, Progress } from "../domain/rotation.ts";
@@ -20,6 +21,17 @@ export interface NewKey {
 export interface InspectOrder extends OfRotation {
   heldKeyId?: string;
   onlyIfDue?: boolean;
+  /** The slot's run before this one, where the starter knows it: its result says which keys stayed behind. */
+  formerRunId?: string;
+}
+
+/** A key that the slot's last closed run named, looked at again. */
+export interface EarlierKey {
+  id: string;
+  /** What that run said of it. */
+  why: string;
+  /** `unknown` where its provider cannot be asked. */
+  state: "alive" | "dead" | "unknown";
 }
 
 export interface Inspection {
@@ -27,9 +39,13 @@ export interface Inspection {
   policy: Policy;
   due: { due: boolean; reason: string };
   /** The key the slot holds, and how that is known. */
-  held: { id: string; how: "mark" | "preview" | "operator" | "last result"; since?: string };
+  held: { id: string; how: "mark" | "preview" | "operator" | "last result" | "value"; since?: string };
   /** Other slots that hold the same key: then it is not revoked. */
   sharedWith: string[];
+  /** What earlier runs of the slot left behind and named: named again, and ended by nobody but who is told to. */
+  earlier: EarlierKey[];
+  /** Checks that could not be made. */
+  unknown: string[];
   /** When the secret was last modified: what `installKey` expects to still be true. */
   secretModified: string;
   /** Whether the rotation gets two aliases of its own, or writes in place. */
@@ -62,6 +78,16 @@ export interface IssueOrder extends OfRotation {
   unprovenLife: Duration;
 }
 
+/** The key an attempt made, and those that earlier attempts of the same order left, whose values are lost. */
+export interface Issued extends NewKey {
+  leftBehind: string[];
+}
+
+/** Details of the failure with which `acceptKey` refuses a key: it exists, and is somebody's to end. */
+export interface RefusedHandIn {
+  handedIn: { id: string; heldBy: string[] };
+}
+
 export interface AcceptOrder extends OfRotation {
   /** The value, sealed where it was handed in. */
   sealed: string;
@@ -81,6 +107,13 @@ export interface VerifyAtProviderOrder extends OfRotation {
 
 export interface StageOrder extends OfRotation {
   key: NewKey;
+  /** Staged before with another key, or by the run that handed over: both aliases are made anew. */
+  again?: boolean;
+}
+
+export interface Staged {
+  /** Set where the store had no room and policy allows to go on in place. */
+  inPlace?: string;
 }
 
 /** Which of the rotation's aliases a probe goes through; `real` is the slot's own. */
@@ -116,6 +149,18 @@ export interface InstallOrder extends OfRotation {
 export interface Installed {
   at: string;
   expiresAt?: string;
+  /** A comment of somebody else's that the mark replaced. */
+  replacedComment?: string;
+}
+
+/** Details of the failure or cancellation of `installKey`: whether the write may have left. Without details it may. */
+export interface InstallFailed {
+  sent: boolean;
+}
+
+export interface RestoreOrder extends OfRotation {
+  /** What the slot must still hold by this rotation's own mark. */
+  installedKeyId: string;
 }
 
 export interface PrevAnswer {
@@ -129,11 +174,9 @@ export interface Active {
 
 export interface Revoked {
   at: string;
+  /** Whether its provider was also seen to know it no more, or as dead. */
+  seen: boolean;
   note: string;
-}
-
-export interface Finished extends Released {
-  nextDue: string;
 }
 
 export interface IdleOrder extends OfRotation {
@@ -154,6 +197,10 @@ export interface IdleAnswer {
   askAt?: string;
   /** Requests with the new key since the install, as the provider reports them. */
   newKeyRequests: number;
+  /** Set where the provider reports use of other keys since the install and none of the new one. */
+  newKeyNeverReported?: true;
+  /** Whether clients used the old key in the day before the install; unknown where that cannot be read. */
+  clientsBefore: "yes" | "no" | "unknown";
   /** Ways to use a key that the provider has and cannot report by key. */
   unknownSurfaces?: string[];
 }
@@ -187,34 +234,65 @@ export interface LastRefusal {
   note?: string;
 }
 
+export interface HoldersOrder extends OfRotation {
+  keyIds: string[];
+}
+
+/** Which slots hold a key, asked by reads at the moment of the question. A slot in neither list holds another key. */
+export interface Holders {
+  keyId: string;
+  yes: string[];
+  /** Slots of which it cannot be told, and why. */
+  unknown: { slot: string; why: string }[];
+}
+
 export interface CompromisedOrder extends OfRotation {
-  compromisedKeyId?: string;
-  /** The leaked value, sealed for this slot. */
+  keyIds: string[];
+  /** The leaked value, sealed for this slot and purpose `leaked`. */
   leaked?: string;
-  /** Set once the key is cut: then its provider may know it no more. */
-  cut?: boolean;
+  /** Ask the providers only: a look at slots may not delay a cut. Then `heldBy` and `unknown` are empty. */
+  providerOnly?: true;
 }
 
 export interface Compromised {
   id: string;
-  how: "id" | "fingerprint" | "masked value";
-  /** Nothing where no admin credential may ask. */
-  alive?: boolean;
-  /** Nothing where the provider knows it no more. */
+  how: "id" | "fingerprint" | "masked value" | "value";
+  /** `unknown` where no admin credential may ask. */
+  state: "alive" | "dead" | "unknown";
+  /** The slot through which its provider knows it: another one's project may be the key's. */
+  through: string;
+  /** What its provider shows of it. */
+  name?: string;
+  ending?: string;
   createdAt?: string;
   /** The refusals in a row that show it dead, where its kind has a rule of its own. */
   dead?: RowRule;
-  /** The slots that hold it. */
+  /** The slots that hold it, and those of which it cannot be told. */
   heldBy: string[];
+  unknown: Holders["unknown"];
 }
 
 export interface CutOrder extends OfRotation {
   keyId: string;
+  /** From `findCompromised`, which has seen the key: only then is it cut. */
+  through: string;
 }
 
 export interface Cut {
   at: string;
-  how: "disabled" | "revoked";
+  how: "disabled" | "revoked" | "dead already";
+}
+
+export interface SwitchOff extends RevokeOrder {}
+
+export interface SwitchedOff {
+  at: string;
+  /** Somebody else had switched it off: then it is not for this rotation to switch it on again. */
+  wasOff: boolean;
+}
+
+export interface SwitchOn extends OfRotation {
+  keyId: string;
 }
 
 export interface EvidenceOrder extends OfRotation {
@@ -243,26 +321,99 @@ export interface Confirmation {
   note: string;
 }
 
-export interface FinishOrder extends OfRotation {
+export interface SavedOrder extends OfRotation {
   installedKeyId: string;
-  /** The keys people handed in: where the provider lists no keys, the only way to know of them. */
-  handedIn?: string[];
 }
 
-export interface ReleaseOrder extends OfRotation {
-  oldKeyId?: string;
-  /** As in `FinishOrder`. */
-  handedIn?: string[];
-  /** Set once a write of the new key may have been sent. */
-  installStarted: boolean;
-  /** The key that was to be installed last. */
-  newKeyId?: string;
+/** The keys of a run that have no fate yet, to be looked up at its end. */
+export interface SettleOrder extends OfRotation {
+  keys: Pick<CustodyEntry, "id" | "role" | "given">[];
+  /** Ordinals under which a key of this rotation's name may exist that the run does not know by id. */
+  ordinals: number[];
 }
 
-export interface Released {
-  /** Live keys that stay behind, and why. */
-  leftOver: { id: string; why: string }[];
+export interface Settled {
+  /** A fate for each key that was asked for, and for each that was found under the ordinals. */
+  keys: { id: string; role: KeyRole; fate: Fate }[];
   warnings: string[];
+}
+
+// ---- before an emergency, and between runs ----------------------------------------------------------------------
+
+export interface PlanOrder {
+  slot: string;
+  keyIds?: string[];
+  /** The leaked value, sealed for this slot and purpose `leaked`. */
+  leaked?: string;
+  /** RFC 3339: since when the key may be known to others. */
+  since?: string;
+  heldKeyId?: string;
+  formerRunId?: string;
+  /** The run that asks, where it is a run of the slot itself: not the former one. */
+  ownRunId?: string;
+}
+
+/** A live key in words by which an operator knows it. */
+export interface SeenKey {
+  id: string;
+  /** What its provider shows of its ending. */
+  ending?: string;
+  /** Its label at the provider. */
+  name?: string;
+  createdAt?: string;
+  madeBy: string;
+  state: "alive" | "dead" | "unknown";
+  /** `held` by the slot; `ours` by its name; `left over` by an earlier run; `unknown` to keyturn. */
+  what: "held" | "ours" | "left over" | "unknown";
+  /** Which run left it behind, and why. */
+  leftOver?: string;
+  heldBy: string[];
+  heldUnknown: string[];
+  /** The slot through which its provider knows it. */
+  through: string;
+}
+
+/** What an emergency would be about. The prompt and the start are made of this one object. */
+export interface EmergencyPlan {
+  slot: string;
+  account: string;
+  gateway: string;
+  /** The keys that will be cut: those that were named, else the held one where that is no guess. */
+  keys: SeenKey[];
+  /** Why it would be a guess, and the keys to choose from: then `keys` is empty. */
+  ambiguous?: { why: string; candidates: SeenKey[] };
+  /** The key the slot holds, where that is known. */
+  held?: SeenKey;
+  /** Set where only people can end keys: what is not configured. */
+  byHand?: string;
+  /** Checks that could not be made. */
+  unknown: string[];
+  warnings: string[];
+}
+
+export interface SlotKeys {
+  slot: string;
+  keys: SeenKey[];
+  unknown: string[];
+}
+
+export interface LeakedOrder {
+  /** The leaked value, sealed for purpose `leaked` and no slot. */
+  leaked: string;
+}
+
+/** One key that has, or can only have, the leaked value. */
+export interface LeakedMatch {
+  keyId: string;
+  how: Compromised["how"];
+  /** Each slot that holds it; where none does, the slot through which its provider knows it. */
+  slots: string[];
+  held: boolean;
+}
+
+export interface LeakedFound {
+  matches: LeakedMatch[];
+  unknown: string[];
 }
 
 export interface UpdateOrder {

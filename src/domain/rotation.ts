@@ -1,3 +1,5 @@
+import type { KeyEntry } from "./custody.ts";
+
 /** The fourteen steps of a normal rotation, in their order. The same words in code, in the Temporal UI and in docs/rotation.md. */
 export const rotationSteps = [
   "inspectSlot",
@@ -62,17 +64,19 @@ export interface RotationResult {
   oldKey: { id: string } | null;
   newKey: { id: string } | null;
   times: RotationTimes;
+  /** Each key the run answered for, and where it is now. In a result none is `open`. */
+  keys: KeyEntry[];
   /** Checks that could not be made. */
   unknown: string[];
-  /** Live keys this rotation leaves behind, and why. */
+  /** Live keys this rotation leaves behind, and why: the keys whose fate is `named`. */
   leftOver: { id: string; why: string }[];
   warnings: string[];
   /** When the slot should be rotated next. */
   nextDue?: string;
   /** Emergencies only. */
   clocks?: Clocks;
-  /** `cut-first` only: from when until when requests could fail for want of a key; without `until` they still may. */
-  outage?: { from: string; until?: string };
+  /** Set where a key was cut that a slot served: from when until when requests could fail; without `until` they still may. */
+  outage?: { from: string; until?: string; slots?: string[] };
   /** Emergencies only: what the compromised key was used for. */
   incident?: Incident;
   steps: StepRecord[];
@@ -80,6 +84,8 @@ export interface RotationResult {
 
 /** The clocks of an emergency: RFC 3339 deadlines, and when each was kept. */
 export interface Clocks {
+  /** When the compromise was told: both deadlines count from here. */
+  told: string;
   installBy: string;
   installed?: string;
   revokeBy: string;
@@ -103,19 +109,42 @@ export interface Incident {
   notes: string[];
 }
 
+/** What a wait asks a person for, as data; words are made of it where they are shown. */
+export type Asks =
+  /** A decision, by `approve`. `accepts` is the use of the old key that an approval accepts: none that came later. */
+  | { kind: "approval"; accepts?: string; of: "use" | "before-install" | "before-revoke" | "cut-now" }
+  /** A key, by `submitKey`: what to make and where. */
+  | { kind: "key"; name: string; keyType: string; belongsTo: string; where: string; livesAtLeast: string }
+  /** The end of a key at its provider, then `approve`. `which` says the key in words by which a person finds it. */
+  | { kind: "revocation"; keyId: string; which: string; where: string };
+
 /** One wait of a running rotation: promise 10. */
 export interface Wait {
+  /** Tells this wait from every other one of the run: what an approval is bound to. */
+  id: string;
   for: string;
   since: string;
   until: string;
   /** What happens then. */
   then: string;
-  /** What a person can do about it, where there is something. */
+  /** What a person can do about it, in a sentence, where there is something. */
   action?: string;
   /** What it takes from a person: with it the wait ends. */
-  takes?: "approval" | "key";
+  asks?: Asks;
   /** Whether the rotation cannot go on without a person. */
   person?: boolean;
+}
+
+/** What the update `approve` answers. */
+export interface Approved {
+  by: string;
+  /** The use of the old key that the approval accepts, where it accepts one: the last one shown, RFC 3339 or in words. */
+  accepts?: string;
+}
+
+/** What the update `submitKey` answers. */
+export interface Submitted {
+  taken: { id: string };
 }
 
 /** What the query `progress` answers. */
@@ -129,12 +158,29 @@ export interface Progress {
   action: string;
   oldKey: { id: string } | null;
   newKey: { id: string } | null;
+  /** Each key the run answers for, and where it is as far as is known. */
+  keys: KeyEntry[];
   times: RotationTimes;
   clocks?: Clocks;
   outage?: NonNullable<RotationResult["outage"]>;
   steps: StepRecord[];
   /** Set on a start that follows the run of the slot's own id. */
   follows?: { workflowId: string; runId: string };
+}
+
+/** Coarse phases for the search attribute `KeyturnPhase`; a closed run has its outcome, or `failed`. */
+export type Phase =
+  | "preparing"
+  | "installed"
+  | "draining"
+  | "revoking"
+  | "waiting-for-a-person"
+  | RotationResult["outcome"]
+  | "failed";
+
+/** The workflow id of an emergency that is known by a leaked value alone. */
+export function leakedWorkflowId(fingerprint: string): string {
+  return `keyturn/leaked/${fingerprint}`;
 }
 
 /** The workflow id under which a slot's one rotation runs. */
