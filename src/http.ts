@@ -41,6 +41,8 @@ export interface Request {
   doing: string;
   /** Ends the request early; the call then fails with the signal's own reason. */
   signal?: AbortSignal;
+  /** Changes nothing, though its method is not GET: a model is asked. It passes the fence. */
+  changesNothing?: true;
 }
 
 /** A whole answer, whatever its status. `body` may echo secrets: it is looked at in memory only. */
@@ -76,6 +78,11 @@ export interface HttpOptions {
   timeoutMs?: number;
   /** `keyturn/<version>`. */
   userAgent: string;
+  /**
+   * Asked before each request that may change something leaves; what it throws is what the caller gets, and nothing is
+   * sent. It may take its time: the request's own begins after it.
+   */
+  mayWrite?: () => Promise<void> | void;
   onResponse?: (traffic: Traffic) => void;
 }
 
@@ -95,11 +102,21 @@ export interface Http {
   exchange(request: Request): Promise<Exchange>;
 }
 
+/** How long one request may take where nobody says otherwise. */
+export const defaultHttpTimeoutMs = 20_000;
+
 /** The one way out: timeout, secrets revealed at the last moment, status to failure. Temporal repeats; this does not. */
-export function createHttp({ dispatcher, timeoutMs = 20_000, userAgent, onResponse }: HttpOptions): Http {
+export function createHttp({
+  dispatcher,
+  timeoutMs = defaultHttpTimeoutMs,
+  userAgent,
+  mayWrite,
+  onResponse,
+}: HttpOptions): Http {
   async function exchange(wanted: Request): Promise<Exchange> {
-    wanted.signal?.throwIfAborted();
     const url = urlOf(wanted);
+    if (wanted.method !== "GET" && wanted.changesNothing !== true) await mayWrite?.();
+    wanted.signal?.throwIfAborted();
     const deadline = AbortSignal.timeout(timeoutMs);
     const startedAt = performance.now();
     const tell = (status: number | undefined): void =>

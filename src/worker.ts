@@ -1,10 +1,11 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { Client, WorkflowNotFoundError, WorkflowUpdateFailedError } from "@temporalio/client";
+import { Client } from "@temporalio/client";
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from "@temporalio/worker";
 
-import type { Dependencies, OpenRotation, Runs, SlotAccess } from "./activities/dependencies.ts";
+import type { Dependencies, Runs, SlotAccess } from "./activities/dependencies.ts";
 import { failureInterceptor } from "./activities/failures.ts";
+import { fenceInterceptor, mayWrite } from "./activities/fence.ts";
 import { heartbeatInterceptor } from "./activities/heartbeat.ts";
 import { createActivities, type RotationActivities } from "./activities/index.ts";
 import { createAiGateway } from "./cloudflare/ai-gateway.ts";
@@ -23,17 +24,19 @@ import {
   slotOf,
 } from "./config.ts";
 import { RotationFailure } from "./domain/failure.ts";
-import { type RotationResult, slotWorkflowId, taskQueue } from "./domain/rotation.ts";
-import { createHttp, type Http } from "./http.ts";
+import { taskQueue } from "./domain/rotation.ts";
+import { createHttp, defaultHttpTimeoutMs, type Http } from "./http.ts";
 import { createGoogleAuth, type GoogleAuth } from "./providers/google-auth.ts";
 import { createByHand, createProvider } from "./providers/index.ts";
+import type { Ending, Endings } from "./providers/key-end.ts";
+import { createKeyEnd } from "./providers/key-ends.ts";
 import type { Provider } from "./providers/provider.ts";
 import { maskSecrets } from "./redacted.ts";
 import { createSealing, readSealingKeys, type Sealing } from "./sealing.ts";
 import { connectConfig } from "./temporal/client.ts";
+import { runsOf } from "./temporal/runs.ts";
 import { ensureSearchAttributes } from "./temporal/search-attributes.ts";
 import { version } from "./version.ts";
-import { progressQuery } from "./workflows/messages.ts";
 
 /** The composition root: what is plugged into what. */
 
@@ -52,8 +55,10 @@ export async function runWorker(env: Environment, ready: () => void = () => unde
   try {
     await ensureSearchAttributes(connection, namespace);
     const runs = runsOf(new Client({ connection, namespace }));
-    const activities = createActivities(plugTogether({ inventory, credentials, sealing, runs, http: ourHttp(env) }));
-    const worker = await createWorker({ connection, namespace, activities });
+    const parts: Parts = { inventory, credentials, sealing, runs, http: ourHttp(env), google: googleOf(credentials) };
+    const activities = createActivities(plugTogether(parts), plugEndings(parts));
+    const requestMs = readHttpTimeoutMs(env) ?? defaultHttpTimeoutMs;
+    const worker = await createWorker({ connection, namespace, activities, requestMs });
     ready();
     await worker.run();
   } finally {
@@ -67,11 +72,14 @@ export async function createWorker({
   namespace,
   activities,
   workflows = workflowCode(),
+  requestMs = defaultHttpTimeoutMs,
 }: {
   connection: NativeConnection;
   namespace: string;
   activities: RotationActivities;
   workflows?: WorkflowCode;
+  /** The longest that one request to an outside service can last. */
+  requestMs?: number;
 }): Promise<Worker> {
   return Worker.create({
     connection,
@@ -80,7 +88,11 @@ export async function createWorker({
     ...workflows,
     activities,
     interceptors: {
-      activity: [() => ({ inbound: failureInterceptor() }), (context) => ({ inbound: heartbeatInterceptor(context) })],
+      activity: [
+        (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
+        () => ({ inbound: failureInterceptor() }),
+        (context) => ({ inbound: heartbeatInterceptor(context) }),
+      ],
     },
     maxHeartbeatThrottleInterval: "2 seconds",
     shutdownGraceTime: "30 seconds",
@@ -94,12 +106,19 @@ export interface Parts {
   sealing: Sealing;
   runs: Runs;
   http?: Http;
+  /** One for all slots: it keeps its token until shortly before the end. */
+  google?: GoogleAuth;
 }
 
 /** Builds the clients and hands them to the activities. */
-export function plugTogether({ inventory, credentials, sealing, runs, http = ourHttp() }: Parts): Dependencies {
-  // One for all slots: it keeps its token until shortly before the end.
-  const google = createGoogleAuth({ accessToken: credentials.googleAccessToken });
+export function plugTogether({
+  inventory,
+  credentials,
+  sealing,
+  runs,
+  http = ourHttp(),
+  google = googleOf(credentials),
+}: Parts): Dependencies {
   const slotAccess = (name: string): SlotAccess =>
     accessTo(slotOf(inventory, name), { inventory, credentials, http, google });
   return {
@@ -111,14 +130,23 @@ export function plugTogether({ inventory, credentials, sealing, runs, http = our
   };
 }
 
+/** What ends keys, slot by slot: for `createActivities`, and there for one file alone. */
+export function plugEndings({
+  inventory,
+  credentials,
+  http = ourHttp(),
+  google = googleOf(credentials),
+}: Pick<Parts, "inventory" | "credentials" | "http" | "google">): Endings {
+  return (slot) => endingOf(slotOf(inventory, slot), credentials, { http, google });
+}
+
+function googleOf({ googleAccessToken }: Credentials): GoogleAuth {
+  return createGoogleAuth({ accessToken: googleAccessToken });
+}
+
 function accessTo(
   slot: InventorySlot,
-  {
-    inventory,
-    credentials,
-    http,
-    google,
-  }: Pick<Parts, "inventory" | "credentials"> & { http: Http; google: GoogleAuth },
+  { inventory, credentials, http, google }: Pick<Parts, "inventory" | "credentials"> & Shared,
 ): SlotAccess {
   const { baseUrls, cloudflareToken, gatewayToken } = credentials;
   const place = { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias };
@@ -150,11 +178,16 @@ function accessTo(
   };
 }
 
+interface Shared {
+  http: Http;
+  google: GoogleAuth;
+}
+
 /** The slot's provider; where its admin credential is not configured, one whose keys people make and revoke. */
 function providerOf(
   { settings }: InventorySlot,
   { openaiAdminKey, anthropicAdminKey, googleConfigured, baseUrls }: Credentials,
-  { http, google }: { http: Http; google: GoogleAuth },
+  { http, google }: Shared,
 ): Provider {
   switch (settings.provider) {
     case "openai": {
@@ -170,13 +203,7 @@ function providerOf(
         : createProvider("anthropic", { ...options, adminKey: anthropicAdminKey });
     }
     case "gemini": {
-      const options = {
-        http,
-        apiKeysBaseUrl: baseUrls.googleApiKeys,
-        monitoringBaseUrl: baseUrls.googleMonitoring,
-        geminiBaseUrl: baseUrls.gemini,
-        ...settings,
-      };
+      const options = { http, ...googleAddresses(baseUrls), ...settings };
       return googleConfigured
         ? createProvider("gemini", { ...options, auth: google })
         : createByHand("gemini", {
@@ -188,75 +215,39 @@ function providerOf(
   }
 }
 
-function ourHttp(env: Environment = {}): Http {
-  const timeoutMs = readHttpTimeoutMs(env);
-  return createHttp({ userAgent: `keyturn/${version}`, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
+/** What ends the keys of the slot's project; undefined where its admin credential is not configured. */
+function endingOf(
+  { settings }: InventorySlot,
+  { openaiAdminKey, anthropicAdminKey, googleConfigured, baseUrls }: Credentials,
+  { http, google }: Shared,
+): Ending | undefined {
+  switch (settings.provider) {
+    case "openai":
+      return openaiAdminKey === undefined
+        ? undefined
+        : createKeyEnd("openai", { http, baseUrl: baseUrls.openai, ...settings, adminKey: openaiAdminKey });
+    case "anthropic":
+      return anthropicAdminKey === undefined
+        ? undefined
+        : createKeyEnd("anthropic", { http, baseUrl: baseUrls.anthropic, ...settings, adminKey: anthropicAdminKey });
+    case "gemini":
+      return googleConfigured
+        ? createKeyEnd("gemini", { http, ...googleAddresses(baseUrls), ...settings, auth: google })
+        : undefined;
+  }
 }
 
-/** Other runs on the server this client talks to. */
-export function runsOf(client: Client): Runs {
+function googleAddresses(baseUrls: Credentials["baseUrls"]) {
   return {
-    async find(workflowId) {
-      try {
-        const { runId } = await client.workflow.getHandle(workflowId).describe();
-        return { workflowId, runId };
-      } catch (error) {
-        if (!(error instanceof WorkflowNotFoundError)) throw error;
-        throw new RotationFailure("SlotMissing", `no run of ${workflowId}: it may have just ended`);
-      }
-    },
-    async lastInstalledKey(slot) {
-      const workflowId = slotWorkflowId(slot);
-      const runs = client.workflow.list({ query: `WorkflowId = "${workflowId}" AND ExecutionStatus != "Running"` });
-      for await (const { runId, status } of runs) {
-        if (status.name !== "COMPLETED") return undefined;
-        const { outcome, newKey } = (await client.workflow.getHandle(workflowId, runId).result()) as RotationResult;
-        if (outcome !== "kept") return outcome === "rotated" ? newKey?.id : undefined;
-      }
-      return undefined;
-    },
-    async openRotations(slots) {
-      const open: OpenRotation[] = [];
-      for (const slot of slots) {
-        const rotation = await openRotationOf(client, slot);
-        if (rotation !== undefined) open.push(rotation);
-      }
-      return open;
-    },
-    async update({ workflowId, runId, update, arg }, updateId) {
-      const handle = client.workflow.getHandle(workflowId, runId);
-      try {
-        return await handle.executeUpdate<string, [unknown]>(update, { args: [arg], updateId });
-      } catch (error) {
-        if (error instanceof WorkflowUpdateFailedError) {
-          throw new RotationFailure("InvalidInput", error.cause?.message ?? error.message);
-        }
-        if (!(error instanceof WorkflowNotFoundError)) throw error;
-        throw new RotationFailure("SlotMissing", `the run ${runId} of ${workflowId} has ended: nothing was told to it`);
-      }
-    },
+    apiKeysBaseUrl: baseUrls.googleApiKeys,
+    monitoringBaseUrl: baseUrls.googleMonitoring,
+    geminiBaseUrl: baseUrls.gemini,
   };
 }
 
-const answerWithinMs = 10_000;
-
-/** By the slot's own workflow id, not by a search: the search index is late. */
-async function openRotationOf(client: Client, slot: string): Promise<OpenRotation | undefined> {
-  const workflowId = slotWorkflowId(slot);
-  const asked = async <Result>(call: () => Promise<Result>): Promise<Result> =>
-    client.connection.withDeadline(Date.now() + answerWithinMs, call);
-  try {
-    const { runId, status } = await asked(() => client.workflow.getHandle(workflowId).describe());
-    if (status.name !== "RUNNING") return undefined;
-    const { rotationId, oldKey, newKey } = await asked(() =>
-      client.workflow.getHandle(workflowId, runId).query(progressQuery),
-    );
-    return { slot, workflowId, rotationId, keyIds: [oldKey, newKey].flatMap((key) => (key === null ? [] : [key.id])) };
-  } catch (error) {
-    if (error instanceof WorkflowNotFoundError) return undefined;
-    const why = error instanceof Error ? error.message : String(error);
-    throw new RotationFailure("Unavailable", `whether a rotation of ${slot} is open cannot be told: ${why}`);
-  }
+function ourHttp(env: Environment = {}): Http {
+  const timeoutMs = readHttpTimeoutMs(env);
+  return createHttp({ userAgent: `keyturn/${version}`, mayWrite, ...(timeoutMs === undefined ? {} : { timeoutMs }) });
 }
 
 /** Where a worker takes its workflows from. */

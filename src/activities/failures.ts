@@ -27,6 +27,7 @@ export function asTemporalFailure(error: unknown): unknown {
       message: maskSecrets(error.message),
       nonRetryable: !error.retried,
       ...(error.retryAfterMs === undefined ? {} : { nextRetryDelay: error.retryAfterMs }),
+      ...(error.details.length === 0 ? {} : { details: error.details.map(masked) }),
     });
   }
   if (error instanceof TypeError || error instanceof RangeError) {
@@ -39,4 +40,12 @@ export function asTemporalFailure(error: unknown): unknown {
     maskSecrets(error instanceof Error ? error.message : String(error)),
     error instanceof Error ? error.name : "Unexpected",
   );
+}
+
+/** Details stand in the history like the sentence they belong to: each text in them is masked alike. */
+function masked(value: unknown): unknown {
+  if (typeof value === "string") return maskSecrets(value);
+  if (Array.isArray(value)) return value.map(masked);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, masked(inner)]));
 }

@@ -1,14 +1,19 @@
+import type { Endings } from "../providers/key-end.ts";
 import type { Dependencies } from "./dependencies.ts";
 import { emergencyActivities } from "./emergency.ts";
 import { gatewayActivities } from "./gateway.ts";
 import { keyActivities } from "./keys.ts";
 import { orphanActivities } from "./orphans.ts";
+import { revocationActivities } from "./revocation.ts";
 import { runActivities } from "./runs.ts";
 import { slotActivities } from "./slots.ts";
 import { usageActivities } from "./usage.ts";
 
-/** All activities, by the names they have in workflows and in the Temporal UI. */
-export const createActivities = (deps: Dependencies) => ({
+/**
+ * All activities, by the names they have in workflows and in the Temporal UI. `endings` goes through one door:
+ * nothing but revocation.ts ends, switches off or switches on a key.
+ */
+export const createActivities = (deps: Dependencies, endings: Endings) => ({
   ...slotActivities(deps),
   ...keyActivities(deps),
   ...gatewayActivities(deps),
@@ -16,6 +21,7 @@ export const createActivities = (deps: Dependencies) => ({
   ...usageActivities(deps),
   ...runActivities(deps),
   ...orphanActivities(deps),
+  ...revocationActivities(deps, endings),
 });
 
 export type RotationActivities = ReturnType<typeof createActivities>;

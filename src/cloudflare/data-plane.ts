@@ -83,6 +83,7 @@ export function createGatewayProbe({ http, gatewayBaseUrl, accountId, token }: G
     const exchange = await http.exchange({
       service: "ai-gateway",
       method: "POST",
+      changesNothing: true,
       baseUrl: gatewayBaseUrl,
       route: `/{account}/{gateway}${path === "compat" ? "" : `/${slug}`}${shape.route}`,
       path: { ...shape.path, account: accountId, gateway },

@@ -13,6 +13,9 @@ export const failureTypes = {
   SlotMissing: { retried: false },
   SlotChanged: { retried: false },
   KeyStillUsed: { retried: false },
+  KeyAmbiguous: { retried: false },
+  KeyUnknown: { retried: false },
+  NobodyDecided: { retried: false },
   InvalidInput: { retried: false },
   SlotBusy: { retried: false },
   SealUnreadable: { retried: false },
@@ -28,6 +31,8 @@ export interface FailureDetails {
   retryAfterMs?: number;
   /** Overrides the table: a key refused while the provider may still be settling is tried again. */
   retried?: boolean;
+  /** What a workflow reads of the failure, as its details: ids and times, never a secret. */
+  details?: unknown[];
 }
 
 /**
@@ -39,11 +44,13 @@ export class RotationFailure extends Error {
   readonly type: FailureType;
   readonly retried: boolean;
   readonly retryAfterMs: number | undefined;
+  readonly details: readonly unknown[];
 
   constructor(type: FailureType, message: string, details: FailureDetails = {}) {
     super(message);
     this.type = type;
     this.retried = details.retried ?? failureTypes[type].retried;
     this.retryAfterMs = details.retryAfterMs;
+    this.details = details.details ?? [];
   }
 }

@@ -4,12 +4,12 @@ import { keyShapes } from "../domain/key-shape.ts";
 import { maskFits, maskTells } from "../domain/mark.ts";
 import { answerOf, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import type { Redacted } from "../redacted.ts";
+import type { KeyEnd, KeySwitch } from "./key-end.ts";
 import {
   type HandIn,
   type HandInFault,
   judgeHandedIn,
   type KeyRecord,
-  type KeySwitch,
   type ManagedProvider,
   type Provider,
   type UsageBucket,
@@ -180,25 +180,21 @@ export function anthropicByHand({
   };
 }
 
-export function createAnthropic({
-  http,
-  baseUrl,
-  adminKey,
-  workspace,
-}: AnthropicOptions): ManagedProvider & KeySwitch & HandIn {
-  interface Call<T> {
-    method: Method;
-    route: string;
-    path?: Record<string, string>;
-    query?: Record<string, QueryValue>;
-    headers?: Record<string, string>;
-    body?: unknown;
-    doing: string;
-    response: z.ZodType<T>;
-    instead?: (refusal: Exchange) => { value: T } | undefined;
-    failure?: (refusal: Exchange) => RotationFailure | undefined;
-  }
+interface Call<T> {
+  method: Method;
+  route: string;
+  path?: Record<string, string>;
+  query?: Record<string, QueryValue>;
+  headers?: Record<string, string>;
+  body?: unknown;
+  doing: string;
+  response: z.ZodType<T>;
+  instead?: (refusal: Exchange) => { value: T } | undefined;
+  failure?: (refusal: Exchange) => RotationFailure | undefined;
+}
 
+/** The Admin API as the provider and its key end both use it. */
+function adminOf({ http, baseUrl, adminKey }: AnthropicOptions) {
   const admin = <T>({ failure, headers, ...call }: Call<T>): Promise<T> =>
     http.send<T>({
       ...call,
@@ -207,6 +203,81 @@ export function createAnthropic({
       headers: { ...headers, "x-api-key": adminKey, "anthropic-version": apiVersion },
       failure: (refusal) => failure?.(refusal) ?? credentialRefused(refusal, call.doing),
     });
+
+  async function findKey(keyId: string): Promise<KeyRecord | undefined> {
+    const row = await admin<Row | undefined>({
+      method: "GET",
+      route: `${keys}/{key}`,
+      path: { key: keyId },
+      doing: `while reading key ${keyId}`,
+      response: keyRow,
+      instead: gone,
+    });
+    return row?.key;
+  }
+
+  return { admin, findKey };
+}
+
+export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
+  const { admin, findKey } = adminOf(options);
+
+  /** Setting the same status again changes nothing. Returns nothing where the key is gone. */
+  async function setStatus(keyId: string, status: "active" | "inactive" | "archived"): Promise<KeyRecord | undefined> {
+    const doing = `while setting key ${keyId} to ${status}`;
+    const row = await admin<Row | undefined>({
+      method: "POST",
+      route: `${keys}/{key}`,
+      path: { key: keyId },
+      body: { status },
+      doing,
+      response: keyRow,
+      instead: gone,
+      failure: (refusal) => limitReached(refusal, keyId, options.workspace),
+    });
+    return row?.key;
+  }
+
+  const stillActive = (keyId: string): RotationFailure =>
+    new RotationFailure("Unavailable", `anthropic took the request and still shows key ${keyId} as active; try again`);
+
+  return {
+    /** Archives the key, which stays listed. An expired key is dead already and cannot come back. */
+    async revokeKey(keyId) {
+      const before = await findKey(keyId);
+      if (before === undefined) throw unknown(keyId);
+      if (before.state === "revoked" || before.state === "expired") return;
+      const after = await setStatus(keyId, "archived");
+      if (after?.state === "active" || after?.state === "disabled") throw stillActive(keyId);
+    },
+
+    /** Looks first: an archived key must not come back to life as a merely inactive one. */
+    async disableKey(keyId) {
+      const before = await findKey(keyId);
+      if (before === undefined) throw unknown(keyId);
+      if (before.state !== "active") return;
+      const after = await setStatus(keyId, "inactive");
+      if (after?.state === "active") throw stillActive(keyId);
+    },
+
+    /** Fails with `KeyLimitReached` where workspace or organisation may have no more active keys. */
+    async enableKey(keyId) {
+      const before = await findKey(keyId);
+      if (before?.state === "active") return;
+      if (before?.state !== "disabled") {
+        throw new RotationFailure(
+          "RequestInvalid",
+          `key ${keyId} is ${before?.state ?? "gone"} and cannot be switched on again: make a new key`,
+        );
+      }
+      await setStatus(keyId, "active");
+    },
+  };
+}
+
+export function createAnthropic(options: AnthropicOptions): ManagedProvider & HandIn {
+  const { workspace } = options;
+  const { admin, findKey } = adminOf(options);
 
   /** Every key of the organisation: a handed-in one can be in the wrong workspace. */
   async function listRows(): Promise<Row[]> {
@@ -228,37 +299,6 @@ export function createAnthropic({
     }
     throw endless("the list of keys");
   }
-
-  async function findKey(keyId: string): Promise<KeyRecord | undefined> {
-    const row = await admin<Row | undefined>({
-      method: "GET",
-      route: `${keys}/{key}`,
-      path: { key: keyId },
-      doing: `while reading key ${keyId}`,
-      response: keyRow,
-      instead: gone,
-    });
-    return row?.key;
-  }
-
-  /** Setting the same status again changes nothing. Returns nothing where the key is gone. */
-  async function setStatus(keyId: string, status: "active" | "inactive" | "archived"): Promise<KeyRecord | undefined> {
-    const doing = `while setting key ${keyId} to ${status}`;
-    const row = await admin<Row | undefined>({
-      method: "POST",
-      route: `${keys}/{key}`,
-      path: { key: keyId },
-      body: { status },
-      doing,
-      response: keyRow,
-      instead: gone,
-      failure: (refusal) => limitReached(refusal, keyId, workspace),
-    });
-    return row?.key;
-  }
-
-  const stillActive = (keyId: string): RotationFailure =>
-    new RotationFailure("Unavailable", `anthropic took the request and still shows key ${keyId} as active; try again`);
 
   /** One window of the beta report, or nothing where this organisation does not have it. */
   async function readAnalytics(keyIds: string[], window: Window): Promise<Use | undefined> {
@@ -334,7 +374,8 @@ export function createAnthropic({
   }
 
   return {
-    ...anthropicByHand({ http, baseUrl, workspace }),
+    ...anthropicByHand(options),
+    switchable: true,
 
     /** Proves that the credential is an organisation's admin key; whether it may write, only a write shows. */
     async checkAdminCredential() {
@@ -355,35 +396,6 @@ export function createAnthropic({
     },
 
     findKey,
-
-    /** Archives the key, which stays listed. An expired key is dead already and cannot come back. */
-    async revokeKey(keyId) {
-      const before = await findKey(keyId);
-      if (before === undefined || before.state === "revoked" || before.state === "expired") return;
-      const after = await setStatus(keyId, "archived");
-      if (after?.state === "active" || after?.state === "disabled") throw stillActive(keyId);
-    },
-
-    /** Looks first: an archived key must not come back to life as a merely inactive one. */
-    async disableKey(keyId) {
-      const before = await findKey(keyId);
-      if (before?.state !== "active") return;
-      const after = await setStatus(keyId, "inactive");
-      if (after?.state === "active") throw stillActive(keyId);
-    },
-
-    /** Fails with `KeyLimitReached` where workspace or organisation may have no more active keys. */
-    async enableKey(keyId) {
-      const before = await findKey(keyId);
-      if (before?.state === "active") return;
-      if (before?.state !== "disabled") {
-        throw new RotationFailure(
-          "RequestInvalid",
-          `key ${keyId} is ${before?.state ?? "gone"} and cannot be switched on again: make a new key`,
-        );
-      }
-      await setStatus(keyId, "active");
-    },
 
     /** The beta report, in windows of a day; the older one where this organisation does not have it. */
     async readUsage(query): Promise<UsageReport> {
@@ -430,6 +442,13 @@ export function createAnthropic({
     if (row.workspace === null) return "unscoped";
     return isElsewhere(row) ? "wrong workspace" : undefined;
   }
+}
+
+function unknown(keyId: string): RotationFailure {
+  return new RotationFailure(
+    "KeyUnknown",
+    `anthropic knows no key ${keyId} in this organisation: nothing was changed; check the id`,
+  );
 }
 
 interface Window {

@@ -6,13 +6,13 @@ import { keyShapes } from "../domain/key-shape.ts";
 import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
 import type { GoogleAuth } from "./google-auth.ts";
+import type { KeyEnd, KeySwitch } from "./key-end.ts";
 import {
   type HandIn,
   type Identified,
   judgeHandedIn,
   type KeyIssuer,
   type KeyRecord,
-  type KeySwitch,
   type ManagedProvider,
   type Provider,
   type UsageBucket,
@@ -199,29 +199,21 @@ export function geminiByHand({
   };
 }
 
-export function createGemini({
-  http,
-  apiKeysBaseUrl,
-  monitoringBaseUrl,
-  geminiBaseUrl,
-  auth,
-  project,
-  serviceAccount,
-  pause = (ms) => sleep(ms),
-}: GeminiOptions): ManagedProvider & KeyIssuer & KeySwitch & HandIn {
-  interface Call<T> {
-    method: Method;
-    route: string;
-    path?: Record<string, string>;
-    query?: Record<string, QueryValue>;
-    body?: unknown;
-    doing: string;
-    /** What the credential needs for it, for whoever has to grant it. */
-    right: string;
-    response: z.ZodType<T>;
-    instead?: (refusal: Exchange) => { value: T } | undefined;
-  }
+interface Call<T> {
+  method: Method;
+  route: string;
+  path?: Record<string, string>;
+  query?: Record<string, QueryValue>;
+  body?: unknown;
+  doing: string;
+  /** What the credential needs for it, for whoever has to grant it. */
+  right: string;
+  response: z.ZodType<T>;
+  instead?: (refusal: Exchange) => { value: T } | undefined;
+}
 
+/** The API Keys API as the provider and its key end both use it. */
+function adminOf({ http, apiKeysBaseUrl, auth, project, pause = (ms) => sleep(ms) }: GeminiOptions) {
   async function admin<T>({ right, ...call }: Call<T>, baseUrl = apiKeysBaseUrl): Promise<T> {
     const token = await auth.token();
     return http.send<T>({
@@ -231,27 +223,6 @@ export function createGemini({
       headers: { authorization: bearer(token), "x-goog-user-project": project },
       failure: (refusal) => refused(refusal, { doing: call.doing, right, project }),
     });
-  }
-
-  async function listRows(): Promise<Row[]> {
-    const found: Row[] = [];
-    let pageToken: string | undefined;
-    for (let page = 0; page < maxPages; page += 1) {
-      const { keys, nextPageToken } = await admin({
-        method: "GET",
-        route: keysRoute,
-        path: { project },
-        query: { pageSize: 100, pageToken, showDeleted: true },
-        doing: `while listing the keys of project ${project}`,
-        right: "apikeys.keys.list",
-        response: keyPage,
-      });
-      found.push(...(keys ?? []));
-      if (!nextPageToken) return found;
-      if (nextPageToken === pageToken) break;
-      pageToken = nextPageToken;
-    }
-    throw endless(`the keys of project ${project}`);
   }
 
   async function findRow(keyId: string): Promise<Row | undefined> {
@@ -288,15 +259,28 @@ export function createGemini({
     return state;
   }
 
+  return { admin, findRow, finished };
+}
+
+export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
+  const { project } = options;
+  const { admin, findRow, finished } = adminOf(options);
+
   async function change(call: Omit<Call<Operation>, "response">): Promise<void> {
     const { error } = await finished(await admin({ ...call, response: operation }), call.doing);
     if (error) throw operationFailed(error, { doing: call.doing, right: call.right, project });
   }
 
-  /** Succeeds also when the key is deleted or purged. */
+  /** Succeeds also when the key is deleted, as long as Google shows it. */
   async function deleteKey(keyId: string): Promise<void> {
     const row = await findRow(keyId);
-    if (row === undefined || row.key.state === "revoked") return;
+    if (row === undefined) {
+      throw new RotationFailure(
+        "KeyUnknown",
+        `google knows no key ${keyId} in project ${project}: nothing was changed; check the id, and whose project it is of`,
+      );
+    }
+    if (row.key.state === "revoked") return;
     await change({
       method: "DELETE",
       route: keyRoute,
@@ -306,6 +290,55 @@ export function createGemini({
       right: "apikeys.keys.delete",
       instead: ({ status }) => (status === 404 ? { value: { done: true } } : undefined),
     });
+  }
+
+  return {
+    revokeKey: deleteKey,
+    disableKey: deleteKey,
+
+    /** Within 30 days of the deletion; later the key is gone. */
+    async enableKey(keyId) {
+      const row = await findRow(keyId);
+      if (row?.key.state === "active") return;
+      const doing = `while undeleting key ${keyId}`;
+      if (row === undefined) {
+        throw new RotationFailure("RequestInvalid", `google has purged key ${keyId} ${doing}: make a new key`);
+      }
+      await change({
+        method: "POST",
+        route: `${keyRoute}:undelete`,
+        path: { project, key: keyId },
+        body: {},
+        doing,
+        right: "apikeys.keys.undelete",
+      });
+    },
+  };
+}
+
+export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssuer & HandIn {
+  const { monitoringBaseUrl, project, serviceAccount } = options;
+  const { admin, findRow, finished } = adminOf(options);
+
+  async function listRows(): Promise<Row[]> {
+    const found: Row[] = [];
+    let pageToken: string | undefined;
+    for (let page = 0; page < maxPages; page += 1) {
+      const { keys, nextPageToken } = await admin({
+        method: "GET",
+        route: keysRoute,
+        path: { project },
+        query: { pageSize: 100, pageToken, showDeleted: true },
+        doing: `while listing the keys of project ${project}`,
+        right: "apikeys.keys.list",
+        response: keyPage,
+      });
+      found.push(...(keys ?? []));
+      if (!nextPageToken) return found;
+      if (nextPageToken === pageToken) break;
+      pageToken = nextPageToken;
+    }
+    throw endless(`the keys of project ${project}`);
   }
 
   /** A key of ours under this name: what an earlier attempt with a lost answer left, or what was made just now. */
@@ -391,7 +424,8 @@ export function createGemini({
   }
 
   return {
-    ...geminiByHand({ http, geminiBaseUrl, project, serviceAccount }),
+    ...geminiByHand(options),
+    switchable: true,
 
     /** Reads keys and usage with it. Whether it may make and bind keys, only doing so shows. */
     async checkAdminCredential() {
@@ -414,27 +448,6 @@ export function createGemini({
 
     async findKey(keyId) {
       return (await findRow(keyId))?.key;
-    },
-
-    revokeKey: deleteKey,
-    disableKey: deleteKey,
-
-    /** Within 30 days of the deletion; later the key is gone. */
-    async enableKey(keyId) {
-      const row = await findRow(keyId);
-      if (row?.key.state === "active") return;
-      const doing = `while undeleting key ${keyId}`;
-      if (row === undefined) {
-        throw new RotationFailure("RequestInvalid", `google has purged key ${keyId} ${doing}: make a new key`);
-      }
-      await change({
-        method: "POST",
-        route: `${keyRoute}:undelete`,
-        path: { project, key: keyId },
-        body: {},
-        doing,
-        right: "apikeys.keys.undelete",
-      });
     },
 
     /**

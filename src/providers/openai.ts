@@ -5,6 +5,7 @@ import { maskFits, maskTells } from "../domain/mark.ts";
 import { quotaHome } from "../domain/provider-limits.ts";
 import { answerOf, bearer, type Exchange, type Http, type Method, type QueryValue, readErrorFacts } from "../http.ts";
 import { Redacted } from "../redacted.ts";
+import type { KeyEnd } from "./key-end.ts";
 import {
   type HandIn,
   judgeHandedIn,
@@ -64,24 +65,25 @@ const keyRow = z
     return {
       id: row.id,
       name: row.name ?? "",
-      state: stateOf(row.expires_at, row.owner_project_access),
+      state: row.expires_at && row.expires_at.getTime() <= Date.now() ? "expired" : "active",
       createdAt: row.created_at,
       ...(row.redacted_value ? { maskedValue: row.redacted_value } : {}),
       ...(row.expires_at ? { expiresAt: row.expires_at } : {}),
       ...(row.last_used_at ? { lastUsedAt: row.last_used_at } : {}),
       ...(owner === undefined ? {} : { owner }),
+      ...(row.owner_project_access === "inactive" ? { flag: noAccess } : {}),
     };
   });
+
+/**
+ * `owner_project_access: inactive` is documented as an owner without access to the project. Keys of service accounts of
+ * role `none` bear it and answer every call (2026-11): a flag, not a death.
+ */
+const noAccess = "openai says that its owner has no access to the project (owner_project_access: inactive)";
 
 function ownerOf(serviceAccount: string | undefined, user: string | undefined): KeyRecord["owner"] {
   if (serviceAccount !== undefined) return { kind: "service account", id: serviceAccount };
   return user === undefined ? undefined : { kind: "user", id: user };
-}
-
-/** `owner_project_access` is `inactive` where the owner, and with it the key, has no access to the project. */
-function stateOf(expiresAt: Date | null | undefined, access: string | null | undefined): KeyRecord["state"] {
-  if (expiresAt && expiresAt.getTime() <= Date.now()) return "expired";
-  return access === "inactive" ? "disabled" : "active";
 }
 
 const keyPage = z.object({
@@ -186,25 +188,20 @@ export function openAiByHand({
   };
 }
 
-export function createOpenAi({
-  http,
-  baseUrl,
-  adminKey,
-  project,
-  serviceAccount,
-}: OpenAiOptions): ManagedProvider & KeyIssuer & HandIn {
-  interface Call<T> {
-    method: Method;
-    route: string;
-    path?: Record<string, string>;
-    query?: Record<string, QueryValue>;
-    body?: unknown;
-    doing: string;
-    response: z.ZodType<T>;
-    instead?: (refusal: Exchange) => { value: T } | undefined;
-    failure?: (refusal: Exchange) => RotationFailure | undefined;
-  }
+interface Call<T> {
+  method: Method;
+  route: string;
+  path?: Record<string, string>;
+  query?: Record<string, QueryValue>;
+  body?: unknown;
+  doing: string;
+  response: z.ZodType<T>;
+  instead?: (refusal: Exchange) => { value: T } | undefined;
+  failure?: (refusal: Exchange) => RotationFailure | undefined;
+}
 
+/** The administration API as the provider and its key end both use it. */
+function adminOf({ http, baseUrl, adminKey, project, serviceAccount }: OpenAiOptions) {
   const admin = <T>({ failure, ...call }: Call<T>): Promise<T> =>
     http.send<T>({
       ...call,
@@ -244,6 +241,43 @@ export function createOpenAi({
     }
     throw endless(`the list of keys of project ${project}`);
   }
+
+  return { admin, slotMissing, listKeys };
+}
+
+export function openAiKeyEnd(options: OpenAiOptions): KeyEnd {
+  const { project } = options;
+  const { admin, listKeys } = adminOf(options);
+  return {
+    /**
+     * Deletes one key; its service account and other keys stay. What a second delete answers is not known (2026-11),
+     * so a 404 is believed only where the list does not show the key either.
+     */
+    async revokeKey(keyId) {
+      const doing = `while deleting key ${keyId}`;
+      const { deleted } = await admin<{ deleted: boolean }>({
+        method: "DELETE",
+        route: `${keys}/{key}`,
+        path: { project, key: keyId },
+        doing,
+        response: z.object({ deleted: z.boolean() }),
+        instead: ({ status }) => (status === 404 ? { value: { deleted: false } } : undefined),
+      });
+      if (deleted) return;
+      if ((await listKeys()).some(({ id }) => id === keyId)) {
+        throw new RotationFailure("Unavailable", `openai still lists key ${keyId} ${doing}; try again`);
+      }
+      throw new RotationFailure(
+        "KeyUnknown",
+        `openai knows no key ${keyId} in project ${project}: nothing was ended; check the id, and whose project it is of`,
+      );
+    },
+  };
+}
+
+export function createOpenAi(options: OpenAiOptions): ManagedProvider & KeyIssuer & HandIn {
+  const { project, serviceAccount } = options;
+  const { admin, slotMissing, listKeys } = adminOf(options);
 
   async function readSurface(surface: keyof typeof surfacesByKey, query: UsageQuery): Promise<SurfaceUse> {
     const known = new Set(query.keyIds);
@@ -302,7 +336,7 @@ export function createOpenAi({
   }
 
   return {
-    ...openAiByHand({ http, baseUrl, project, serviceAccount }),
+    ...openAiByHand(options),
 
     /** Proves that the credential may read the service account; whether it may write, only a write shows. */
     async checkAdminCredential() {
@@ -328,24 +362,6 @@ export function createOpenAi({
         response: keyRow,
         instead: ({ status }) => (status === 404 ? { value: undefined } : undefined),
       });
-    },
-
-    /**
-     * Deletes one key; its service account and other keys stay. What a second delete answers is not known (2026-11),
-     * so a 404 counts as gone only once the list shows the key no more.
-     */
-    async revokeKey(keyId) {
-      const doing = `while deleting key ${keyId}`;
-      const { deleted } = await admin<{ deleted: boolean }>({
-        method: "DELETE",
-        route: `${keys}/{key}`,
-        path: { project, key: keyId },
-        doing,
-        response: z.object({ deleted: z.boolean() }),
-        instead: ({ status }) => (status === 404 ? { value: { deleted: false } } : undefined),
-      });
-      if (deleted || !(await listKeys()).some(({ id }) => id === keyId)) return;
-      throw new RotationFailure("Unavailable", `openai still lists key ${keyId} ${doing}; try again`);
     },
 
     async issueKey({ name, lifeMs }) {

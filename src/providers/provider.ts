@@ -17,6 +17,11 @@ export interface KeyRecord {
   lastUsedAt?: Date;
   /** Whose key it is, where the provider tells: a service account is ours to rotate, a person's key is not. */
   owner?: { kind: "service account" | "user"; id: string };
+  /**
+   * Something the provider shows of the key that may mean that it does not work, in words. A warning, never a verdict: a
+   * key that answers a probe works whatever is flagged.
+   */
+  flag?: string;
   /** Google's older kind, bound to no service account: it goes on working erratically long after its end. */
   standard?: true;
 }
@@ -62,6 +67,9 @@ export interface UsageQuery {
 export interface Provider {
   readonly name: ProviderName;
 
+  /** Set where keys can be switched off and on again: by whom, is key-end.ts's business. */
+  readonly switchable?: true;
+
   /** Calls the provider directly, at no cost, with the key, and tells what it answered. */
   tryKey(value: Redacted): Promise<Answer>;
 
@@ -69,7 +77,7 @@ export interface Provider {
   looksLikeKey(value: Redacted): boolean;
 }
 
-/** A provider with an admin credential: it tells which keys are alive and used, and ends them. */
+/** A provider with an admin credential: it tells which keys are alive and used. Ending them is key-end.ts. */
 export interface KeyManager {
   /** Succeeds when the admin credential works for this slot's keys; else fails with `AdminCredentialRejected`. */
   checkAdminCredential(): Promise<void>;
@@ -79,9 +87,6 @@ export interface KeyManager {
 
   /** The key with this id, or nothing when the provider knows it no more. */
   findKey(keyId: string): Promise<KeyRecord | undefined>;
-
-  /** Ends the key for good. Succeeds also when it is already gone. */
-  revokeKey(keyId: string): Promise<void>;
 
   /** The use of these keys by bucket, on every usage surface the provider has, all pages. */
   readUsage(query: UsageQuery): Promise<UsageReport>;
@@ -103,14 +108,6 @@ export interface KeyIssuer {
 
   /** Gives the key a life that long from now (milliseconds) and returns its end. Repeating moves the end, nothing else. */
   setKeyLife(keyId: string, lifeMs: number): Promise<Date | undefined>;
-}
-
-/** A provider that can switch a key off and on again. */
-export interface KeySwitch {
-  /** Succeeds also when the key is already off. */
-  disableKey(keyId: string): Promise<void>;
-  /** Succeeds also when the key is already on. */
-  enableKey(keyId: string): Promise<void>;
 }
 
 /** What a person who makes a key by hand is told. Each is a few words for a list. */
@@ -216,6 +213,7 @@ export function canIssue<Some extends Provider>(provider: Some): provider is Som
   return "issueKey" in provider;
 }
 
-export function canDisable<Some extends Provider>(provider: Some): provider is Some & KeySwitch {
-  return "disableKey" in provider;
+/** Whether a key of the provider can be switched off and on again. */
+export function canDisable({ switchable }: Provider): boolean {
+  return switchable === true;
 }

@@ -1,4 +1,5 @@
 import { setTimeout as pause } from "node:timers/promises";
+import type { Info } from "@temporalio/activity";
 import { ApplicationFailure } from "@temporalio/common";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { DefaultLogger } from "@temporalio/worker";
@@ -7,13 +8,15 @@ import { onTestFinished } from "vitest";
 import type { NewKey, OfRotation } from "../../src/activities/contract.ts";
 import type { Dependencies } from "../../src/activities/dependencies.ts";
 import { failureInterceptor } from "../../src/activities/failures.ts";
+import { fenceInterceptor } from "../../src/activities/fence.ts";
 import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
 import { parseInventory, readCredentials } from "../../src/config.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { type Sandbox, type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
 import { createSealing, generateSealingKey } from "../../src/sealing.ts";
-import { plugTogether } from "../../src/worker.ts";
+import type { Endings } from "../../src/providers/key-end.ts";
+import { type Parts, plugEndings, plugTogether } from "../../src/worker.ts";
 
 /** Single activities against the sandbox, with the real clients and without Temporal. */
 
@@ -33,10 +36,21 @@ export interface StageOptions {
   inventory?: Record<string, unknown>;
   /** What the last rotation of a slot left in it, by its result. */
   lastInstalledKey?: (slot: string) => Promise<string | undefined>;
+  /** The slot's newest closed run. */
+  lastClosed?: Dependencies["runs"]["lastClosed"];
   /** The rotations that are open; fails where Temporal is away. */
   openRotations?: Dependencies["runs"]["openRotations"];
   sandbox?: SandboxOptions;
   env?: Record<string, string | undefined>;
+}
+
+export interface AttemptOptions {
+  /** What Temporal tells the attempt of itself. */
+  info?: Partial<Info>;
+  /** The longest that one request can last. */
+  requestMs?: number;
+  /** Hands over the attempt that begins, to cancel it or to hear its heartbeats. */
+  onAttempt?: (environment: MockActivityEnvironment) => void;
 }
 
 export interface KeyFacts {
@@ -53,11 +67,13 @@ export interface Stage {
   /** Address of the sandbox's control calls. */
   control: string;
   dependencies: Dependencies;
+  endings: Endings;
   /** One attempt of an activity of `of`, its failure as Temporal would keep it. */
   run<Name extends keyof RotationActivities>(
     name: Name,
     order: Omit<Order<Name>, keyof OfRotation> & Partial<OfRotation>,
     attempt?: number,
+    options?: AttemptOptions,
   ): Promise<Result<Name>>;
   /** As many attempts as Temporal would make: retried until it succeeds or fails for good. */
   repeat<Name extends keyof RotationActivities>(
@@ -119,6 +135,7 @@ export async function startStage({
   slots = {},
   inventory: more = {},
   lastInstalledKey = () => Promise.resolve(undefined),
+  lastClosed = () => Promise.resolve(undefined),
   openRotations = () => Promise.resolve([]),
   sandbox = {},
   env = {},
@@ -144,18 +161,21 @@ export async function startStage({
     played.env,
   );
   const sealing = createSealing(inventory.sealing, [privateKey]);
-  const dependencies = plugTogether({
+  const parts: Parts = {
     inventory,
     credentials: readCredentials({ ...played.env, ...env }),
     sealing,
     runs: {
       find: ({ length }) => Promise.reject(new RotationFailure("SlotMissing", `no run of ${length} letters`)),
       update: ({ update }) => Promise.resolve(update),
+      lastClosed,
       lastInstalledKey,
       openRotations,
     },
-  });
-  const activities = createActivities(dependencies);
+  };
+  const dependencies = plugTogether(parts);
+  const endings = plugEndings(parts);
+  const activities = createActivities(dependencies, endings);
   const of: OfRotation = { slot: prod, rotationId: crypto.randomUUID() };
 
   const control = async (path: string, body?: unknown): Promise<unknown> => {
@@ -177,11 +197,23 @@ export async function startStage({
   const account = `${played.env["CLOUDFLARE_API_BASE_URL"]}/accounts/${played.env["CLOUDFLARE_ACCOUNT_ID"]}`;
   const secrets = `/secrets_store/stores/${played.seed["storeId"]}/secrets`;
 
-  const attemptOne = async (name: keyof RotationActivities, order: object, attempt = 1): Promise<unknown> => {
+  const attemptOne = async (
+    name: keyof RotationActivities,
+    order: object,
+    attempt = 1,
+    { info = {}, requestMs = 20_000, onAttempt = () => undefined }: AttemptOptions = {},
+  ): Promise<unknown> => {
     const environment = new MockActivityEnvironment(
-      { attempt, activityType: name },
-      { interceptors: [() => ({ inbound: failureInterceptor() })], logger: new DefaultLogger("ERROR") },
+      { attempt, activityType: name, startToCloseTimeoutMs: 120_000, ...info },
+      {
+        interceptors: [
+          (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
+          () => ({ inbound: failureInterceptor() }),
+        ],
+        logger: new DefaultLogger("ERROR"),
+      },
     );
+    onAttempt(environment);
     return environment.run(activities[name] as (order: object) => Promise<unknown>, { ...of, ...order });
   };
   const attemptAll = async (name: keyof RotationActivities, order: object): Promise<unknown> => {
@@ -203,6 +235,7 @@ export async function startStage({
     seed: played.seed,
     control: played.control,
     dependencies,
+    endings,
     run: attemptOne as Stage["run"],
     repeat: attemptAll as Stage["repeat"],
     fault: async (fault) => void (await control("/faults", fault)),

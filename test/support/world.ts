@@ -13,7 +13,8 @@ import { productionGateway, startTraffic, type Traffic } from "./traffic.ts";
 import { workflowBundle } from "./workflow-bundle.ts";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
-import { createWorker, plugTogether, runsOf } from "../../src/worker.ts";
+import { runsOf } from "../../src/temporal/runs.ts";
+import { createWorker, type Parts, plugEndings, plugTogether } from "../../src/worker.ts";
 
 /** The record the sandbox keeps, as far as tests ask for it. */
 export interface SandboxRecord {
@@ -178,13 +179,14 @@ export async function startWorld({
   const client = new Client({ connection: clientConnection, namespace: temporal.namespace });
   const startWorker = async (keys: SealingKeys): Promise<() => Promise<void>> => {
     const inventory = parseInventory(inventoryWith(keys), "keyturn.yaml", played.env);
-    const dependencies = plugTogether({
+    const parts: Parts = {
       inventory,
       credentials: readCredentials(withoutVariables(played.env, without)),
       sealing: createSealing(inventory.sealing, keys.privateKeys),
       runs: runsOf(client),
-    });
-    const activities = { ...createActivities(dependencies), ...breakActivities(dependencies) };
+    };
+    const dependencies = plugTogether(parts);
+    const activities = { ...createActivities(dependencies, plugEndings(parts)), ...breakActivities(dependencies) };
     const worker: Worker = await createWorker({
       connection,
       namespace: temporal.namespace,
