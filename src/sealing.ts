@@ -6,8 +6,11 @@ import type { Environment, SealingPublicKey } from "./config.ts";
 import { RotationFailure } from "./domain/failure.ts";
 import { Redacted } from "./redacted.ts";
 
-/** What a sealed key is for: written into the authenticated header and checked on opening. */
-export type SealPurpose = { slot: string; rotationId: string } | { slot: string; purpose: "leaked" };
+/**
+ * What a sealed key is for: written into the authenticated header and checked on opening. A leaked value that is known
+ * without its slot is sealed for no slot, and opens for none.
+ */
+export type SealPurpose = { slot: string; rotationId: string } | { slot?: string; purpose: "leaked" };
 
 /** Seals key values on their way through Temporal, and opens them in the activity that needs them. */
 export interface Sealing {
@@ -70,14 +73,16 @@ export function createSealing(publicKeys: SealingPublicKey[], privateKeys: Seali
         throw unreadable(`the key was sealed with ${String(header["kid"])}, and this worker has no such sealing key`);
       }
       const expected = headerOf(purpose);
-      if (Object.entries(expected).some(([field, value]) => header[field] !== value)) {
-        throw unreadable(`the key was sealed for another slot or rotation than ${purpose.slot}`);
+      if (purposeFields.some((field) => header[field] !== expected[field])) {
+        throw unreadable(`the key was sealed for another slot or rotation than ${forWhat(purpose)}`);
       }
       try {
         const { plaintext } = await compactDecrypt(sealed, await importJWK(key, "ECDH-ES"));
         return new Redacted(new TextDecoder().decode(plaintext));
       } catch {
-        throw unreadable(`the sealed key for ${purpose.slot} was altered or sealed to another key named ${key.kid}`);
+        throw unreadable(
+          `the sealed key for ${forWhat(purpose)} was altered or sealed to another key named ${key.kid}`,
+        );
       }
     },
   };
@@ -127,10 +132,16 @@ function parseJson(text: string): unknown {
   }
 }
 
-function headerOf(purpose: SealPurpose): Record<string, string> {
-  return "rotationId" in purpose
-    ? { slot: purpose.slot, rot: purpose.rotationId }
-    : { slot: purpose.slot, purpose: purpose.purpose };
+/** The fields of the header that say what a sealed key is for. One that is not expected must not be there. */
+const purposeFields = ["slot", "rot", "purpose"] as const;
+
+function headerOf(purpose: SealPurpose): Partial<Record<(typeof purposeFields)[number], string>> {
+  if ("rotationId" in purpose) return { slot: purpose.slot, rot: purpose.rotationId };
+  return { ...(purpose.slot === undefined ? {} : { slot: purpose.slot }), purpose: purpose.purpose };
+}
+
+function forWhat({ slot = "no slot" }: SealPurpose): string {
+  return slot;
 }
 
 function readHeader(sealed: string): Record<string, unknown> {

@@ -83,6 +83,19 @@ describe("a sealed key (promise 4)", () => {
     await failure("SealUnreadable", () => sealing.open(sealed, purpose));
   });
 
+  test("of a leaked value that is known without its slot opens for no slot, and for none of the slots", async () => {
+    const slotless: SealPurpose = { purpose: "leaked" };
+    const leaked: SealPurpose = { slot: purpose.slot, purpose: "leaked" };
+    const sealed = await sealing.seal(new Redacted(value), slotless);
+    expect((await sealing.open(sealed, slotless)).reveal()).toBe(value);
+    const { epk: _, ...header } = decodeProtectedHeader(sealed);
+    expect(header).toEqual({ alg: "ECDH-ES", enc: "A256GCM", kid: "2026-11", purpose: "leaked" });
+    await failure("SealUnreadable", () => sealing.open(sealed, leaked));
+    await failure("SealUnreadable", () => sealing.open(sealed, purpose));
+    const ofSlot = await sealing.seal(new Redacted(value), leaked);
+    expect(await failure("SealUnreadable", () => sealing.open(ofSlot, slotless))).toContain("than no slot");
+  });
+
   test.each([0, 2, 3, 4])("does not open when part %d of it was altered", async (part) => {
     const parts = (await sealing.seal(new Redacted(value), purpose)).split(".");
     const bytes = Buffer.from(parts[part] ?? "", "base64url");

@@ -418,7 +418,8 @@ export interface LeakedFound {
 
 export interface UpdateOrder {
   workflowId: string;
-  runId: string;
+  /** Without it the open run of the id is told: after a hand-over that is not the first one. */
+  runId?: string;
   update: string;
   arg: unknown;
 }

@@ -10,10 +10,10 @@ export const runActivities = ({ runs }: Pick<Dependencies, "runs">) => ({
   },
 
   /**
-   * Runs an update on another run: what a follower cannot do from inside a workflow. A repetition bears the same id, so
-   * it is the same update. Fails with `InvalidInput` when that run refuses it.
+   * Runs an update on another run, and returns the answer it gave: what a follower cannot do from inside a workflow. A
+   * repetition bears the same id, so it is the same update. Fails as that run refuses it.
    */
-  async updateRun(order: UpdateOrder): Promise<string> {
+  async updateRun(order: UpdateOrder): Promise<unknown> {
     const { activityId, workflowExecution } = Context.current().info;
     return runs.update(order, `${workflowExecution?.runId}/${activityId}`);
   },
