@@ -85,7 +85,7 @@ const invalid = (message: string, ...path: string[]): Reply =>
 const missing = (what: string): Reply => failure(404, { code: 7002, message: `${what} not found` });
 
 export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
-  const { state, settings, clock, gatewayOrigin } = parts;
+  const { state, settings, clock, gatewayOrigin, lies } = parts;
   const base = "/accounts/:account/ai-gateway/gateways";
   const lagged = (): number => clock.now() - clock.span(settings.listLagMs);
 
@@ -245,9 +245,12 @@ export function aiGatewayRoutes(parts: CloudflareParts): Route<Needs>[] {
     route("GET", `${base}/:gateway/provider_configs`, read, ({ params, query }) =>
       page(
         query,
-        state.configs
-          .list(lagged())
-          .filter(({ gatewayId }) => gatewayId === params["gateway"])
+        lies
+          .shown(
+            "provider-configs",
+            state.configs.list(lagged()).filter(({ gatewayId }) => gatewayId === params["gateway"]),
+            ({ id, gatewayId, slug, alias }) => [id, secretName(gatewayId, slug, alias)],
+          )
           .map(shownConfig),
         100,
       ),

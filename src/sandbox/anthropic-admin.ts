@@ -17,6 +17,8 @@ import { route } from "./routes.ts";
 const statuses = ["active", "inactive", "archived"] as const;
 const userId = "user_01SandboxPerson";
 
+const namesOf = ({ id, name }: ListedKey): string[] => [id, name];
+
 /** A hint that shows few characters: three after the prefix, four at the end. */
 const hint = (value: string): string => `${value.slice(0, 16)}...${value.slice(-4)}`;
 
@@ -77,7 +79,7 @@ export function idPage(query: URLSearchParams, found: Record<string, unknown>[])
 }
 
 export function anthropicAdminRoutes(parts: AnthropicParts): Route<undefined>[] {
-  const { state, settings, clock, keys } = parts;
+  const { state, settings, clock, keys, lies } = parts;
   const base = "/organizations/api_keys";
   const lagged = (): number => clock.now() - clock.span(settings.listLagMs);
   const on = (method: string, path: string, handle: (call: Call) => Reply): Route<undefined> =>
@@ -190,8 +192,8 @@ export function anthropicAdminRoutes(parts: AnthropicParts): Route<undefined>[] 
     }
     const workspaceId = query.get("workspace_id");
     const creator = query.get("created_by_user_id");
-    const found = state.listed
-      .list(lagged())
+    const found = lies
+      .shown("anthropic-keys", state.listed.list(lagged()), namesOf)
       .toReversed()
       .flatMap((listed) => {
         const key = keys.byId(listed.id);
@@ -209,11 +211,13 @@ export function anthropicAdminRoutes(parts: AnthropicParts): Route<undefined>[] 
       json(200, { id: state.organizationId, type: "organization", name: "Sandbox" }),
     ),
     on("GET", base, list),
-    on(
-      "GET",
-      `${base}/:key`,
-      withKey((key, listed, call) => json(200, shown(key, listed, call))),
-    ),
+    on("GET", `${base}/:key`, (call) => {
+      const id = call.params["key"] ?? "";
+      const [key, listed] = [keys.byId(id), lies.read("anthropic-keys", state.listed, id, namesOf)];
+      return key === undefined || listed === undefined
+        ? anthropicError(404, "API key not found")
+        : json(200, shown(key, listed, call));
+    }),
     on("POST", `${base}/:key`, withKey(update)),
     on("GET", "/organizations/workspaces", ({ query }) =>
       idPage(

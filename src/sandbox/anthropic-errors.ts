@@ -4,6 +4,7 @@ import type { Clock } from "./clock.ts";
 import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
 import type { Keys } from "./keys.ts";
+import type { Lies } from "./lies.ts";
 import type { Settings } from "./options.ts";
 import type { Chance } from "./random.ts";
 import { wordId } from "./random.ts";
@@ -14,6 +15,7 @@ export interface AnthropicParts {
   settings: Settings;
   clock: Clock;
   keys: Keys;
+  lies: Lies;
   usage: Usage;
   chance: Chance;
 }

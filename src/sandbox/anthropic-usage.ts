@@ -8,6 +8,8 @@ import { anthropicError } from "./anthropic-errors.ts";
 import { rfc3339 } from "./clock.ts";
 import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
+import { requestCount } from "./openai-usage.ts";
+import type { Settings } from "./options.ts";
 import type { Call, Route } from "./routes.ts";
 import { queryList, route } from "./routes.ts";
 import type { UsageBucket, UsageRow } from "./usage.ts";
@@ -124,7 +126,7 @@ export function anthropicUsageRoutes(parts: AnthropicParts): Route<undefined>[] 
             return [name, value === "" ? null : value];
           }),
         ),
-        ...(kind === "usage" ? { usage: usageOf(row) } : { cost: costOf(row) }),
+        ...(kind === "usage" ? { usage: usageOf(row, parts.settings.usageRequests) } : { cost: costOf(row) }),
       })),
       has_more: first + limit < rows.length,
       next_page: first + limit < rows.length ? toToken(String(first + limit)) : null,
@@ -226,8 +228,8 @@ export function anthropicUsageRoutes(parts: AnthropicParts): Route<undefined>[] 
   ];
 }
 
-const usageOf = (row: UsageRow): Record<string, unknown> => ({
-  requests: row.requests,
+const usageOf = (row: UsageRow, told: Settings["usageRequests"]): Record<string, unknown> => ({
+  ...requestCount("requests", row.requests, told),
   total_tokens: row.tokensIn + row.tokensOut,
   uncached_input_tokens: row.tokensIn,
   cache_read_input_tokens: 0,

@@ -4,6 +4,7 @@ import type { CloudflareState, Permission } from "./cloudflare-state.ts";
 import type { Edges } from "./edges.ts";
 import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
+import type { Lies } from "./lies.ts";
 import type { Settings } from "./options.ts";
 
 export interface CloudflareParts {
@@ -11,6 +12,7 @@ export interface CloudflareParts {
   settings: Settings;
   clock: Clock;
   edges: Edges;
+  lies: Lies;
   /** Origin of the gateway's data plane. */
   gatewayOrigin: () => string;
 }

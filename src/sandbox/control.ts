@@ -12,19 +12,26 @@ import type { Faults } from "./faults.ts";
 import { googleControlRoutes } from "./google-control.ts";
 import type { GoogleState } from "./google-state.ts";
 import type { Key, Keys } from "./keys.ts";
+import type { Lies } from "./lies.ts";
+import { openAiControlRoutes } from "./openai-control.ts";
+import type { OpenAiState } from "./openai-state.ts";
 import type { Settings } from "./options.ts";
 import type { Recorder } from "./record.ts";
 import type { Call, Route } from "./routes.ts";
 import { match, route } from "./routes.ts";
+import type { Usage } from "./usage.ts";
 
 export interface ControlParts {
   state: CloudflareState;
   anthropic: AnthropicState;
   google: GoogleState;
+  openai: OpenAiState;
+  openaiUsage: Usage;
   settings: Settings;
   clock: Clock;
   edges: Edges;
   faults: Faults;
+  lies: Lies;
   keys: Keys;
   record: Recorder;
   env: Record<string, string>;
@@ -48,6 +55,8 @@ const changeable = [
   "googleStandardDeathMs",
   "operationMs",
   "googleQuota",
+  "inactiveKeysWork",
+  "usageRequests",
   "monitoringNamesServiceAccount",
   "dialect",
   "purgeMs",
@@ -68,7 +77,7 @@ const changeable = [
 const notFound = (what: string): Reply => json(404, { error: `no ${what}` });
 
 export function createControl(parts: ControlParts): Service {
-  const { settings, clock, faults, keys, record } = parts;
+  const { settings, clock, faults, lies, keys, record } = parts;
 
   const withKey =
     (work: (key: Key) => Reply) =>
@@ -106,6 +115,21 @@ export function createControl(parts: ControlParts): Service {
       faults.clear(Number(params["fault"]));
       return json(200, { faults: faults.list() });
     }),
+    route("GET", "/lies", undefined, () => json(200, { lies: lies.list() })),
+    route("POST", "/lies", undefined, ({ request }) => {
+      const input = jsonBody(request);
+      const added = Array.isArray(input) ? input.map((lie) => lies.add(lie)) : lies.add(input);
+      const refused = [added].flat().find((result) => typeof result === "string");
+      return refused === undefined ? json(201, added) : json(400, { error: refused });
+    }),
+    route("DELETE", "/lies", undefined, () => {
+      lies.clear();
+      return json(200, { lies: [] });
+    }),
+    route("DELETE", "/lies/:lie", undefined, ({ params }) => {
+      lies.clear(Number(params["lie"]));
+      return json(200, { lies: lies.list() });
+    }),
     route("GET", "/options", undefined, () => json(200, shownSettings())),
     route("POST", "/options", undefined, ({ request }) => {
       const given = asObject(jsonBody(request));
@@ -134,6 +158,7 @@ export function createControl(parts: ControlParts): Service {
     ),
     route("GET", "/slots", undefined, () => json(200, { slots: slots(parts) })),
     ...anthropicConsoleRoutes({ state: parts.anthropic, clock, keys }),
+    ...openAiControlRoutes({ state: parts.openai, usage: parts.openaiUsage, clock, keys }),
     ...googleControlRoutes({ state: parts.google, clock, keys }),
   ];
 

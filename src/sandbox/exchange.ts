@@ -165,6 +165,11 @@ export function createExchange(parts: {
       case "slow":
         await clock.sleep(fault.delayMs);
         return { kind: "reply", reply: await execute(service, request) };
+      case "slow-answer": {
+        const reply = await execute(service, request);
+        await clock.sleep(fault.delayMs);
+        return { kind: "reply", reply };
+      }
       case "half":
         return { kind: "half", reply: await execute(service, request) };
       case "malformed": {

@@ -10,6 +10,7 @@ const modes = [
   "malformed",
   "reset",
   "late",
+  "slow-answer",
   "half",
 ] as const;
 
@@ -30,7 +31,7 @@ export interface Fault {
   skip: number;
   /** How many to hit then; absent: all, until cleared. */
   times?: number;
-  /** For `slow` and `late`, in milliseconds of wall clock. */
+  /** For `slow`, `slow-answer` and `late`, in milliseconds of wall clock. */
   delayMs: number;
   /** For `status`: the whole answer, a string as it is, anything else as JSON. */
   body?: unknown;

@@ -34,7 +34,7 @@ type Access = "apikeys read" | "apikeys write";
 const invalid = (message: string): Reply => googleError(400, message);
 
 export function createApiKeys(parts: GoogleParts): Service {
-  const { state, settings, clock, keys, chance } = parts;
+  const { state, settings, clock, keys, chance, lies } = parts;
   const base = "/projects/:project/locations/:location/keys";
   const lagged = (): number => clock.now() - clock.span(settings.listLagMs);
   const quota = createQuota(parts);
@@ -236,6 +236,15 @@ export function createApiKeys(parts: GoogleParts): Service {
     detail.version++;
   }
 
+  function readKey(project: GoogleProject, { params }: Call): Reply {
+    const resource = keyResource(project, params["key"] ?? "");
+    const listed = lies.read("google-keys", state.listed, resource, ({ id }) => [id, resource]);
+    const key = listed === undefined ? undefined : keys.byId(listed.id);
+    return key === undefined || listed === undefined
+      ? googleError(404, `Requested entity was not found: ${resource}`)
+      : json(200, shown(key, listed));
+  }
+
   function list(project: GoogleProject, { query }: Call): Reply {
     const pageSize = Number(query.get("pageSize") ?? 0);
     if (!Number.isInteger(pageSize) || pageSize < 0) return invalid("pageSize must not be negative.");
@@ -243,7 +252,8 @@ export function createApiKeys(parts: GoogleParts): Service {
     const token = query.get("pageToken");
     const first = token === null || token === "" ? 0 : Number(Buffer.from(token, "base64url").toString());
     if (!Number.isInteger(first)) return invalid("pageToken is invalid.");
-    const found = state.listed.list(lagged()).flatMap((listed) => {
+    const rows = lies.shown("google-keys", state.listed.list(lagged()), ({ id }) => [id]);
+    const found = rows.flatMap((listed) => {
       const key = keys.byId(listed.id);
       const wanted = listed.deletedAt === undefined || query.get("showDeleted") === "true";
       return key !== undefined && wanted && googleDetail(key).projectId === project.id ? [shown(key, listed)] : [];
@@ -275,12 +285,7 @@ export function createApiKeys(parts: GoogleParts): Service {
     }),
     route("GET", base, read, inProject(list)),
     route("POST", base, write, inProject(create)),
-    route(
-      "GET",
-      `${base}/:key`,
-      read,
-      withKey((key, listed) => json(200, shown(key, listed))),
-    ),
+    route("GET", `${base}/:key`, read, inProject(readKey)),
     // The key string is a secret: the read-only scope does not give it here.
     route(
       "GET",

@@ -4,6 +4,7 @@ import type { Reply, Request } from "./exchange.ts";
 import { json } from "./exchange.ts";
 import type { GooglePermission, GoogleState } from "./google-state.ts";
 import type { Keys } from "./keys.ts";
+import type { Lies } from "./lies.ts";
 import type { Settings } from "./options.ts";
 import type { Chance } from "./random.ts";
 import type { Usage } from "./usage.ts";
@@ -13,6 +14,7 @@ export interface GoogleParts {
   settings: Settings;
   clock: Clock;
   keys: Keys;
+  lies: Lies;
   usage: Usage;
   chance: Chance;
 }

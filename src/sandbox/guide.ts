@@ -13,9 +13,10 @@ import { hexId } from "./random.ts";
 import type { Call, Route } from "./routes.ts";
 import { route } from "./routes.ts";
 
-export function guideRoutes({ state, settings, clock, edges }: CloudflareParts): Route<Needs>[] {
+export function guideRoutes({ state, settings, clock, edges, lies }: CloudflareParts): Route<Needs>[] {
   const base = "/accounts/:account/ai-gateway/secrets/:secret";
 
+  const noSecret = (): Reply => failure(404, { code: 1001, message: "secret_not_found" });
   const shown = (secret: Secret): Record<string, unknown> => ({
     id: secret.id,
     name: secret.name,
@@ -29,7 +30,7 @@ export function guideRoutes({ state, settings, clock, edges }: CloudflareParts):
     (call: Call): Reply => {
       const wanted = call.params["secret"] ?? "";
       const secret = state.secrets.get(wanted) ?? state.secrets.list().find(({ name }) => name === wanted);
-      return secret === undefined ? failure(404, { code: 1001, message: "secret_not_found" }) : work(secret, call);
+      return secret === undefined ? noSecret() : work(secret, call);
     };
 
   function write(secret: Secret, { request }: Call): Reply {
@@ -68,7 +69,10 @@ export function guideRoutes({ state, settings, clock, edges }: CloudflareParts):
       "GET",
       base,
       ["secrets read"],
-      withSecret((secret) => success(shown(secret))),
+      withSecret(({ id }) => {
+        const secret = lies.read("secrets", state.secrets, id, ({ name }) => [id, name]);
+        return secret === undefined ? noSecret() : success(shown(secret));
+      }),
     ),
     route("PUT", base, ["secrets write"], withSecret(write)),
     route("POST", "/cache/purge", ["secrets write", "gateway write"], purge),

@@ -17,6 +17,7 @@ import { createApiKeys } from "./google-apikeys.ts";
 import { createMonitoring } from "./google-monitoring.ts";
 import { createGoogleState } from "./google-state.ts";
 import { createKeys } from "./keys.ts";
+import { createLies } from "./lies.ts";
 import { createOpenAiState } from "./openai-state.ts";
 import { openAiUpstream } from "./openai-upstream.ts";
 import { createOpenAi } from "./openai.ts";
@@ -52,6 +53,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   const clock = createClock(settings.timeScale);
   const keys = createKeys(clock);
   const faults = createFaults();
+  const lies = createLies(clock, chance(settings.seed));
   const record = createRecorder({ clock, keys, trafficLog: settings.trafficLog });
   const exchange = createExchange({ faults, record, clock, hook: settings.hooks });
   const state = createCloudflareState(hexId());
@@ -67,12 +69,14 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     clock,
   });
 
+  const openaiUsage = createUsage({ clock, settings, provider: "openai" });
   const openai = createOpenAi({
     state: openaiState,
     settings,
     clock,
     keys,
-    usage: createUsage({ clock, settings, provider: "openai" }),
+    lies,
+    usage: openaiUsage,
     chance: chance(settings.seed),
   });
   const anthropic = createAnthropic({
@@ -80,6 +84,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     settings,
     clock,
     keys,
+    lies,
     usage: createUsage({ clock, settings, provider: "anthropic" }),
     chance: chance(settings.seed),
   });
@@ -88,6 +93,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     settings,
     clock,
     keys,
+    lies,
     usage: createUsage({ clock, settings, provider: "google" }),
     chance: chance(settings.seed),
   };
@@ -123,7 +129,7 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   try {
     const gatewayOrigin = await start(gateway, exchange);
     const cloudflareOrigin = await start(
-      createCloudflare({ state, settings, clock, edges, gatewayOrigin: () => gatewayOrigin }),
+      createCloudflare({ state, settings, clock, edges, lies, gatewayOrigin: () => gatewayOrigin }),
       exchange,
     );
     const openaiOrigin = await start(openai, exchange);
@@ -151,12 +157,15 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
     const control = await start(
       createControl({
         state,
+        openai: openaiState,
+        openaiUsage,
         anthropic: anthropicState,
         google: googleState,
         settings,
         clock,
         edges,
         faults,
+        lies,
         keys,
         record,
         env,

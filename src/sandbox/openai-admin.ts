@@ -25,7 +25,7 @@ const notFound = (what: string): Reply => openAiError(404, { message: `No such $
 const seconds = (at: number | undefined): number | null => (at === undefined ? null : unixSeconds(at));
 
 export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
-  const { state, settings, clock, keys } = parts;
+  const { state, settings, clock, keys, lies } = parts;
   const projects = "/organization/projects";
   const accounts = `${projects}/:project/service_accounts`;
   const projectKeys = `${projects}/:project/api_keys`;
@@ -93,7 +93,9 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
     created_at: unixSeconds(key.createdAt),
     expires_at: seconds(key.expiresAt),
   });
-  const shownKey = (key: Key): Record<string, unknown> => {
+  /** `expiresAt` as it was at a moment, by default as it is. */
+  const shownKey = (key: Key, moment?: number): Record<string, unknown> => {
+    const then = moment === undefined ? undefined : state.lives.at(key.id, moment);
     const account = state.serviceAccounts.get(detailOf(key).serviceAccountId);
     return {
       object: "organization.project.api_key",
@@ -102,7 +104,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
       redacted_value: redacted(key.value),
       created_at: unixSeconds(key.createdAt),
       last_used_at: seconds(keys.lastUseSeen(key, clock.span(settings.lastUsedLagMs))),
-      expires_at: seconds(key.expiresAt),
+      expires_at: seconds(then === undefined ? key.expiresAt : (then ?? undefined)),
       owner_project_access: ownerAccess(account),
       owner: {
         type: "service_account",
@@ -157,6 +159,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
       },
     });
     state.keyIds.set(key.id, key.id, clock.now());
+    state.lives.set(key.id, key.expiresAt ?? null, clock.now());
     return key;
   }
 
@@ -253,6 +256,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
       const life = lifeOf(given);
       if (typeof life === "object") return life;
       key.expiresAt = clock.now() + (life ?? 0);
+      state.lives.set(key.id, key.expiresAt, clock.now());
     }
     if (scopes !== undefined) key.detail["scopes"] = scopes;
     audit(call, "api_key.updated", { id: key.id, data: { scopes: detailOf(key).scopes } });
@@ -265,14 +269,24 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
     return json(200, { object: "organization.project.api_key.deleted", id: key.id, deleted: true });
   }
 
+  function readKey(project: Project, call: Call): Reply {
+    const id = call.params["key"] ?? "";
+    const key = keys.byId(id);
+    const at = lies.moment("openai-keys", key === undefined ? [id] : [id, key.name]);
+    const known = at === undefined ? undefined : state.keyIds.at(id, at);
+    return key === undefined || known === undefined || detailOf(key).projectId !== project.id
+      ? notFound(`API key: ${id}`)
+      : json(200, shownKey(key, Number.isFinite(at) ? at : undefined));
+  }
+
   function listKeys(project: Project, { query }: Call): Reply {
     const access = query.get("owner_project_access");
-    const found = state.keyIds
-      .list(lagged())
-      .flatMap((id) => keys.byId(id) ?? [])
+    const listed = state.keyIds.list(lagged()).flatMap((id) => keys.byId(id) ?? []);
+    const found = lies
+      .shown("openai-keys", listed, ({ id, name }) => [id, name])
       .filter((key) => detailOf(key).projectId === project.id)
       .filter((key) => keys.stateOf(key) !== "expired")
-      .map(shownKey)
+      .map((key) => shownKey(key))
       // Without the parameter "existing visibility rules" may hide keys; here those of accounts without access.
       .filter((key) => access === "any" || key["owner_project_access"] === (access ?? "active"));
     return listPage(query, found);
@@ -339,11 +353,7 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
     on("DELETE", `${accounts}/:account`, withAccount(removeAccount)),
     on("POST", `${accounts}/:account/api_keys`, withAccount(createKey)),
     on("GET", projectKeys, inProject(listKeys)),
-    on(
-      "GET",
-      `${projectKeys}/:key`,
-      withKey((key) => json(200, shownKey(key))),
-    ),
+    on("GET", `${projectKeys}/:key`, inProject(readKey)),
     on("POST", `${projectKeys}/:key`, withKey(updateKey)),
     on("DELETE", `${projectKeys}/:key`, withKey(removeKey)),
     ...adminKeyRoutes(parts),
@@ -351,7 +361,8 @@ export function adminRoutes(parts: OpenAiParts): Route<undefined>[] {
   ];
 }
 
-const ownerAccess = (account: ServiceAccount | undefined): "active" | "inactive" =>
+/** `inactive`: the key's service account has no role in the project. */
+export const ownerAccess = (account: ServiceAccount | undefined): "active" | "inactive" =>
   account === undefined || account.role === "none" ? "inactive" : "active";
 
 const ownerOf = (account: ServiceAccount): Record<string, unknown> => ({

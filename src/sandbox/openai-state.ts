@@ -50,6 +50,8 @@ export interface OpenAiState {
   serviceAccounts: Versions<ServiceAccount>;
   /** Ids of keys that exist. */
   keyIds: Versions<string>;
+  /** When each key expires, with its past; null: never. */
+  lives: Versions<number | null>;
   /** By value. */
   adminKeys: Map<string, AdminKey>;
   audit: AuditEvent[];
@@ -59,6 +61,7 @@ export const createOpenAiState = (): OpenAiState => ({
   projects: new Versions(),
   serviceAccounts: new Versions(),
   keyIds: new Versions(),
+  lives: new Versions(),
   adminKeys: new Map(),
   audit: [],
 });

@@ -7,12 +7,13 @@ import type { Reply } from "./exchange.ts";
 import { json } from "./exchange.ts";
 import type { OpenAiParts } from "./openai-errors.ts";
 import { openAiError } from "./openai-errors.ts";
+import type { Settings } from "./options.ts";
 import type { Call, Route } from "./routes.ts";
 import { queryList, route } from "./routes.ts";
 import type { UsageRow } from "./usage.ts";
 import { grouped } from "./usage.ts";
 
-const surfaces = [
+export const surfaces = [
   "completions",
   "embeddings",
   "moderations",
@@ -46,7 +47,7 @@ export function usageRoutes(parts: OpenAiParts): Route<undefined>[] {
         buckets(parts, call, {
           pageSizes,
           wanted: (row) => row.surface === surface,
-          shown: (row, fields) => usageResult(surface, row, fields),
+          shown: (row, fields) => usageResult(surface, row, fields, parts.settings.usageRequests),
         }),
       ),
     ),
@@ -131,6 +132,20 @@ function fromToken(token: string | null): number | undefined {
   return Number.isNaN(start) ? undefined : start;
 }
 
+/** The count of requests, as it is told. */
+export function requestCount(name: string, requests: number, told: Settings["usageRequests"]): Record<string, unknown> {
+  switch (told) {
+    case "told":
+      return { [name]: requests };
+    case "null":
+      return { [name]: null };
+    case "absent":
+      return {};
+    case "renamed":
+      return { num_requests: requests };
+  }
+}
+
 function dimensions(row: UsageRow, fields: readonly string[]): Record<string, unknown> {
   return {
     project_id: fields.includes("project_id") ? row.project : null,
@@ -140,11 +155,33 @@ function dimensions(row: UsageRow, fields: readonly string[]): Record<string, un
   };
 }
 
-function usageResult(surface: string, row: UsageRow, fields: readonly string[]): Record<string, unknown> {
+/** The counters of reports that count no tokens. Names as in npm `openai` 7.57.0, admin/organization/usage. */
+const otherCounters: Record<string, readonly string[]> = {
+  images: ["images", "num_model_requests"],
+  audio_speeches: ["characters", "num_model_requests"],
+  audio_transcriptions: ["seconds", "num_model_requests"],
+  vector_stores: ["usage_bytes"],
+  code_interpreter_sessions: ["num_sessions"],
+  file_search_calls: ["num_requests"],
+  web_search_calls: ["num_requests", "num_model_requests"],
+};
+
+function usageResult(
+  surface: string,
+  row: UsageRow,
+  fields: readonly string[],
+  told: Settings["usageRequests"],
+): Record<string, unknown> {
+  const object = `organization.usage.${surface}.result`;
+  const counters = otherCounters[surface];
+  if (counters !== undefined) {
+    const counted = counters.map((name) => [name, row.requests]);
+    return { object, ...Object.fromEntries(counted), ...dimensions(row, fields) };
+  }
   const common = {
-    object: `organization.usage.${surface}.result`,
+    object,
     input_tokens: row.tokensIn,
-    num_model_requests: row.requests,
+    ...requestCount("num_model_requests", row.requests, told),
     ...dimensions(row, fields),
   };
   if (surface !== "completions") return common;

@@ -6,10 +6,11 @@
 import type { Reply, Request, Service } from "./exchange.ts";
 import { accepts } from "./key-life.ts";
 import type { Key } from "./keys.ts";
-import { adminRoutes } from "./openai-admin.ts";
+import { adminRoutes, ownerAccess } from "./openai-admin.ts";
 import type { OpenAiParts, OpenAiProblem } from "./openai-errors.ts";
 import { incorrectKey, missingScopes, openAiError } from "./openai-errors.ts";
 import { modelCall } from "./openai-models.ts";
+import { detailOf } from "./openai-state.ts";
 import { usageRoutes } from "./openai-usage.ts";
 import { match } from "./routes.ts";
 
@@ -20,6 +21,8 @@ export function createOpenAi(parts: OpenAiParts): Service {
   const routes = [...adminRoutes(parts), ...usageRoutes(parts)];
 
   const works = (key: Key): boolean =>
+    (settings.inactiveKeysWork ||
+      ownerAccess(state.serviceAccounts.get(detailOf(key).serviceAccountId)) === "active") &&
     accepts(key, clock.now(), chance, { settleMs: clock.span(settings.settleMs), refusedFor: 0, worksFor: 0.5 });
 
   async function handle(request: Request): Promise<Reply> {

@@ -59,6 +59,10 @@ export interface Settings {
   operationMs: number;
   /** Calls a minute for a Google project. */
   googleQuota: { reads: number; writes: number };
+  /** Whether an OpenAI key that is listed with `owner_project_access: inactive` works (unknown of the real service; seen to). */
+  inactiveKeysWork: boolean;
+  /** How usage reports of OpenAI and Anthropic tell the count of requests: `null`, not at all, or as `num_requests`. */
+  usageRequests: "told" | "null" | "absent" | "renamed";
   /** Whether Monitoring names the service account of an auth key, not the key (unknown of the real service). */
   monitoringNamesServiceAccount: boolean;
   /** `guide`: the gateway's logs come one row a line, under the guide's names. Its other calls always answer. */
@@ -126,6 +130,8 @@ export const defaultSettings: Settings = {
   googleStandardDeathMs: { minMs: 8 * minutes, maxMs: 23 * minutes },
   operationMs: 2 * seconds,
   googleQuota: { reads: 240, writes: 120 },
+  inactiveKeysWork: true,
+  usageRequests: "told",
   monitoringNamesServiceAccount: false,
   dialect: "secrets-store",
   purgeMs: 2 * seconds,

@@ -26,12 +26,14 @@ const orders: Record<string, keyof Secret> = {
   status: "activeAt",
 };
 
+const namesOf = ({ id, name }: Secret): string[] => [id, name];
+
 const noSecret = (): Reply => failure(404, { code: 1001, message: "secret_not_found" });
 const bad = (word: string): Reply => failure(400, { code: 1001, message: word });
 const taken = (): Reply => failure(409, { code: 1003, message: "secret_name_already_exists" });
 
 export function secretsStoreRoutes(parts: CloudflareParts): Route<Needs>[] {
-  const { state, settings, clock } = parts;
+  const { state, settings, clock, lies } = parts;
   const base = "/accounts/:account/secrets_store";
   const lagged = (): number => clock.now() - clock.span(settings.listLagMs);
 
@@ -171,8 +173,8 @@ export function secretsStoreRoutes(parts: CloudflareParts): Route<Needs>[] {
     const scopes = queryList(query, "scopes").flatMap((scope) => scope.split(","));
     const order = orders[query.get("order") ?? "created"] ?? "createdAt";
     const sign = query.get("direction") === "desc" ? -1 : 1;
-    const secrets = state.secrets
-      .list(lagged())
+    const secrets = lies
+      .shown("secrets", state.secrets.list(lagged()), namesOf)
       .filter((secret) => secret.storeId === store.id)
       .filter(
         (secret) =>
@@ -230,7 +232,10 @@ export function secretsStoreRoutes(parts: CloudflareParts): Route<Needs>[] {
       "GET",
       `${base}/stores/:store/secrets/:secret`,
       read,
-      withSecret((secret) => success(shown(secret))),
+      inStore((store, call) => {
+        const secret = lies.read("secrets", state.secrets, call.params["secret"] ?? "", namesOf);
+        return secret === undefined || secret.storeId !== store.id ? noSecret() : success(shown(secret));
+      }),
     ),
     route("PATCH", `${base}/stores/:store/secrets/:secret`, write, withSecret(patch)),
     route("DELETE", `${base}/stores/:store/secrets/:secret`, write, withSecret(remove)),

@@ -85,6 +85,19 @@ describe("a fault", () => {
     expect(performance.now() - started).toBeGreaterThan(55);
   });
 
+  test("`slow-answer` executes at once and answers late", async () => {
+    await fault("slow-answer", { delayMs: 80 });
+    const started = performance.now();
+    const answer = create("answered late");
+    await eventually(
+      () => keysNamed("answered late"),
+      (keys) => keys.length === 1,
+    );
+    expect(performance.now() - started).toBeLessThan(75);
+    expect((await answer).status).toBe(200);
+    expect(performance.now() - started).toBeGreaterThan(75);
+  });
+
   test("`malformed` answers what is no JSON", async () => {
     await fault("malformed");
     expect(typeof (await create("malformed")).body).toBe("string");
