@@ -1,146 +1,393 @@
+import { Context } from "@temporalio/activity";
+
 import { canReadAll, type Held } from "../cloudflare/slot-secrets.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { idOfFingerprint, idOfMask, isOurId } from "../domain/key-id.ts";
-import { disbelieveMark, type Mark, markToleranceMs, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
-import type { KeyRecord } from "../providers/provider.ts";
-import type { OfRotation } from "./contract.ts";
+import {
+  type AskedKey,
+  currentPreview,
+  doubtMark,
+  judgeHeld,
+  type Ours,
+  type Seen,
+  type SeenSecret,
+} from "../domain/held.ts";
+import { idOfMask, isOurId } from "../domain/key-id.ts";
+import { maskFits, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
+import { canManage, canReadValues, type KeyRecord, type Standing } from "../providers/provider.ts";
+import type { Redacted } from "../redacted.ts";
+import type { Holders, HoldersOrder, Inspection, OfRotation } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { lookUp } from "./managed.ts";
+
+/** Between two looks at what may only be a stale answer. Reads of the store were seen to lag by a second or two (2026). */
+export const secondLookMs = 2_000;
+
+/** Attempts at a look that can be repeated, before its slot is one of which it cannot be told. */
+const patientAttempts = 3;
+
+/** The most keys whose values are read to find out which of them a slot holds. */
+const mostValues = 50;
+
+export const heldKeyActivities = (deps: Dependencies) => ({
+  /**
+   * Which slots hold each of the keys, asked by reads at this moment. Only reads, so repeating is safe. What cannot be
+   * looked at, also not after a few attempts, is named as unknown.
+   */
+  async lookAtHolders({ slot, rotationId, keyIds, installedKeyId }: HoldersOrder): Promise<Holders[]> {
+    const access = deps.slotAccess(slot);
+    const keys = await Promise.all(keyIds.map((id) => askedKey(access, id)));
+    const ours = installedKeyId === undefined ? undefined : { rotationId, keyId: installedKeyId };
+    const holders = await whoHolds(deps, access, keys, { ours, patient: true });
+    return keyIds.map((keyId) => ({ keyId, yes: [], unknown: [], ...holders.get(keyId) }));
+  },
+});
+
+// ---- which key a slot holds ----------------------------------------------------------------------------------------
 
 /** Which key a slot holds, and how that is known. */
 export interface HeldKey {
   id: string;
-  how: "mark" | "preview" | "operator" | "last result";
+  how: Inspection["held"]["how"];
   since?: Date;
+  /** What to say about how it is known, and about what was left out of account. */
+  warnings: string[];
+}
+
+/** What a provider can add to its list of keys. */
+export interface KeyLore {
+  /** Values that the provider showed again, by key id. */
+  values?: ReadonlyMap<string, Redacted>;
+  /** Whose a key is, where the provider binds keys to accounts. */
+  standingOf?: (key: KeyRecord) => Standing;
+}
+
+/**
+ * Finds out which key a slot holds, like `identifyHeldKey`, and asks the provider for the values of its keys where it
+ * shows them again and nothing else tells. Only reads.
+ */
+export async function findHeldKey(
+  access: SlotAccess,
+  held: Held,
+  keys: KeyRecord[] | undefined,
+  heldKeyId: string | undefined,
+): Promise<HeldKey> {
+  const { name, provider } = access;
+  if (keys === undefined || !canReadValues(provider)) return identifyHeldKey(name, held, keys, heldKeyId);
+  const standingOf = (key: KeyRecord): Standing => provider.standingOf(key);
+  const mark = parseMark(held.comment);
+  const plain = mark === undefined ? undefined : doubtMark(seenSecret(held));
+  if (mark !== undefined && plain === undefined) return identifyHeldKey(name, held, keys, heldKeyId, { standingOf });
+  const values = new Map<string, Redacted>();
+  for (const { id } of candidatesOf(keys, standingOf).slice(0, mostValues)) {
+    const value = await provider.readValue(id);
+    if (value !== undefined) values.set(id, value);
+  }
+  return identifyHeldKey(name, held, keys, heldKeyId, { values, standingOf });
 }
 
 /**
  * Finds out which key a slot holds: by its mark, else by what the operator says, else by the one key of the provider
- * whose masked value fits the gateway's preview. Fails with `InvalidInput` when none or several fit, or when the
- * operator's word contradicts what is seen; nothing is changed. Without `keys`, since no admin credential lists them,
- * the operator's word is taken as it is, and a key that only the preview shows is named after its ending.
+ * whose value or masked value fits the gateway's preview. Fails with `InvalidInput` when none or several fit, or when
+ * the operator's word contradicts what is seen; nothing is changed. Without `keys`, since no admin credential lists
+ * them, the operator's word is taken as it is, and a key that only the preview shows is named after its ending.
  */
 export function identifyHeldKey(
   name: string,
   held: Held,
   keys: KeyRecord[] | undefined,
   heldKeyId: string | undefined,
-): HeldKey & { warnings: string[] } {
+  { values = new Map(), standingOf = () => "own" }: KeyLore = {},
+): HeldKey {
   const mark = parseMark(held.comment);
-  const doubt = mark === undefined ? "the secret bears no mark of keyturn" : doubtOf(mark, held, keys);
+  const marked = keys?.find(({ id }) => id === mark?.keyId);
+  const seen = seenSecret(held, marked === undefined ? undefined : maskOf(marked, values));
+  const handedInBlind = keys !== undefined && mark !== undefined && isOurId(mark.keyId);
+  const doubt = handedInBlind
+    ? "its key was handed in while no admin credential was configured, so its id is not the provider's"
+    : doubtMark(seen);
   if (mark !== undefined && doubt === undefined) {
     if (heldKeyId !== undefined && heldKeyId !== mark.keyId) {
       throw invalid(`${name} holds ${mark.keyId} by its mark, not ${heldKeyId}: start again without the held key`);
     }
+    if (marked !== undefined) requireOwn(name, marked, standingOf);
     return { id: mark.keyId, how: "mark", since: mark.at, warnings: [] };
   }
 
-  if (keys === undefined) return heldKeyByHand(name, held, { heldKeyId, doubt, marked: mark !== undefined });
-  const alive = keys.filter(({ state }) => state === "active");
+  const warnings = mark === undefined ? [] : [`the mark is not believed: ${doubt}`];
+  const preview = currentPreview(seen);
+  if (keys === undefined) return heldKeyByHand(name, { preview, heldKeyId, doubt, warnings });
+  /** Whether the key has the value that is in the secret now; undefined where nothing tells. */
+  const fits = (key: KeyRecord): boolean | undefined => {
+    if (preview === undefined) return undefined;
+    const value = values.get(key.id);
+    if (value !== undefined) return maskFits(preview, value.reveal());
+    const mask = key.maskedValue;
+    return mask === undefined || !maskTells(mask) ? undefined : masksAgree(preview, mask);
+  };
   if (heldKeyId !== undefined) {
     const said = keys.find(({ id }) => id === heldKeyId);
     if (said === undefined) throw invalid(`the provider has no key ${heldKeyId}: look which key ${name} holds`);
-    if (contradicts(held, said)) {
+    requireOwn(name, said, standingOf);
+    if (fits(said) === false) {
       throw invalid(`the gateway's preview for ${name} is not that of ${heldKeyId}: look which key it holds`);
     }
-    return { id: said.id, how: "operator", since: said.createdAt, warnings: [] };
+    return { id: said.id, how: "operator", since: said.createdAt, warnings };
   }
 
-  const preview = currentPreview(held);
-  const fits = ({ maskedValue }: KeyRecord): boolean =>
-    preview !== undefined && maskedValue !== undefined && masksAgree(preview, maskedValue);
-  const fitting = alive.filter(fits);
+  const alive = keys.filter(({ state }) => state === "active");
+  const candidates = candidatesOf(keys, standingOf);
+  const byValue = candidates.filter((key) => values.has(key.id) && agreesWithMarkOrPreview(seen, values.get(key.id)));
+  const fitting = byValue.length > 0 ? byValue : candidates.filter((key) => fits(key) === true);
   // After a cut the slot goes on holding the dead key.
-  const [match, ...others] = fitting.length > 0 ? fitting : keys.filter(fits);
+  const [match, ...others] =
+    fitting.length > 0 ? fitting : keys.filter((key) => fits(key) === true && standingOf(key) !== "foreign");
   if (match !== undefined && others.length === 0) {
-    const warnings = mark === undefined ? [] : [`the mark is not believed: ${doubt}`];
-    return { id: match.id, how: "preview", since: match.createdAt, warnings };
+    const how = values.has(match.id) ? "value" : "preview";
+    return { id: match.id, how, since: match.createdAt, warnings };
   }
-  const candidates = (fitting.length === 0 ? alive : fitting).map(({ id, name: label }) => `${id} (${label})`);
+  const foreign = alive.find((key) => fits(key) === true && standingOf(key) === "foreign");
+  if (foreign !== undefined) requireOwn(name, foreign, standingOf);
+  const named = (fitting.length === 0 ? candidates : fitting).map(({ id, name: label }) => `${id} (${label})`);
+  const why = preview === undefined ? "the gateway has no preview of its present value" : whyNot(fitting);
   throw invalid(
-    `which key ${name} holds is unknown: ${doubt}, and ${whyNotByPreview(preview, fitting)}; ` +
-      `start with --held-key and one of: ${candidates.slice(0, 10).join(", ") || "none is alive"}`,
+    `which key ${name} holds is unknown: ${doubt}, and ${why}; ` +
+      `start with --held-key and one of: ${named.slice(0, 10).join(", ") || "none is alive"}`,
+  );
+}
+
+/** The live keys that a slot can hold: those of its own account first, then those of none. */
+function candidatesOf(keys: KeyRecord[], standingOf: (key: KeyRecord) => Standing): KeyRecord[] {
+  const alive = keys.filter(({ state }) => state === "active");
+  return (["own", "unbound"] as const).flatMap((standing) => alive.filter((key) => standingOf(key) === standing));
+}
+
+/**
+ * Whether a key's own value is what the secret holds: it fits the preview of the present value; or it is the mark's, and
+ * fits a preview that was taken since the mark was written, so that an edit since left the value alone.
+ */
+function agreesWithMarkOrPreview(seen: SeenSecret, value: Redacted | undefined): boolean {
+  const { preview, previewModified, mark } = seen;
+  if (value === undefined || preview === undefined || previewModified === undefined) return false;
+  if (!maskTells(preview) || !maskFits(preview, value.reveal())) return false;
+  if (previewModified >= seen.modified) return true;
+  return mark !== undefined && mark.fingerprint === value.fingerprint() && previewModified >= mark.at;
+}
+
+function requireOwn(name: string, key: KeyRecord, standingOf: (key: KeyRecord) => Standing): void {
+  if (standingOf(key) !== "foreign") return;
+  throw invalid(
+    `key ${key.id} belongs to ${key.owner?.id ?? "another account"}, not to the account of ${name}: correct the slot's service account in the inventory`,
   );
 }
 
 /** The held key where no provider lists keys, and no mark that can be believed names it. */
 function heldKeyByHand(
   name: string,
-  held: Held,
-  { heldKeyId, doubt, marked }: { heldKeyId: string | undefined; doubt: string | undefined; marked: boolean },
-): HeldKey & { warnings: string[] } {
-  const warnings = marked ? [`the mark is not believed: ${doubt}`] : [];
+  {
+    preview,
+    heldKeyId,
+    doubt,
+    warnings,
+  }: { preview: string | undefined; heldKeyId: string | undefined; doubt: string | undefined; warnings: string[] },
+): HeldKey {
   if (heldKeyId !== undefined) return { id: heldKeyId, how: "operator", warnings };
-  const preview = currentPreview(held);
   const id = preview === undefined ? undefined : idOfMask(preview);
   if (id !== undefined) return { id, how: "preview", warnings };
   throw invalid(
-    `which key ${name} holds is unknown: ${doubt}, and ${whyNotByPreview(undefined, [])}; ` +
+    `which key ${name} holds is unknown: ${doubt}, and the gateway has no preview of its present value; ` +
       "start with --held-key and the id or the name that the provider's console shows for it",
   );
 }
 
+function whyNot(fitting: KeyRecord[]): string {
+  return `${fitting.length === 0 ? "no key" : "more than one key"} fits the gateway's preview`;
+}
+
+// ---- does the slot still hold what this rotation wrote ---------------------------------------------------------------
+
 /**
  * Fails with `SlotChanged` unless the slot still holds the key this rotation installed, by a mark that can be believed.
- * Where no marks are kept, there is nothing to look at, and somebody's edit goes unseen.
+ * A single answer may be stale: only two of them, some seconds apart, are believed. Where no marks are kept, there is
+ * nothing to look at, and somebody's edit goes unseen. Returns what it saw.
  */
-export async function requireInstalled(access: SlotAccess, order: OfRotation, keyId: string): Promise<void> {
-  if (!access.secrets.keepsMarks) return;
-  const doubt = await doubtAboutInstalled(access, order, keyId);
-  if (doubt === undefined) return;
+export async function requireInstalled(
+  access: SlotAccess,
+  order: OfRotation,
+  keyId: string,
+): Promise<Held | undefined> {
+  if (!access.secrets.keepsMarks) return undefined;
+  const first = await installedOrWhy(access, order, keyId);
+  if (first.why === undefined) return first.held;
+  await Context.current().sleep(secondLookMs);
+  const second = await installedOrWhy(access, order, keyId);
+  if (second.why === undefined) return second.held;
   throw new RotationFailure(
     "SlotChanged",
-    `somebody changed ${access.name} meanwhile: ${doubt}; look what it holds, both keys stay alive`,
+    `somebody changed ${access.name} meanwhile: ${second.why}; look what it holds, both keys stay alive`,
   );
 }
 
-async function doubtAboutInstalled(
-  access: SlotAccess,
-  { rotationId }: OfRotation,
-  keyId: string,
-): Promise<string | undefined> {
+type InstalledOrWhy = { held: Held; why?: undefined } | { why: string };
+
+async function installedOrWhy(access: SlotAccess, { rotationId }: OfRotation, keyId: string): Promise<InstalledOrWhy> {
   const held = await readIfThere(access);
-  if (held === undefined) return "its secret, its provider config or its gateway is not there any more";
+  if (held === undefined) return { why: "its secret, its provider config or its gateway is not there any more" };
   const mark = parseMark(held.comment);
-  if (mark?.rotationId !== rotationId || mark.keyId !== keyId) return "its mark is no longer this rotation's";
-  return doubtAbout(access, mark, held);
+  if (mark?.rotationId !== rotationId || mark.keyId !== keyId) return { why: "its mark is no longer this rotation's" };
+  const why = await doubtAbout(access, held);
+  return why === undefined ? { held } : { why };
 }
 
-/** Fails with `SlotChanged` when any slot of the inventory holds the key, as far as marks and previews tell. */
-export async function requireHeldByNone(deps: Dependencies, access: SlotAccess, keyId: string): Promise<void> {
-  const [holder] = await findHolders(deps, access, keyId);
-  if (holder === undefined) return;
-  throw new RotationFailure("SlotChanged", `${holder} holds ${keyId}: it is not revoked; rotate ${holder} first`);
+/** Why the slot's mark does not speak of what it holds now; nothing where it does. */
+export async function doubtAbout(access: SlotAccess, held: Held): Promise<string | undefined> {
+  const mark = parseMark(held.comment);
+  if (mark === undefined) return "the secret bears no mark of keyturn";
+  return doubtMark(seenSecret(held, (await askedKey(access, mark.keyId)).maskedValue));
 }
 
-/** A slot and what tells which key it holds: what lies in it, or, where no marks are kept, its last result. */
-export interface SeenSlot {
-  name: string;
-  held?: Held;
-  lastInstalled?: string;
+/** What the slot holds, or nothing when its secret or provider config is not there. */
+export async function readIfThere(access: SlotAccess): Promise<Held | undefined> {
+  try {
+    return await access.secrets.read(access.place);
+  } catch (error) {
+    if (error instanceof RotationFailure && error.type === "SlotMissing") return undefined;
+    throw error;
+  }
+}
+
+// ---- who holds a key -------------------------------------------------------------------------------------------------
+
+export interface HoldersOptions {
+  /** What this rotation wrote into `access`, or began to write. */
+  ours?: Ours | undefined;
+  /** Whether a slot that cannot be looked at is named after a few attempts, instead of failing on and on. */
+  patient?: boolean;
+  /** Trusts no list: each slot is read by its secret's id. */
+  fresh?: boolean;
+}
+
+/** Who holds one key. A slot in neither list holds another one. */
+export type HeldBy = Pick<Holders, "yes" | "unknown">;
+
+/**
+ * Which slots hold each of the keys, at this moment: by hand a key can get into any slot of its provider. One list of
+ * each account rules out the slots whose mark is believed and names another key; the rest, and the slot itself, are read
+ * by the id of their secret. A slot's secret is gone only where it was not found twice, some seconds apart, and what a
+ * list showed in a slot is not in it only where two reads agree.
+ */
+export async function whoHolds(
+  deps: Dependencies,
+  access: SlotAccess,
+  keys: AskedKey[],
+  options: HoldersOptions = {},
+): Promise<Map<string, HeldBy>> {
+  const slots = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
+  const { judged } = await judgeSlots(deps, slots, keys, { ...options, own: access.name });
+  return new Map(keys.map(({ id }) => [id, heldByOf(judged, id)]));
+}
+
+/** The same for slots that the caller chose, with what was seen of each. `own` is the slot that `ours` speaks of. */
+export async function judgeSlots(
+  deps: Dependencies,
+  slots: SlotAccess[],
+  asked: AskedKey[],
+  { ours, patient = false, fresh = false, own }: HoldersOptions & { own?: string },
+): Promise<{ judged: Map<string, Map<string, ReturnType<typeof judgeHeld>>>; seen: Map<string, SeenSlot> }> {
+  const listed = fresh ? new Map<string, Held | undefined>() : await listedOrNone(slots, patient);
+  const keys = withFingerprints(asked, [...listed.values()]);
+  const seen = new Map<string, SeenSlot>();
+  const judged = new Map<string, Map<string, ReturnType<typeof judgeHeld>>>();
+  const suspects: { slot: SlotAccess; list: Held | undefined; answers: Map<string, string> }[] = [];
+  const judge = (slot: SlotAccess, what: SeenSlot): Map<string, ReturnType<typeof judgeHeld>> => {
+    const mine = slot.name === own && ours !== undefined ? { ours } : {};
+    return new Map(keys.map((key) => [key.id, judgeHeld({ ...seenOf(what, keys), ...mine }, key)]));
+  };
+  for (const slot of slots) {
+    const list = listed.get(slot.name);
+    const ruledOut = list !== undefined && slot.name !== own && keys.every((key) => isRuledOut(list, keys, key));
+    if (ruledOut) {
+      seen.set(slot.name, { kind: "held", held: list });
+      judged.set(slot.name, judge(slot, { kind: "held", held: list }));
+      continue;
+    }
+    const answers = list === undefined ? [] : [...judge(slot, { kind: "held", held: list })];
+    suspects.push({ slot, list, answers: new Map(answers.map(([id, { answer }]) => [id, answer])) });
+  }
+
+  const again: typeof suspects = [];
+  for (const suspect of suspects) {
+    const what = await lookAt(deps, suspect.slot, suspect.list, patient);
+    const now = judge(suspect.slot, what);
+    seen.set(suspect.slot.name, what);
+    judged.set(suspect.slot.name, now);
+    // A stale read may say no where a list, or the marks of the time before, said yes.
+    const contradicted = [...now].some(([id, { answer }]) => answer === "no" && suspect.answers.get(id) === "yes");
+    if (what.kind === "gone" || contradicted) again.push(suspect);
+  }
+  if (again.length > 0) await Context.current().sleep(secondLookMs);
+  for (const { slot } of again) {
+    const what = await lookAt(deps, slot, undefined, patient);
+    seen.set(slot.name, what);
+    judged.set(slot.name, judge(slot, what));
+  }
+  return { judged, seen };
+}
+
+/** What was seen of a slot. */
+export type SeenSlot =
+  | { kind: "held"; held: Held }
+  | { kind: "gone" }
+  | { kind: "remembered"; keyId?: string }
+  | { kind: "unreadable"; why: string };
+
+/** The slots that hold the key by these judgements, and those of which it cannot be told. */
+export function heldByOf(judged: Map<string, Map<string, ReturnType<typeof judgeHeld>>>, keyId: string): HeldBy {
+  const held: HeldBy = { yes: [], unknown: [] };
+  for (const [slot, answers] of judged) {
+    const { answer, why } = answers.get(keyId) ?? { answer: "unknown", why: "it was not looked at" };
+    if (answer === "yes") held.yes.push(slot);
+    else if (answer === "unknown") held.unknown.push({ slot, why });
+  }
+  return held;
 }
 
 /**
- * What all slots of the provider hold, asked for once in an attempt: by hand a key can get into any of them. The slot
- * itself is read as fresh as can be, the others by their account's lists. A slot whose secret is not there holds nothing.
- * Where no marks are kept, another slot's last result tells; the slot's own is out of date while it is rotated, so its
- * callers have to know.
+ * Fails with `SlotChanged` unless every slot of the inventory is seen to hold another key. What cannot be looked at fails
+ * as the look does.
  */
-export async function lookAtSlots(deps: Dependencies, access: SlotAccess): Promise<SeenSlot[]> {
-  const neighbours = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
-  const listed = await readMany(neighbours.filter(({ name }) => name !== access.name));
-  const seen: SeenSlot[] = [];
-  for (const neighbour of neighbours) {
-    const { name } = neighbour;
-    if (!neighbour.secrets.keepsMarks) {
-      const lastInstalled = name === access.name ? undefined : await deps.runs.lastInstalledKey(name);
-      seen.push({ name, ...(lastInstalled === undefined ? {} : { lastInstalled }) });
-      continue;
-    }
-    const held = listed.has(name) ? listed.get(name) : await readIfThere(neighbour);
-    seen.push({ name, ...(held === undefined ? {} : { held }) });
+export async function requireHeldByNone(
+  deps: Dependencies,
+  access: SlotAccess,
+  key: AskedKey,
+  options: HoldersOptions = {},
+): Promise<void> {
+  const { yes = [], unknown = [] } = (await whoHolds(deps, access, [key], options)).get(key.id) ?? {};
+  const [holder] = yes;
+  if (holder !== undefined) {
+    throw new RotationFailure("SlotChanged", `${holder} holds ${key.id}: it is not revoked; rotate ${holder} first`);
   }
-  return seen;
+  const [doubtful] = unknown;
+  if (doubtful === undefined) return;
+  throw new RotationFailure(
+    "SlotChanged",
+    `whether ${doubtful.slot} holds ${key.id} cannot be told: ${doubtful.why}; it is not revoked: look which key ${doubtful.slot} holds`,
+  );
+}
+
+/** What is known of a key for asking who holds it: what its provider shows, and its value's fingerprint where it shows that. */
+export async function askedKey(access: SlotAccess, keyId: string, found?: Partial<KeyRecord>): Promise<AskedKey> {
+  const { provider } = access;
+  const key = found ?? (await lookUp(access, keyId));
+  // A value can only be read of a key that is alive.
+  const readable = canManage(provider) && canReadValues(provider) && key?.state === "active";
+  const value = readable ? await provider.readValue(keyId) : undefined;
+  const maskedValue = key?.maskedValue ?? (value === undefined ? undefined : maskOfValue(value));
+  return {
+    id: keyId,
+    ...(maskedValue === undefined ? {} : { maskedValue }),
+    ...(value === undefined ? {} : { fingerprint: value.fingerprint() }),
+    ...(key?.createdAt === undefined ? {} : { createdAt: key.createdAt }),
+  };
 }
 
 /** What those of the slots hold that lists tell of, by name: a few calls for each account, however many slots. */
@@ -156,104 +403,88 @@ export async function readMany(slots: SlotAccess[]): Promise<Map<string, Held | 
   return found;
 }
 
-/** The slots that hold the key, as far as marks and previews tell; in doubt they do. `seen` where it was looked already. */
-export async function findHolders(
+/** Lists that cannot be read rule nothing out: each slot is then looked at by itself, which says what is wrong. */
+async function listedOrNone(slots: SlotAccess[], patient: boolean): Promise<Map<string, Held | undefined>> {
+  const listed = await orWhy(() => readMany(slots), patient);
+  return listed.why === undefined ? listed.value : new Map();
+}
+
+async function lookAt(
   deps: Dependencies,
-  access: SlotAccess,
-  keyId: string,
-  seen?: SeenSlot[],
-): Promise<string[]> {
-  const key = await lookUp(access, keyId);
-  return (seen ?? (await lookAtSlots(deps, access)))
-    .filter(({ held, lastInstalled }) => lastInstalled === keyId || (held !== undefined && mayHold(held, keyId, key)))
-    .map(({ name }) => name);
+  slot: SlotAccess,
+  list: Held | undefined,
+  patient: boolean,
+): Promise<SeenSlot> {
+  const looked = await orWhy(async (): Promise<SeenSlot> => {
+    if (!slot.secrets.keepsMarks) {
+      const keyId = await deps.runs.lastInstalledKey(slot.name);
+      return { kind: "remembered", ...(keyId === undefined ? {} : { keyId }) };
+    }
+    const held = await slot.secrets.look(slot.place, list);
+    return held === undefined ? { kind: "gone" } : { kind: "held", held };
+  }, patient);
+  return looked.why === undefined ? looked.value : { kind: "unreadable", why: looked.why };
 }
 
-/**
- * Whether the slot may hold the key. A mark that names it counts unless somebody wrote since and the preview taken then
- * is another key's. A preview like the key counts unless a mark that can be believed is younger than it.
- */
-export function mayHold(held: Held, keyId: string, key: Partial<KeyRecord> | undefined): boolean {
-  const { modified, preview, previewModified = new Date(0) } = held;
-  const mark = parseMark(held.comment);
-  const believed = mark !== undefined && disbelieveMark(mark, { secretModified: modified }) === undefined;
-  const mask = key?.maskedValue;
-  const alike =
-    preview === undefined || mask === undefined || !maskTells(preview) ? undefined : masksAgree(preview, mask);
-  const names = mark?.keyId === keyId || (mark !== undefined && idOfFingerprint(mark.fingerprint) === keyId);
-  if (names) return believed || alike !== false || previewModified < modified;
-  // A mark that names no id of the provider's may mean any key that it lists, unless the preview tells.
-  if (believed && isOurId(mark.keyId) && key?.id !== undefined) {
-    return alike === undefined || previewModified < mark.at || alike;
-  }
-  return alike === true && !(believed && previewModified < mark.at);
+/** Whether a list alone rules a slot out: by a mark that is believed, beside a provider config, and another key's. */
+function isRuledOut(list: Held, keys: AskedKey[], key: AskedKey): boolean {
+  const seen = seenOf({ kind: "held", held: list }, keys);
+  return seen.kind === "secret" && doubtMark(seen) === undefined && judgeHeld(seen, key).answer === "no";
 }
 
-/**
- * Whether what is seen of a slot rules out that it holds the key: a mark that can be believed and names another one, or
- * a preview of its present value that is not this key's. Where nothing tells, it may hold any. `keys` is what the
- * provider lists.
- */
-export function rulesOut(held: Held, key: KeyRecord, keys: KeyRecord[]): boolean {
-  const mark = parseMark(held.comment);
-  if (mark !== undefined && doubtOf(mark, held, keys) === undefined) return mark.keyId !== key.id;
-  const preview = currentPreview(held);
-  return preview !== undefined && key.maskedValue !== undefined && !masksAgree(preview, key.maskedValue);
+/** What is seen of a slot, as `judgeHeld` takes it. `keys` are those that are asked for: a mark may name one of them. */
+export function seenOf(what: SeenSlot, keys: AskedKey[] = []): Seen {
+  if (what.kind !== "held") return what;
+  const mark = parseMark(what.held.comment);
+  return seenSecret(what.held, keys.find(({ id }) => id === mark?.keyId)?.maskedValue);
 }
 
-/** What the slot holds, or nothing when its secret or provider config is not there. */
-export async function readIfThere(access: SlotAccess): Promise<Held | undefined> {
-  try {
-    return await access.secrets.read(access.place);
-  } catch (error) {
-    if (error instanceof RotationFailure && error.type === "SlotMissing") return undefined;
-    throw error;
-  }
-}
-
-/** Why the mark does not speak of what the slot holds now, or nothing. */
-export async function doubtAbout(access: SlotAccess, mark: Mark, held: Held): Promise<string | undefined> {
-  const key = await lookUp(access, mark.keyId);
-  return disbelieveMark(mark, evidence(held, key));
-}
-
-function doubtOf(mark: Mark, held: Held, keys: KeyRecord[] | undefined): string | undefined {
-  if (keys !== undefined && isOurId(mark.keyId)) {
-    return "its key was handed in while no admin credential was configured, so its id is not the provider's";
-  }
-  return disbelieveMark(
-    mark,
-    evidence(
-      held,
-      keys?.find(({ id }) => id === mark.keyId),
-    ),
-  );
-}
-
-function evidence(held: Held, key: Partial<KeyRecord> | undefined) {
+function seenSecret(held: Held, markedMask?: string): SeenSecret {
+  const { modified, comment, preview, previewModified, withoutConfig } = held;
+  const mark = parseMark(comment);
   return {
-    secretModified: held.modified,
-    ...(held.preview === undefined ? {} : { preview: held.preview }),
-    ...(held.previewModified === undefined ? {} : { previewModified: held.previewModified }),
-    ...(key?.maskedValue === undefined ? {} : { maskedValue: key.maskedValue }),
+    kind: "secret",
+    modified,
+    config: withoutConfig === true ? "absent" : "present",
+    ...(mark === undefined ? {} : { mark }),
+    ...(markedMask === undefined ? {} : { markedMask }),
+    ...(preview === undefined ? {} : { preview }),
+    ...(previewModified === undefined ? {} : { previewModified }),
   };
 }
 
-function contradicts(held: Held, { maskedValue }: KeyRecord): boolean {
-  const preview = currentPreview(held);
-  return preview !== undefined && maskedValue !== undefined && !masksAgree(preview, maskedValue);
+/** A key that a mark names has the mark's fingerprint: marks of other slots may tell what the provider does not show. */
+function withFingerprints(keys: AskedKey[], listed: (Held | undefined)[]): AskedKey[] {
+  const marks = listed.flatMap((held) => parseMark(held?.comment) ?? []);
+  return keys.map((key) => {
+    const fingerprint = key.fingerprint ?? marks.find(({ keyId }) => keyId === key.id)?.fingerprint;
+    return fingerprint === undefined ? key : { ...key, fingerprint };
+  });
 }
 
-/** The preview, where it tells keys apart and is not from before the secret's last write: then it is another value's. */
-function currentPreview({ preview, previewModified, modified }: Held): string | undefined {
-  if (preview === undefined || !maskTells(preview)) return undefined;
-  const old = previewModified !== undefined && modified.getTime() - previewModified.getTime() > markToleranceMs;
-  return old ? undefined : preview;
+function maskOf({ id, maskedValue }: KeyRecord, values: ReadonlyMap<string, Redacted>): string | undefined {
+  const value = values.get(id);
+  return maskedValue ?? (value === undefined ? undefined : maskOfValue(value));
 }
 
-function whyNotByPreview(preview: string | undefined, fitting: KeyRecord[]): string {
-  if (preview === undefined) return "the gateway has no preview of its present value";
-  return `${fitting.length === 0 ? "no key" : "more than one key"} fits the gateway's preview`;
+/** As much of a value as gateways show. */
+function maskOfValue(value: Redacted): string {
+  const text = value.reveal();
+  return text.length < 16 ? "****" : `${text.slice(0, 2)}...${text.slice(-4)}`;
+}
+
+/** The answer; or, of one who is patient, why there is none: for good, or after a few attempts. */
+async function orWhy<T>(
+  ask: () => Promise<T>,
+  patient: boolean,
+): Promise<{ value: T; why?: undefined } | { why: string }> {
+  try {
+    return { value: await ask() };
+  } catch (error) {
+    if (!patient || !(error instanceof RotationFailure)) throw error;
+    if (error.retried && Context.current().info.attempt < patientAttempts) throw error;
+    return { why: error.message };
+  }
 }
 
 function invalid(message: string): RotationFailure {

@@ -55,6 +55,10 @@ export function createGuideSecrets({ place: own, secretId, ...options }: GuideOp
       return { status: "active", modified: noTime };
     },
 
+    async look(place) {
+      return isOwn(place) ? { status: "active", modified: noTime } : undefined;
+    },
+
     /** The comment is dropped: there is no field for it. */
     async write(place, { value }) {
       if (!isOwn(place)) throw inPlaceOnly(place);

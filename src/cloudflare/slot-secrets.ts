@@ -19,6 +19,10 @@ export interface Held {
   comment?: string;
   preview?: string;
   previewModified?: Date;
+  /** Where the value lies; a secret that was deleted and made anew has another id. Nothing where the dialect has no ids. */
+  secret?: { storeId: string; id: string };
+  /** Set where no provider config is listed for it. A correctly named secret alone was seen to serve, too (2026). */
+  withoutConfig?: true;
 }
 
 /** Where a gateway's keys lie, how it treats callers, and how many more secrets fit. */
@@ -42,6 +46,12 @@ export interface SlotSecrets {
   storeOf(gateway: string): Promise<StoreFacts>;
   /** What the place holds. Fails with `SlotMissing` when its secret or its provider config is not there. */
   read(place: Place): Promise<Held>;
+  /**
+   * What the place's secret holds right now, by its id, also where no provider config is listed; nothing where the
+   * secret or its gateway is not found: lists may miss what is there, so once is no proof. `listed` is what `readAll`
+   * told of the place just before, and spares the lists.
+   */
+  look(place: Place, listed?: Held): Promise<Held | undefined>;
   /** Overwrites value and comment in one request. Repeating it with the same value changes nothing but the time. */
   write(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
   /** Makes the place, or overwrites what is there. A repetition ends at the same. */
@@ -69,15 +79,18 @@ export function canPurge(secrets: SlotSecrets): secrets is SlotSecrets & CachePu
 
 /** A dialect that tells which aliases a provider has in a gateway. The dialect `guide` has none to tell of. */
 export interface AliasList {
-  /** All that have a secret or a provider config, and when the younger of the two was made or changed. */
-  listAliases(gateway: string, provider: ProviderName): Promise<{ alias: string; since: Date }[]>;
+  /**
+   * All that have a secret or a provider config, when the younger of the two was made or changed, and the secret's
+   * comment.
+   */
+  listAliases(gateway: string, provider: ProviderName): Promise<{ alias: string; since: Date; comment?: string }[]>;
 }
 
 /** A dialect whose lists tell what many places hold, in two calls for each gateway and one for its store. */
 export interface HeldList {
   /**
-   * What each of these places of the account holds, in their order; nothing where its secret, its provider config or its
-   * gateway is not there. Lists lag a write by seconds: `read` is fresher, and dearer.
+   * What each of these places of the account holds, in their order; nothing where the lists show no secret or no
+   * gateway of it. Lists lag a write by seconds and may miss rows: `read` and `look` are fresher, and dearer.
    */
   readAll(places: Place[]): Promise<(Held | undefined)[]>;
 }
@@ -144,27 +157,48 @@ export function createSlotSecrets({
     },
 
     async read(place) {
-      const [{ secret }, config] = await Promise.all([find(place), findConfig(place)]);
+      const [{ storeId, secret }, config] = await Promise.all([find(place), findConfig(place)]);
       if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
       if (config === undefined) throw missing(place, `a provider config for alias ${place.alias}`);
-      return heldOf(secret, config);
+      return heldOf(storeId, secret, config);
+    },
+
+    async look(place, listed) {
+      if (listed?.secret !== undefined) {
+        const { storeId, id } = listed.secret;
+        const secret = await orNotThere(store.getSecret(storeId, id));
+        if (secret !== undefined) return withConfigOf(listed, heldOf(storeId, secret, undefined));
+      }
+      const storeId = await orNotThere(storeIdOf(place.gateway));
+      if (storeId === undefined) return undefined;
+      const [secrets, configs] = await Promise.all([
+        store.listSecrets(storeId),
+        orNotThere(gateways.listProviderConfigs(place.gateway)),
+      ]);
+      const config = configs?.find((one) => isConfigOf(one, place));
+      const named = secrets.find(({ name }) => name === nameOf(place));
+      // A list may miss the secret, and the config still record its id.
+      const id = named?.id ?? config?.secretId;
+      const secret = id === undefined ? undefined : await store.getSecret(storeId, id);
+      return secret?.name === nameOf(place) ? heldOf(storeId, secret, config) : undefined;
     },
 
     async readAll(places) {
-      const byGateway = new Map<string, { secrets: SecretRecord[]; configs: ProviderConfig[] }>();
+      const byGateway = new Map<string, { storeId: string; secrets: SecretRecord[]; configs: ProviderConfig[] }>();
       const byStore = new Map<string, SecretRecord[]>();
       for (const gateway of new Set(places.map((place) => place.gateway))) {
         const storeId = await orNotThere(storeIdOf(gateway));
         if (storeId === undefined) continue;
         const secrets = byStore.get(storeId) ?? (await store.listSecrets(storeId));
         byStore.set(storeId, secrets);
-        byGateway.set(gateway, { secrets, configs: await gateways.listProviderConfigs(gateway) });
+        byGateway.set(gateway, { storeId, secrets, configs: await gateways.listProviderConfigs(gateway) });
       }
       return places.map((place) => {
-        const { secrets = [], configs = [] } = byGateway.get(place.gateway) ?? {};
-        const secret = secrets.find(({ name }) => name === nameOf(place));
-        const config = configs.find((one) => isConfigOf(one, place));
-        return secret === undefined || config === undefined ? undefined : heldOf(secret, config);
+        const there = byGateway.get(place.gateway);
+        const secret = there?.secrets.find(({ name }) => name === nameOf(place));
+        if (there === undefined || secret === undefined) return undefined;
+        const config = there.configs.find((one) => isConfigOf(one, place));
+        return heldOf(there.storeId, secret, config);
       });
     },
 
@@ -206,18 +240,18 @@ export function createSlotSecrets({
       const storeId = await storeIdOf(gateway);
       const [secrets, configs] = await Promise.all([store.listSecrets(storeId), gateways.listProviderConfigs(gateway)]);
       const prefix = secretName(gateway, provider, "");
-      const found = new Map<string, Date>();
-      const note = (alias: string, at: Date): void => {
+      const found = new Map<string, { since: Date; comment?: string }>();
+      for (const { name, modified, comment } of secrets) {
+        if (!name.startsWith(prefix)) continue;
+        found.set(name.slice(prefix.length), { since: modified, ...(comment === undefined ? {} : { comment }) });
+      }
+      for (const { alias, providerSlug, modified = new Date(0) } of configs) {
+        if (providerSlug !== gatewaySlugs[provider]) continue;
         const known = found.get(alias);
-        if (known === undefined || known < at) found.set(alias, at);
-      };
-      for (const { name, modified } of secrets) {
-        if (name.startsWith(prefix)) note(name.slice(prefix.length), modified);
+        if (known === undefined) found.set(alias, { since: modified });
+        else if (known.since < modified) known.since = modified;
       }
-      for (const { alias, providerSlug, modified } of configs) {
-        if (providerSlug === gatewaySlugs[provider]) note(alias, modified ?? new Date(0));
-      }
-      return [...found].map(([alias, since]) => ({ alias, since }));
+      return [...found].map(([alias, one]) => ({ alias, ...one }));
     },
 
     async remove(place) {
@@ -234,13 +268,25 @@ function isConfigOf(config: ProviderConfig, { provider, alias }: Place): boolean
   return config.alias === alias && config.providerSlug === gatewaySlugs[provider];
 }
 
-function heldOf(secret: SecretRecord, config: ProviderConfig): Held {
+function heldOf(storeId: string, secret: SecretRecord, config: ProviderConfig | undefined): Held {
   return {
     status: secret.status,
     modified: secret.modified,
+    secret: { storeId, id: secret.id },
     ...(secret.comment === undefined ? {} : { comment: secret.comment }),
-    ...(config.secretPreview === undefined ? {} : { preview: config.secretPreview }),
-    ...(config.modified === undefined ? {} : { previewModified: config.modified }),
+    ...(config === undefined ? { withoutConfig: true } : {}),
+    ...(config?.secretPreview === undefined ? {} : { preview: config.secretPreview }),
+    ...(config?.modified === undefined ? {} : { previewModified: config.modified }),
+  };
+}
+
+/** What a read by id found, with what a list told of the provider config just before. */
+function withConfigOf({ preview, previewModified, withoutConfig }: Held, { withoutConfig: _, ...read }: Held): Held {
+  return {
+    ...read,
+    ...(preview === undefined ? {} : { preview }),
+    ...(previewModified === undefined ? {} : { previewModified }),
+    ...(withoutConfig === undefined ? {} : { withoutConfig }),
   };
 }
 

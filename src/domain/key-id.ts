@@ -1,3 +1,5 @@
+import { containsKey } from "./key-shape.ts";
+
 /**
  * Ids for keys whose provider cannot be asked for theirs, since no admin credential is configured. They say all that is
  * known of the key: the fingerprint of its value, where that was handed in, or how it ends, where only the gateway's
@@ -24,4 +26,20 @@ export function isOurId(id: string): boolean {
 export function maskOfId(id: string): string | undefined {
   const end = /^ends-in-([\w-]{4})$/.exec(id)?.[1];
   return end === undefined ? undefined : `****${end}`;
+}
+
+/** The fingerprint in the id of a key whose value went through our hands. */
+export function fingerprintOfId(id: string): string | undefined {
+  return /^by-hand-([0-9a-f]{16})$/.exec(id)?.[1];
+}
+
+/** Why the text cannot be the id of a key, without repeating it, since it may be a secret; undefined where it can. */
+export function whyNoKeyId(text: string): string | undefined {
+  if (containsKey(text) || /^(?:sk-|AIza|AQ\.)/.test(text))
+    return "it is the value of a key, not its id: give the id that the provider shows beside the key";
+  // It becomes part of an address: a dot segment would leave its place.
+  if (/^\.{1,2}$/.test(text) || !/^[\w.:/-]{1,200}$/.test(text)) {
+    return "it is no id of a key: give the id that the provider shows beside the key";
+  }
+  return undefined;
 }

@@ -26,31 +26,25 @@ export function parseMark(comment: string | undefined): Mark | undefined {
   return Number.isNaN(time.getTime()) ? undefined : { keyId, rotationId, fingerprint, at: time };
 }
 
-/** What is compared before a mark is believed. */
-export interface MarkEvidence {
-  secretModified: Date;
-  /** The provider config's masked preview and when it was taken. */
-  preview?: string;
-  previewModified?: Date;
-  /** How the provider masks the key the mark names. */
-  maskedValue?: string;
+/** Whose an alias is that a rotation made for itself. */
+export interface AliasOwner {
+  installation: string;
+  rotationId: string;
 }
 
-/**
- * Whether the mark speaks of the value that is in the secret now. A mark whose secret was modified at another time, or
- * whose key shows another masked value than the gateway's preview, was left behind by somebody's edit.
- * Returns the reason for disbelief, or nothing.
- */
-export function disbelieveMark(mark: Mark, evidence: MarkEvidence): string | undefined {
-  const { secretModified, preview, previewModified, maskedValue } = evidence;
-  if (Math.abs(secretModified.getTime() - mark.at.getTime()) > markToleranceMs) {
-    return `the secret was modified at ${secretModified.toISOString()}, its mark is of ${mark.at.toISOString()}`;
-  }
-  const previewIsYounger = previewModified !== undefined && previewModified >= mark.at;
-  if (previewIsYounger && preview !== undefined && maskedValue !== undefined && !masksAgree(preview, maskedValue)) {
-    return `the gateway's preview is not that of key ${mark.keyId}`;
-  }
-  return undefined;
+const aliasPattern = /^keyturn\/1 alias of=(?<installation>\S+) rot=(?<rotationId>\S+)$/;
+
+/** What the secret of a rotation's own alias bears as its comment: the sweep of another installation leaves it alone. */
+export function formatAliasComment({ installation, rotationId }: AliasOwner): string {
+  return `keyturn/1 alias of=${installation} rot=${rotationId}`;
+}
+
+/** Whose the alias is by its secret's comment; nothing where the comment does not say. */
+export function parseAliasComment(comment: string | undefined): AliasOwner | undefined {
+  const groups = aliasPattern.exec(comment ?? "")?.groups;
+  if (groups === undefined) return undefined;
+  const { installation = "", rotationId = "" } = groups;
+  return { installation, rotationId };
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   type Identified,
   judgeHandedIn,
   type KeyIssuer,
+  type KeyReader,
   type KeyRecord,
   type ManagedProvider,
   type Provider,
@@ -316,7 +317,7 @@ export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
   };
 }
 
-export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssuer & HandIn {
+export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssuer & KeyReader & HandIn {
   const { monitoringBaseUrl, project, serviceAccount } = options;
   const { admin, findRow, finished } = adminOf(options);
 
@@ -439,6 +440,27 @@ export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssue
         response: keyPage,
       });
       await readSeries({ keyIds: [], from: new Date(Date.now() - minuteMs), to: new Date() });
+    },
+
+    /**
+     * Google shows a live key's value again to whoever may read it (`getKeyString`, discovery document apikeys:v2,
+     * revision 20260818); a credential without that right leaves it unknown.
+     */
+    async readValue(keyId) {
+      return admin<Redacted | undefined>({
+        method: "GET",
+        route: `${keyRoute}/keyString`,
+        path: { project, key: keyId },
+        doing: `while reading the value of key ${keyId}`,
+        right: "apikeys.keys.getKeyString",
+        response: keyString.transform((answer) => answer.keyString),
+        instead: ({ status }) => ([400, 403, 404].includes(status) ? { value: undefined } : undefined),
+      });
+    },
+
+    standingOf({ owner }) {
+      if (owner === undefined) return "unbound";
+      return owner.id === serviceAccount ? "own" : "foreign";
     },
 
     /** All keys of the project, those deleted within 30 days included. */
@@ -585,7 +607,8 @@ function bucketsOf(keyId: string, series: Series[]): { buckets: UsageBucket[]; b
     const widthMs = to.getTime() - (interval.startTime ?? to).getTime() || minuteMs;
     const from = new Date(to.getTime() - widthMs);
     bucketMs = Math.max(bucketMs, widthMs);
-    const requests = Number(value.int64Value ?? value.doubleValue ?? 0);
+    // A point that counts in a form we do not know is use: it does not say zero.
+    const requests = Number(value.int64Value ?? value.doubleValue ?? 1);
     if (requests === 0) continue;
     const at = `${from.getTime()} ${to.getTime()}`;
     const bucket = byTime.get(at) ?? { keyId, from, to, requests: 0, tokens: 0 };

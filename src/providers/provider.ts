@@ -110,6 +110,17 @@ export interface KeyIssuer {
   setKeyLife(keyId: string, lifeMs: number): Promise<Date | undefined>;
 }
 
+/** Whose a key is, seen from the slot: the slot's own account's, bound to no account, or another account's. */
+export type Standing = "own" | "unbound" | "foreign";
+
+/** A provider that shows a key's value again, and binds keys to accounts. */
+export interface KeyReader {
+  /** The value of a live key; nothing when the key is gone, switched off, or our credential may not read it. */
+  readValue(keyId: string): Promise<Redacted | undefined>;
+  /** Whose the key is. One that is another account's is not the slot's to rotate. */
+  standingOf(key: KeyRecord): Standing;
+}
+
 /** What a person who makes a key by hand is told. Each is a few words for a list. */
 export interface HandInInstructions {
   /** The address of the page where keys are made. */
@@ -165,6 +176,10 @@ export const handInToleranceMs = 5 * 60_000;
 
 export function isByHand(provider: Provider): provider is Provider & ByHand {
   return "missing" in provider;
+}
+
+export function canReadValues<Some extends Provider>(provider: Some): provider is Some & KeyReader {
+  return "readValue" in provider;
 }
 
 export function canHandIn<Some extends Provider>(provider: Some): provider is Some & HandIn {
