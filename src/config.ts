@@ -43,6 +43,7 @@ const policySchema = z.strictObject({
     .strictObject({ after: duration.optional(), ifUnknown: ceiling.optional(), ifUsed: ceiling.optional() })
     .optional(),
   soak: duration.optional(),
+  longestRequest: duration.optional(),
   personDeadline: duration.optional(),
   revokeAlertAfter: duration.optional(),
   dead: z

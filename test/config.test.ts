@@ -43,6 +43,7 @@ policy:                      # every value here is the default; a slot may overr
   usageLag: { openai: 15m, anthropic: 10m, google: 35m }          # ours; OpenAI publishes none
   graceCeiling: { after: 24h, ifUnknown: revoke, ifUsed: ask }     # each: revoke | ask
   soak: 15m
+  longestRequest: 15m        # streams, sockets: the least time between last possible use and the end of the old key
   personDeadline: 7d
   revokeAlertAfter: 1h
   alive: { openai: 5 over 10s, anthropic: 5 over 10s, google: 10 over 2m }

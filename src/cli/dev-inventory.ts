@@ -57,6 +57,7 @@ export function scaledPolicy(timeScale: number): Record<string, unknown> {
     usageLag: each(usageLag),
     graceCeiling: { after: scaled(graceCeiling.after, 60_000) },
     soak: scaled(policyDefaults.soak),
+    longestRequest: scaled(policyDefaults.longestRequest),
     personDeadline: scaled(policyDefaults.personDeadline, 600_000),
     revokeAlertAfter: scaled(policyDefaults.revokeAlertAfter, 15_000),
     dead: rows(dead),

@@ -7,7 +7,14 @@ export interface KeyUse {
   keyId: string;
   from: number;
   to: number;
+  /** At least so many. */
   requests: number;
+  tokens?: number;
+}
+
+/** A row that names a key is use of it, unless it says zero: a provider that counts only tokens counts no requests. */
+export function isUse({ requests, tokens = 0 }: Pick<KeyUse, "requests" | "tokens">): boolean {
+  return requests > 0 || tokens > 0;
 }
 
 export interface IdleFacts {
@@ -49,12 +56,12 @@ export function horizonOf(facts: IdleFacts): number | undefined {
 
 /** The end of the newest bucket, begun after the install, in which the new key served a request. */
 export function newKeySeenUntil({ uses, newKeyId, installedAt }: IdleFacts): number | undefined {
-  return latest(uses.filter((use) => use.keyId === newKeyId && use.requests > 0 && use.from >= installedAt));
+  return latest(uses.filter((use) => use.keyId === newKeyId && isUse(use) && use.from >= installedAt));
 }
 
 /** When the old key was last used, by the usage buckets and by its `last_used_at`. */
 export function oldKeyLastUse({ uses, oldKeyId, oldKeyLastUsedAt }: IdleFacts): number | undefined {
-  const inBuckets = latest(uses.filter((use) => use.keyId === oldKeyId && use.requests > 0));
+  const inBuckets = latest(uses.filter((use) => use.keyId === oldKeyId && isUse(use)));
   if (oldKeyLastUsedAt === undefined) return inBuckets;
   return Math.max(oldKeyLastUsedAt, inBuckets ?? oldKeyLastUsedAt);
 }
@@ -88,6 +95,44 @@ function nextAsk(facts: { quietUntil: number; now: number; usageLagMs: number; b
 } {
   const probeAt = Math.max(facts.quietUntil + facts.bucketMs, facts.now);
   return { probeAt, askAt: probeAt + facts.usageLagMs + facts.bucketMs };
+}
+
+/** Requests in these rows, at least: a row that counts only tokens is one. */
+export function requestsIn(uses: KeyUse[]): number {
+  return uses.reduce((sum, use) => sum + (isUse(use) ? Math.max(1, use.requests) : 0), 0);
+}
+
+/** What tells whether clients used the old key before the new one was installed. */
+export interface BeforeFacts {
+  oldKeyId: string;
+  installedAt: number;
+  /** How far back is looked. */
+  lookBackMs: number;
+  /** Requests of ours with the old key in that time: they are nobody's use. */
+  probes: number;
+  uses: KeyUse[];
+  /** Up to when the provider's data counts, where it does. */
+  horizon?: number;
+}
+
+/** Whether clients used the old key in the time before the install. "No" takes data that is good until then. */
+export function usedBefore(facts: BeforeFacts): "yes" | "no" | "unknown" {
+  const { oldKeyId, installedAt, lookBackMs, probes, uses, horizon } = facts;
+  const before = uses.filter(
+    ({ keyId, from, to }) => keyId === oldKeyId && from < installedAt && to > installedAt - lookBackMs,
+  );
+  if (requestsIn(before) > probes) return "yes";
+  return horizon !== undefined && horizon >= installedAt ? "no" : "unknown";
+}
+
+/**
+ * Whether rows of other keys show that the provider's data has come beyond the install, so that rows of the new key,
+ * which we used at once, should have come too. Rows younger than the usage lag tell nothing: neighbours may come in the
+ * wrong order.
+ */
+export function othersReported({ uses, newKeyId, installedAt, now, usageLagMs, bucketMs }: IdleFacts): boolean {
+  const settled = now - usageLagMs - bucketMs;
+  return uses.some((use) => use.keyId !== newKeyId && isUse(use) && use.from >= installedAt && use.to <= settled);
 }
 
 function latest(uses: KeyUse[]): number | undefined {

@@ -18,6 +18,8 @@ export interface Policy {
   usageLag: Duration;
   graceCeiling: { after: Duration; ifUnknown: AtCeiling; ifUsed: AtCeiling };
   soak: Duration;
+  /** The longest that one request of a client lasts: so long after its last possible use the old key is not touched. */
+  longestRequest: Duration;
   personDeadline: Duration;
   revokeAlertAfter: Duration;
   dead: RowRule;
@@ -74,6 +76,17 @@ export function leastLifeMs(policy: Pick<Policy, "every">): number {
 }
 
 /**
+ * From when on the old key may be switched off or revoked, in milliseconds since the epoch: a request that began with it
+ * at the last possible moment is over by then. That moment is the end of the cache wait, or the last use seen.
+ */
+export function untouchedUntil(
+  { longestRequest }: Pick<Policy, "longestRequest">,
+  { cacheWaitOver, lastUsed = cacheWaitOver }: { cacheWaitOver: number; lastUsed?: number },
+): number {
+  return Math.max(cacheWaitOver, lastUsed) + inMs(longestRequest);
+}
+
+/**
  * How long the death of a revoked key is watched for before it is reported as not confirmed: ten spans of the rule,
  * since a provider's tail of death was seen to be as long as the rule's own span.
  */
@@ -101,6 +114,8 @@ export function longestRotationMs(
     inMs(policy.graceCeiling.after) +
     (asks ? personMs : 0) +
     (policy.approval === "never" ? 0 : personMs) +
+    // A use that is accepted at the ceiling may have begun a moment before.
+    inMs(policy.longestRequest) +
     inMs(policy.soak) +
     deadBudgetMs(policy)
   );
@@ -172,6 +187,7 @@ export const policyDefaults = {
   usageLag: { openai: "15m", anthropic: "10m", google: "35m" },
   graceCeiling: { after: "24h", ifUnknown: "revoke", ifUsed: "ask" },
   soak: "15m",
+  longestRequest: "15m",
   personDeadline: "7d",
   revokeAlertAfter: "1h",
   dead: { openai: "5 over 30s", anthropic: "5 over 30s", google: "10 over 2m", "google-standard": "10 over 30m" },

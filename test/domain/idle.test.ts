@@ -7,6 +7,9 @@ import {
   type KeyUse,
   newKeySeenUntil,
   oldKeyLastUse,
+  othersReported,
+  requestsIn,
+  usedBefore,
 } from "../../src/domain/idle.ts";
 
 /** Times in minutes; the new key was installed at 0, the wait began at 10. */
@@ -125,6 +128,63 @@ describe("idle", () => {
     const uses = [use("old", 35), use("new", 45), use("old", 12), use("new", 20)];
     expect(judgeIdle(facts({ uses }))).toEqual(judgeIdle(facts({ uses: uses.toReversed() })));
     expect(judgeIdle(facts({ uses })).kind).toBe("used");
+  });
+});
+
+describe("a row that names a key", () => {
+  const tokensOnly = (keyId: string, from: number): KeyUse => ({ ...use(keyId, from, 0), tokens: 900 });
+
+  test("is use of it where it counts tokens and no requests: a busy key is not called idle", () => {
+    const busy = Array.from({ length: 60 }, (_, minutes) => tokensOnly("old", minutes));
+    expect(judgeIdle(facts({ uses: [...busy, use("new", 59)] }))).toMatchObject({ kind: "used", lastUsed: at(60) });
+    expect(oldKeyLastUse(facts({ uses: [tokensOnly("old", 3)] }))).toBe(at(4));
+    expect(horizonOf(facts({ uses: [tokensOnly("new", 40)] }))).toBe(at(40));
+  });
+
+  test("is no use where it says zero", () => {
+    const zero = { ...use("old", 45, 0), tokens: 0 };
+    expect(judgeIdle(facts({ uses: [zero, use("new", 45)] }))).toEqual({ kind: "idle", horizon: at(44) });
+  });
+
+  test("is one request at least", () => {
+    expect(requestsIn([use("old", 1, 12), tokensOnly("old", 2), use("old", 3, 0)])).toBe(13);
+  });
+});
+
+describe("whether clients used the old key before the install", () => {
+  const before = { oldKeyId: "old", installedAt: at(0), lookBackMs: 1_440 * minute, probes: 1 };
+
+  test("yes, where it shows more requests than ours in the day before", () => {
+    expect(usedBefore({ ...before, uses: [use("old", -1_000, 2)] })).toBe("yes");
+    expect(usedBefore({ ...before, uses: [use("old", -1_000), use("old", -3)] })).toBe("yes");
+    expect(usedBefore({ ...before, probes: 0, uses: [use("old", -0.5)] })).toBe("yes");
+  });
+
+  test("no, where the data is good until the install and shows only our own", () => {
+    expect(usedBefore({ ...before, uses: [use("old", -3)], horizon: at(0) })).toBe("no");
+    expect(usedBefore({ ...before, uses: [], horizon: at(40) })).toBe("no");
+  });
+
+  test("unknown, where the data is not good until then", () => {
+    expect(usedBefore({ ...before, uses: [] })).toBe("unknown");
+    expect(usedBefore({ ...before, uses: [use("old", -3)], horizon: at(-1) })).toBe("unknown");
+  });
+
+  test("whatever other keys, later minutes and earlier days show", () => {
+    const uses = [use("new", -3, 9), use("old", 0, 9), use("old", -1_441, 9)];
+    expect(usedBefore({ ...before, uses, horizon: at(40) })).toBe("no");
+  });
+});
+
+describe("other keys that the provider reports", () => {
+  test("show that the new one should have come too, once they are older than the usage lag", () => {
+    expect(othersReported(facts({ uses: [use("old", 3)] }))).toBe(true);
+    expect(othersReported(facts({ uses: [use("third", 43)] }))).toBe(true);
+    expect(othersReported(facts({ uses: [use("third", 44)] }))).toBe(false);
+  });
+
+  test("show nothing from before the install, nor by rows of zero, nor by the new key itself", () => {
+    expect(othersReported(facts({ uses: [use("old", -1), use("third", 3, 0), use("new", 3)] }))).toBe(false);
   });
 });
 

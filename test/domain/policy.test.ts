@@ -11,6 +11,7 @@ import {
   longestRotationMs,
   parseRowRule,
   type Policy,
+  untouchedUntil,
 } from "../../src/domain/policy.ts";
 
 const day = 86_400_000;
@@ -32,6 +33,7 @@ const policy: Policy = {
   usageLag: "15m" as Duration,
   graceCeiling: { after: "24h" as Duration, ifUnknown: "revoke", ifUsed: "ask" },
   soak: "15m" as Duration,
+  longestRequest: "15m" as Duration,
   personDeadline: "7d" as Duration,
   revokeAlertAfter: "1h" as Duration,
   dead: { answers: 5, span: "30s" as Duration },
@@ -91,7 +93,8 @@ describe("how long a key may live", () => {
 });
 
 describe("the longest a rotation may take", () => {
-  const sum = 15 * minute + 10_000 + 30_000 + 3 * 2 * minute + 10 * minute + 24 * hour + 15 * minute + 5 * minute;
+  const sum =
+    15 * minute + 10_000 + 30_000 + 3 * 2 * minute + 10 * minute + 24 * hour + 15 * minute + 15 * minute + 5 * minute;
 
   test("is the sum of what bounds its waits, with a person's time where one may be asked", () => {
     expect(longestRotationMs(policy, { byPerson: false })).toBe(sum + 7 * day);
@@ -109,6 +112,16 @@ describe("the longest a rotation may take", () => {
 
   test("watches for a death ten spans long", () => {
     expect(deadBudgetMs(policy)).toBe(5 * minute);
+  });
+});
+
+describe("the longest request of a client", () => {
+  const cacheWaitOver = 100 * minute;
+
+  test("keeps the old key untouched for its time after the cache wait, or after the last use seen", () => {
+    expect(untouchedUntil(policy, { cacheWaitOver })).toBe(115 * minute);
+    expect(untouchedUntil(policy, { cacheWaitOver, lastUsed: 40 * minute })).toBe(115 * minute);
+    expect(untouchedUntil(policy, { cacheWaitOver, lastUsed: 130 * minute })).toBe(145 * minute);
   });
 });
 
