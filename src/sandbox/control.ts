@@ -156,6 +156,8 @@ export function createControl(parts: ControlParts): Service {
         return json(200, keys.describe(key));
       }),
     ),
+    route("GET", "/keys", undefined, () => json(200, { keys: keys.all().map((key) => keys.describe(key)) })),
+    route("GET", "/secrets", undefined, () => json(200, { secrets: secrets(parts) })),
     route("GET", "/slots", undefined, () => json(200, { slots: slots(parts) })),
     ...anthropicConsoleRoutes({ state: parts.anthropic, clock, keys }),
     ...openAiControlRoutes({ state: parts.openai, usage: parts.openaiUsage, clock, keys }),
@@ -178,6 +180,22 @@ const usesOf = (key: Key): Record<string, unknown> => ({
   lastClientUseAt: key.lastUsedAt === undefined ? null : rfc3339(key.lastUsedAt),
   edges: [...key.usesByEdge].map(([edge, { at, count }]) => ({ edge, lastAt: rfc3339(at), count })),
 });
+
+/** Each secret in the store, with or without a provider config, and the key whose value lies in it. */
+function secrets({ state, keys }: ControlParts): Record<string, unknown>[] {
+  const configured = new Set(
+    state.configs.list().map(({ gatewayId, slug, alias }) => secretName(gatewayId, slug, alias)),
+  );
+  return state.secrets.list().map(({ id, name, value, comment, scopes, modifiedAt }) => ({
+    id,
+    name,
+    comment,
+    scopes,
+    modified: rfc3339(modifiedAt),
+    keyId: keys.byValue(value)?.id ?? null,
+    config: configured.has(name),
+  }));
+}
 
 /** Which key each slot holds in the store, and how many isolates of each edge use which key now. */
 function slots({ state, keys, edges }: ControlParts): Record<string, unknown>[] {

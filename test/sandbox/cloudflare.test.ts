@@ -96,6 +96,16 @@ describe("Secrets Store", () => {
   });
 });
 
+test("tells beside the API which key lies in each secret, with or without a config", async () => {
+  await world.cloudflare("POST", secrets(), [{ name: "no_config", value: "made-up-value", scopes: ["ai_gateway"] }]);
+  const { body } = await world.call("GET", `${world.control}/secrets`);
+  const named = (name: string): Body | undefined => items(body["secrets"]).find((row) => text(row["name"]) === name);
+  expect(named("github-ai-agent-prod_openai_default")).toMatchObject({ keyId: "key_prod_1", config: true });
+  expect(named("no_config")).toMatchObject({ keyId: null, config: false });
+  const keys = items((await world.call("GET", `${world.control}/keys`)).body["keys"]).map(({ id }) => text(id));
+  expect(keys).toContain("key_prod_1");
+});
+
 describe("AI Gateway", () => {
   test("replaces a gateway whole and names each missing field", async () => {
     const path = "/ai-gateway/gateways/github-ai-agent-staging";
