@@ -23,7 +23,6 @@ import {
   readHttpTimeoutMs,
   slotOf,
 } from "./config.ts";
-import { RotationFailure } from "./domain/failure.ts";
 import { taskQueue } from "./domain/rotation.ts";
 import { createHttp, defaultHttpTimeoutMs, type Http } from "./http.ts";
 import { createGoogleAuth, type GoogleAuth } from "./providers/google-auth.ts";
@@ -89,9 +88,9 @@ export async function createWorker({
     activities,
     interceptors: {
       activity: [
+        (context) => ({ inbound: heartbeatInterceptor(context) }),
         (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
         () => ({ inbound: failureInterceptor() }),
-        (context) => ({ inbound: heartbeatInterceptor(context) }),
       ],
     },
     maxHeartbeatThrottleInterval: "2 seconds",

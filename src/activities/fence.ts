@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { Context } from "@temporalio/activity";
+import type { Context } from "@temporalio/activity";
 import type { ActivityInboundCallsInterceptor } from "@temporalio/worker";
 
 import { RotationFailure } from "../domain/failure.ts";
+import { formerAttemptEnded } from "./heartbeat.ts";
 
 /**
  * An attempt that Temporal gave up on writes nothing more, so that two attempts of one activity never change things at
@@ -13,15 +14,9 @@ import { RotationFailure } from "../domain/failure.ts";
  *   the next attempt begins its writes no sooner than one request can last after it started: what the former one had
  *   under way has landed by then, or never will.
  *
- * Whether the former attempt was given up on is not told by Temporal either. So an attempt that ends by itself says so
- * with its last heartbeat, which the next attempt is given: only where that word is missing is it waited for. A retry
- * after an ordinary failure costs nothing.
+ * Temporal does not say how the former attempt ended. So one that ends by itself says so with its last heartbeat
+ * (heartbeat.ts), and only where that word is missing is there a wait: a retry after an ordinary failure costs nothing.
  */
-
-/** Last words of an attempt that ended by itself. */
-interface Ended {
-  ended: number;
-}
 
 interface Attempt {
   context: Context;
@@ -32,25 +27,16 @@ interface Attempt {
 
 const attempts = new AsyncLocalStorage<Attempt>();
 
-/** Bounds the writes of each attempt. `requestMs` is the longest that one request can last. */
+/** Bounds the writes of each attempt, inside of `heartbeatInterceptor`. `requestMs` is the longest that one request can last. */
 export const fenceInterceptor = (context: Context, requestMs: number): ActivityInboundCallsInterceptor => ({
   async execute(input, next) {
-    const { attempt, heartbeatTimeoutMs, heartbeatDetails } = context.info;
     const beganAt = performance.now();
-    // Without heartbeats nothing but its own clock ends an attempt, and that is heeded.
-    const abandoned = heartbeatTimeoutMs !== undefined && attempt > 1 && !hasEnded(heartbeatDetails, attempt - 1);
-    try {
-      return await attempts.run({ context, beganAt, writesFrom: abandoned ? beganAt + requestMs : beganAt }, () =>
-        next(input),
-      );
-    } catch (error) {
-      if (heartbeatTimeoutMs !== undefined) context.heartbeat({ ended: attempt } satisfies Ended);
-      throw error;
-    }
+    const writesFrom = formerAttemptEnded() ? beganAt : beganAt + requestMs;
+    return attempts.run({ context, beganAt, writesFrom }, () => next(input));
   },
 });
 
-/** Lets a write of the present attempt go, or waits for its time, or refuses it. Outside of activities nothing is fenced. */
+/** Lets a write of the present attempt go, waits for its time, or refuses it. Outside of activities nothing is fenced. */
 export async function mayWrite(): Promise<void> {
   const attempt = attempts.getStore();
   if (attempt === undefined) return;
@@ -68,8 +54,4 @@ function requireCurrent({ context, beganAt }: Attempt): void {
     "Unavailable",
     `this attempt of ${context.info.activityType} is past its time, so it writes nothing more: the next one goes on`,
   );
-}
-
-function hasEnded(details: unknown, attempt: number): boolean {
-  return typeof details === "object" && details !== null && (details as Partial<Ended>).ended === attempt;
 }

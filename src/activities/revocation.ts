@@ -1,4 +1,665 @@
-import type { Endings } from "../providers/key-end.ts";
-import type { Dependencies } from "./dependencies.ts";
+import { Context } from "@temporalio/activity";
 
-export const revocationActivities = (_deps: Dependencies, _endings: Endings) => ({});
+import type { Fate, KeyRole } from "../domain/custody.ts";
+import type { Duration } from "../domain/duration.ts";
+import { type FailureType, RotationFailure } from "../domain/failure.ts";
+import { isOurId, whyNoKeyId } from "../domain/key-id.ts";
+import { ownKeyName, parseKeyName } from "../domain/key-name.ts";
+import type { Ours } from "../domain/held.ts";
+import { canSwitch, type Ending, type Endings } from "../providers/key-end.ts";
+import { canManage, isByHand, type KeyRecord, type ManagedProvider } from "../providers/provider.ts";
+import type {
+  Cut,
+  CutOrder,
+  OfRotation,
+  Revoked,
+  RevokeOrder,
+  Settled,
+  SettleOrder,
+  SwitchedOff,
+  SwitchOn,
+} from "./contract.ts";
+import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { formerAttemptEnded, remember, remembered } from "./heartbeat.ts";
+import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, whoHolds } from "./held-key.ts";
+import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } from "./orphans.ts";
+
+/**
+ * The one door through which keys are ended, switched off and switched on. Each purpose has a list of checks, asked in
+ * their order immediately before the act; the first reason against it is the one that is said.
+ */
+
+/** The most keys that one clean-up ends: a rotation never makes more, so more is somebody else's mistake. */
+const endsPerCall = 10;
+
+/** Between two looks that must agree before a key counts as not there: what is read can be seconds old. */
+const lookAgainMs = 3_000;
+
+export const revocationActivities = (deps: Dependencies, endings: Endings) => {
+  const door = createDoor(deps, endings);
+  return {
+    /**
+     * Ends the old key for good, by the checks of `replaced`. A key that its provider knows no more is success, so
+     * repeating is safe. Fails with `SlotChanged` where a check speaks against it, and is tried again while a slot
+     * cannot be looked at.
+     */
+    async revokeKey(order: RevokeOrder): Promise<Revoked> {
+      const of = await door.replaced(order);
+      await requireNone(replaced, of);
+      return door.end(of);
+    },
+
+    /**
+     * The look before a person is asked to revoke the old key: the checks of `replaced`. Only reads, so repeating is
+     * safe. Fails with `SlotChanged`.
+     */
+    async lookBeforeRevoking(order: RevokeOrder): Promise<void> {
+      await requireNone(replacedByHand, await door.replaced(order));
+    },
+
+    /**
+     * Ends a compromised key for good, whoever uses it, through the slot at which it was seen: repeating is safe, since
+     * not being there any more is then success. Fails with `KeyUnknown` where another project's credential would be
+     * needed.
+     */
+    async endCompromisedKey(order: CutOrder): Promise<Revoked> {
+      const of = await door.compromised(order);
+      await requireNone(compromised, of);
+      return door.end(of);
+    },
+
+    /**
+     * Cuts a compromised key at once, whoever uses it: switches it off where that can be undone, else ends it. The same
+     * checks as `endCompromisedKey`, and as safe to repeat.
+     */
+    async cutKey(order: CutOrder): Promise<Cut> {
+      const of = await door.compromised(order);
+      await requireNone(compromised, of);
+      return door.cut(of);
+    },
+
+    /**
+     * Switches the old key off, so that it could be switched on again, by the checks of `replaced`. Says whether it was
+     * off before this rotation touched it: then somebody else's hand did it, and it is not ours to undo. Repeating is
+     * safe. Fails with `SlotChanged`, and with `InvalidInput` where the provider cannot undo it.
+     */
+    async disableKey(order: RevokeOrder): Promise<SwitchedOff> {
+      const of = await door.replaced(order);
+      await requireNone(switchedOff, of);
+      return door.switchOff(of);
+    },
+
+    /**
+     * Switches a key on again that this rotation switched off. Only ever undoes: no other purpose switches a key on.
+     * Already on is success, so repeating is safe. What can be granted or freed is waited for; a key that is gone is a
+     * failure for good.
+     */
+    async enableKey(order: SwitchOn): Promise<void> {
+      return door.switchOn(order);
+    },
+
+    /**
+     * Looks up the keys of a run that have no fate yet, and those that were made for it under a name that only it can
+     * have given: ends those that nobody can have been given and no slot holds, and says of each of the others where it
+     * is and why it stays. Repeating is safe: what was ended is seen dead. A slot, or a provider, that does not answer is
+     * tried again.
+     */
+    async settleKeys(order: SettleOrder): Promise<Settled> {
+      return settle(deps, door, order);
+    },
+
+    /**
+     * Ends one orphan for good, by the checks of `orphan`, which look again at everything, since the sweep found it a
+     * while ago. Gone is success, so repeating is safe.
+     */
+    async revokeOrphan(order: EndOrphanOrder): Promise<OrphanEnd> {
+      const of = await door.orphan(order);
+      if (of.key === undefined || !isAlive(of.key)) return { kind: "ended", at: now() };
+      const refusal = await firstOf(orphan, of);
+      if (refusal !== undefined) return { kind: "spared", why: refusal.why };
+      return { kind: "ended", at: (await door.end(of)).at };
+    },
+  };
+};
+
+// ---- the checks --------------------------------------------------------------------------------------------------
+
+/** Why a key is not ended, and as which failure that is told. */
+interface Refusal {
+  why: string;
+  type: FailureType;
+  retried?: true;
+}
+
+/** One question before the act. */
+interface Check<Case> {
+  /** What must be so, as it is told in docs/rotation.md. */
+  must: string;
+  /** Why it is not so, or undefined. What it throws is the failure of the attempt. */
+  against(of: Case): Promise<Refusal | undefined> | Refusal | undefined;
+}
+
+/** A key that is about to be ended, and all that is needed for it. */
+interface Case {
+  deps: Dependencies;
+  /** The slot on whose behalf it is ended. */
+  access: SlotAccess;
+  /** The slot whose provider knows it. */
+  via: SlotAccess;
+  ending: Ending | undefined;
+  keyId: string;
+  /** What its provider showed of it just now; undefined where it knows it not, or cannot be asked. */
+  key: KeyRecord | undefined;
+  /** What the rotation itself wrote into the slot. */
+  ours?: Ours;
+}
+
+interface Replaced extends Case {
+  order: OfRotation;
+  installedKeyId: string;
+}
+
+interface Orphan extends Case {
+  minimumAge: Duration;
+}
+
+const isAnId: Check<Pick<Case, "keyId">> = {
+  must: "what names the key is an id, not a value",
+  against: ({ keyId }) => refuseUnless(whyNoKeyId(keyId), "InvalidInput"),
+};
+
+const hasCredential: Check<Case> = {
+  must: "an admin credential that can end keys is configured",
+  against: ({ via, keyId, ending }) =>
+    ending === undefined ? { why: byHandWords(via, keyId), type: "InvalidInput" } : undefined,
+};
+
+const isNotElsewhere: Check<Case> = {
+  must: "the key is one of the project that is asked to end it",
+  async against({ deps, via, keyId, key }) {
+    if (key !== undefined) return undefined;
+    const elsewhere = await findElsewhere(deps, via, keyId);
+    return elsewhere === undefined
+      ? undefined
+      : {
+          why: `${via.provider.name} knows no key ${keyId} in the project of ${via.name}, and knows it in that of ${elsewhere.name}: nothing was ended; name ${elsewhere.name}`,
+          type: "KeyUnknown",
+        };
+  },
+};
+
+const isAnotherKey: Check<Replaced> = {
+  must: "it is not the key that was put in",
+  against: ({ access, keyId, installedKeyId }) =>
+    keyId === installedKeyId
+      ? { why: `${access.name} holds ${keyId}: it is not revoked`, type: "SlotChanged" }
+      : undefined,
+};
+
+const slotHoldsTheNew: Check<Replaced> = {
+  must: "the slot holds the new key, by a mark that can be believed",
+  async against({ access, order, installedKeyId }) {
+    await requireInstalled(access, order, installedKeyId);
+    return undefined;
+  },
+};
+
+const nobodyHoldsIt: Check<Case> = {
+  must: "no slot holds the key",
+  async against({ deps, access, keyId, key, ours }) {
+    const { yes, unknown } = await holdersOf(deps, access, { id: keyId, key }, ours === undefined ? {} : { ours });
+    if (yes.length > 0) {
+      const holders = yes.join(", ");
+      return { why: `${holders} holds ${keyId}: it is not revoked; rotate ${holders} first`, type: "SlotChanged" };
+    }
+    if (unknown.length === 0) return undefined;
+    return {
+      why: `whether a slot holds ${keyId} cannot be told, so it is not revoked: ${unknownWords(unknown)}; look at it, or rotate it`,
+      type: "NotYetPropagated",
+      retried: true,
+    };
+  },
+};
+
+const theNewOneLives: Check<Replaced> = {
+  must: "the new key is alive at its provider; a flag of the provider's is no death",
+  async against({ access, keyId, installedKeyId }) {
+    const { provider, name } = access;
+    // Without a credential only the slot's own answers show that it lives: they are asked for as well.
+    if (!canManage(provider)) return undefined;
+    const state = await stateSeenTwice(provider, installedKeyId);
+    return state === "active"
+      ? undefined
+      : {
+          why: `${name} holds ${installedKeyId}, which ${provider.name} knows as ${state}: ${keyId} stays alive; put a key that works into the slot`,
+          type: "SlotChanged",
+        };
+  },
+};
+
+const canBeUndone: Check<Case> = {
+  must: "the provider can switch keys off and on again",
+  against: ({ access, ending }) =>
+    ending !== undefined && canSwitch(ending)
+      ? undefined
+      : { why: `${access.name}: its keys cannot be disabled`, type: "InvalidInput" },
+};
+
+const nameIsOurs: Check<Orphan> = {
+  must: "its whole name is one that this installation gives, or the last run of its slot named it",
+  async against({ deps, access, keyId, key }) {
+    if (key !== undefined && parseKeyName(key.name)?.installation === access.installation) return undefined;
+    const named = await namedByLastRun(deps, access, keyId);
+    return named === undefined ? { why: "its name is not one of ours", type: "InvalidInput" } : undefined;
+  },
+};
+
+const nobodyOwnsIt: Check<Orphan> = {
+  must: "no open rotation owns it, it is old enough, and nobody uses it",
+  async against({ deps, via, key, minimumAge }) {
+    if (key === undefined) return undefined;
+    return refuseUnless(await whyOrphanSpared(deps, { through: via, key, minimumAge }), "SlotChanged");
+  },
+};
+
+/** The old key, when a proven one has replaced it. */
+const replacedByHand: Check<Replaced>[] = [isAnId, isAnotherKey, slotHoldsTheNew, nobodyHoldsIt, theNewOneLives];
+const replaced: Check<Replaced>[] = [hasCredential, ...replacedByHand, isNotElsewhere];
+const switchedOff: Check<Replaced>[] = [canBeUndone, ...replaced];
+
+/** A compromised key: whoever uses it. Which slots hold it is the workflow's to ask before; a look may not delay a cut. */
+const compromised: Check<Case>[] = [isAnId, hasCredential, isNotElsewhere];
+
+/** A key that a run made and nobody can have been given. That it is one is seen by its id or its exact name. */
+const leftover: Check<Case>[] = [isAnId, hasCredential, nobodyHoldsIt];
+
+/** A key of ours that no run answers for. */
+const orphan: Check<Orphan>[] = [isAnId, hasCredential, nameIsOurs, nobodyOwnsIt, nobodyHoldsIt];
+
+/** What must be so before a key is ended, by purpose: for the docs, and the test that holds them to it. */
+export const purposes = {
+  replaced: replaced.map(({ must }) => must),
+  compromised: compromised.map(({ must }) => must),
+  leftover: leftover.map(({ must }) => must),
+  orphan: orphan.map(({ must }) => must),
+};
+
+async function firstOf<One>(checks: Check<One>[], of: One): Promise<Refusal | undefined> {
+  for (const check of checks) {
+    const refusal = await check.against(of);
+    if (refusal !== undefined) return refusal;
+  }
+  return undefined;
+}
+
+async function requireNone<One>(checks: Check<One>[], of: One): Promise<void> {
+  const refusal = await firstOf(checks, of);
+  if (refusal !== undefined) throw failureOf(refusal);
+}
+
+function failureOf({ why, type, retried }: Refusal): RotationFailure {
+  return new RotationFailure(type, why, retried === undefined ? {} : { retried });
+}
+
+function refuseUnless(why: string | undefined, type: FailureType): Refusal | undefined {
+  return why === undefined ? undefined : { why, type };
+}
+
+// ---- the door ----------------------------------------------------------------------------------------------------
+
+type Door = ReturnType<typeof createDoor>;
+
+function createDoor(deps: Dependencies, endings: Endings) {
+  /** The key as its provider shows it. An id that cannot be one is not asked for: it may be a secret. */
+  async function open(access: SlotAccess, via: SlotAccess, keyId: string): Promise<Case> {
+    const { provider } = via;
+    const askable = canManage(provider) && whyNoKeyId(keyId) === undefined;
+    const key = askable ? await provider.findKey(keyId) : undefined;
+    return { deps, access, via, ending: endings(via.name), keyId, key };
+  }
+
+  async function revoke({ via, keyId, key }: Case, ending: Ending): Promise<Revoked> {
+    if (key === undefined || key.state === "revoked") {
+      const note =
+        key === undefined
+          ? `${via.provider.name} knows ${keyId} no more: it was gone before`
+          : `${keyId} was revoked before`;
+      return { at: now(), seen: key !== undefined || !(await isListed(via, keyId)), note };
+    }
+    const gone = await endOrGone(ending, keyId);
+    const at = now();
+    const { seen, note } = await lookBack(via, keyId);
+    return { at, seen, note: gone ? `${keyId} was gone already${note}` : `${keyId} revoked${note}` };
+  }
+
+  return {
+    async replaced({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Replaced> {
+      const access = deps.slotAccess(order.slot);
+      const ours: Ours = { rotationId: order.rotationId, keyId: installedKeyId };
+      return { ...(await open(access, access, keyId)), order, installedKeyId, ours };
+    },
+
+    async compromised({ slot, keyId, through }: CutOrder): Promise<Case> {
+      return open(deps.slotAccess(slot), deps.slotAccess(through), keyId);
+    },
+
+    async orphan({ slot, id, minimumAge }: EndOrphanOrder): Promise<Orphan> {
+      const access = deps.slotAccess(slot);
+      return { ...(await open(access, access, id)), minimumAge };
+    },
+
+    async leftover(access: SlotAccess, keyId: string): Promise<Case> {
+      return open(access, access, keyId);
+    },
+
+    /** Ends the key, and looks whether that is seen. */
+    async end(of: Case): Promise<Revoked> {
+      return revoke(of, required(of));
+    },
+
+    async cut(of: Case): Promise<Cut> {
+      const ending = required(of);
+      const { key, keyId } = of;
+      if (key === undefined || key.state === "revoked") return { at: now(), how: "dead already" };
+      if (!canSwitch(ending)) {
+        const gone = await endOrGone(ending, keyId);
+        return { at: now(), how: gone ? "dead already" : "revoked" };
+      }
+      await ending.disableKey(keyId);
+      return { at: now(), how: "disabled" };
+    },
+
+    async switchOff(of: Replaced): Promise<SwitchedOff> {
+      const ending = required(of);
+      const { key, keyId, access } = of;
+      if (!canSwitch(ending)) throw new RotationFailure("InvalidInput", `${access.name}: its keys cannot be disabled`);
+      if (key?.state !== "active") {
+        // Off already: by us, where an earlier attempt was about to send it, or was given up on before it could say so.
+        return { at: now(), wasOff: remembered(switching) !== keyId && formerAttemptEnded() };
+      }
+      remember(switching, keyId);
+      await ending.disableKey(keyId);
+      return { at: now(), wasOff: false };
+    },
+
+    async switchOn({ slot, keyId }: SwitchOn): Promise<void> {
+      const access = deps.slotAccess(slot);
+      const ending = endings(slot);
+      const refusal = await firstOf([isAnId], { keyId });
+      if (refusal !== undefined) throw failureOf(refusal);
+      if (ending === undefined || !canSwitch(ending)) {
+        throw new RotationFailure("InvalidInput", stillOff(access, keyId, "it cannot be switched on from here"));
+      }
+      try {
+        await ending.enableKey(keyId);
+      } catch (error) {
+        if (!(error instanceof RotationFailure)) throw error;
+        // A right that is missing can be given, a limit that is reached can be freed: only a key that is gone stays off.
+        const retried = error.type !== "RequestInvalid" && error.type !== "KeyUnknown";
+        const wait = error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs };
+        throw new RotationFailure(error.type, stillOff(access, keyId, error.message), { retried, ...wait });
+      }
+    },
+  };
+}
+
+/** The name under which an attempt lets the next one know that it was about to switch a key off. */
+const switching = "switches off";
+
+function required({ ending, via, keyId }: Case): Ending {
+  if (ending !== undefined) return ending;
+  throw new RotationFailure("InvalidInput", byHandWords(via, keyId));
+}
+
+/** Whether the key was gone when its end was asked for: it had been seen a moment before. */
+async function endOrGone(ending: Ending, keyId: string): Promise<boolean> {
+  try {
+    await ending.revokeKey(keyId);
+    return false;
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "KeyUnknown") throw error;
+    return true;
+  }
+}
+
+/** Whether the end of a key shows, by its id and in the list. What cannot be read now is not seen, and no failure. */
+async function lookBack({ provider }: SlotAccess, keyId: string): Promise<{ seen: boolean; note: string }> {
+  if (!canManage(provider)) return { seen: false, note: "" };
+  try {
+    const byId = await provider.findKey(keyId);
+    const listed = (await provider.listKeys()).find(({ id }) => id === keyId);
+    const alive = [byId, listed].some((key) => key !== undefined && isAlive(key));
+    return alive
+      ? { seen: false, note: `; ${provider.name} took it and still shows the key, which can be late` }
+      : { seen: true, note: `; ${provider.name} shows it no more as alive` };
+  } catch (error) {
+    if (!(error instanceof RotationFailure)) throw error;
+    return { seen: false, note: `; whether it shows cannot be told: ${error.message}` };
+  }
+}
+
+async function isListed({ provider }: SlotAccess, keyId: string): Promise<boolean> {
+  return canManage(provider) && (await provider.listKeys()).some((key) => key.id === keyId && isAlive(key));
+}
+
+/** What the provider knows a key as. One look that does not show it alive is made again: what is read can be old. */
+async function stateSeenTwice(provider: ManagedProvider, keyId: string): Promise<KeyRecord["state"] | "gone"> {
+  const first = (await provider.findKey(keyId))?.state;
+  if (first === "active") return first;
+  await Context.current().sleep(lookAgainMs);
+  return (await provider.findKey(keyId))?.state ?? "gone";
+}
+
+/** Another slot of the provider in whose project the key lives; undefined where there is none, or none can be asked. */
+async function findElsewhere(deps: Dependencies, via: SlotAccess, keyId: string): Promise<SlotAccess | undefined> {
+  const asked = new Set([via.keyring]);
+  for (const other of deps.allSlots()) {
+    const { provider, keyring, slot } = other;
+    if (slot.provider !== via.slot.provider || asked.has(keyring) || !canManage(provider)) continue;
+    asked.add(keyring);
+    try {
+      const key = await provider.findKey(keyId);
+      if (key !== undefined && isAlive(key)) return other;
+    } catch (error) {
+      // A credential that may not look there says nothing of the key.
+      if (!(error instanceof RotationFailure) || error.retried) throw error;
+    }
+  }
+  return undefined;
+}
+
+async function holdersOf(
+  deps: Dependencies,
+  access: SlotAccess,
+  { id, key }: { id: string; key: KeyRecord | undefined },
+  options: HoldersOptions,
+): Promise<HeldBy> {
+  const found = await whoHolds(deps, access, [await askedKey(access, id, key)], options);
+  return found.get(id) ?? { yes: [], unknown: [{ slot: access.name, why: "it was not looked at" }] };
+}
+
+// ---- a run's end -------------------------------------------------------------------------------------------------
+
+interface Open {
+  id: string;
+  role: KeyRole;
+  given: boolean;
+  /** Found by its exact name just now. */
+  listed?: KeyRecord;
+}
+
+async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order }: SettleOrder): Promise<Settled> {
+  const access = deps.slotAccess(order.slot);
+  const { provider } = access;
+  const manager = canManage(provider) ? provider : undefined;
+  const issued = ordinals.length > 0 || keys.some(({ role }) => role === "new");
+  if (manager === undefined && issued) {
+    // Another worker of this installation had the credential, or this one lost it: without it nothing can be told.
+    const missing = isByHand(provider) ? provider.missing : "there is no admin credential";
+    throw new RotationFailure(
+      "AdminCredentialRejected",
+      `${missing} on this worker, and keys of ${access.name} were made with one: start all workers with the same credentials`,
+      { retried: true },
+    );
+  }
+
+  const open: Open[] = keys.map(({ id, role, given }) => ({ id, role, given }));
+  if (manager !== undefined) open.push(...(await findMade(access, manager, { known: keys, ordinals, ...order })));
+  const settled: Settled = { keys: [], warnings: [] };
+  let ends = 0;
+  for (const one of open) {
+    const ours = wroteOf(access, order, one, open);
+    const { fate, ended, warning } = await settleOne(deps, door, { one, access, ours, mayEnd: ends < endsPerCall });
+    if (ended) ends += 1;
+    if (warning !== undefined) settled.warnings.push(warning);
+    settled.keys.push({ id: one.id, role: one.role, fate });
+  }
+  return settled;
+}
+
+/**
+ * Live keys whose whole name is one that this rotation gave under one of the ordinals, and that are not known by id. A
+ * list can be seconds late, so where a key may exist it is asked for twice.
+ */
+async function findMade(
+  access: SlotAccess,
+  provider: ManagedProvider,
+  { known, ordinals, rotationId }: { known: SettleOrder["keys"]; ordinals: number[] } & OfRotation,
+): Promise<Open[]> {
+  if (ordinals.length === 0) return [];
+  const { installation, slot } = access;
+  const found = new Map<string, Open>();
+  for (const look of [1, 2]) {
+    if (look === 2) await Context.current().sleep(lookAgainMs);
+    for (const key of await listed(provider)) {
+      const name = ownKeyName(key.name, { installation, slot, rotationId });
+      const isKnown = known.some(({ id }) => id === key.id);
+      if (name === undefined || isKnown || !ordinals.includes(name.ordinal) || !isAlive(key)) continue;
+      found.set(key.id, { id: key.id, role: "new", given: false, listed: key });
+    }
+  }
+  return [...found.values()];
+}
+
+/** A refused credential can be renewed: until then nobody knows which keys there are. */
+async function listed(provider: ManagedProvider): Promise<KeyRecord[]> {
+  try {
+    return await provider.listKeys();
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "AdminCredentialRejected") throw error;
+    throw new RotationFailure(error.type, error.message, { retried: true });
+  }
+}
+
+interface Look {
+  one: Open;
+  access: SlotAccess;
+  ours: Ours | undefined;
+  mayEnd: boolean;
+}
+
+async function settleOne(
+  deps: Dependencies,
+  door: Door,
+  look: Look,
+): Promise<{ fate: Fate; ended?: true; warning?: string }> {
+  const { one, access, ours, mayEnd } = look;
+  const { id, role, given } = one;
+  try {
+    const of = await door.leftover(access, id);
+    const key = of.key ?? one.listed;
+    const dead = await deathOf(deps, of, one);
+    if (dead !== undefined) return { fate: { fate: "ended", at: dead, seen: true } };
+
+    const warning = key?.flag === undefined ? {} : { warning: `${id}: ${key.flag}` };
+    const options = { patient: true, ...(ours === undefined ? {} : { ours }) };
+    const { yes, unknown } = await holdersOf(deps, access, { id, key }, options);
+    if (yes.length > 0) return { fate: { fate: "held", by: yes.join(", ") }, ...warning };
+    const doubt = unknown.length === 0 ? "" : `; whether a slot holds it cannot be told: ${unknownWords(unknown)}`;
+    if (role !== "new" || given || unknown.length > 0) {
+      const why = `${whyItStays(one, access, unknown.length > 0)}${doubt}`;
+      return { fate: { fate: "named", why }, ...warning };
+    }
+    if (!mayEnd) {
+      const why = `${endsPerCall} keys were ended and no more are at a time: run keyturn sweep`;
+      return { fate: { fate: "named", why }, ...warning };
+    }
+    // Asked again at the moment of the act, and of this key alone.
+    const refusal = await firstOf(leftover, { ...of, key });
+    if (refusal !== undefined) return { fate: { fate: "named", why: refusal.why }, ...warning };
+    const { at, seen } = await door.end({ ...of, key });
+    return { fate: { fate: "ended", at, seen }, ended: true };
+  } catch (error) {
+    // What may work in a moment is tried again, and nothing is lost by it: what was ended is seen dead then.
+    if (!(error instanceof RotationFailure) || error.retried) throw error;
+    return { fate: { fate: "named", why: `it could not be looked at or ended: ${error.message}` } };
+  }
+}
+
+/** When the key was dead, where it is: by its id and in the list, and where it never showed, by two looks. */
+async function deathOf(deps: Dependencies, { via, key, keyId }: Case, one: Open): Promise<string | undefined> {
+  const { provider } = via;
+  // An id of ours says how a key ends or what its fingerprint is: no provider knows it, dead or alive.
+  if (!canManage(provider) || isOurId(keyId) || whyNoKeyId(keyId) !== undefined) return undefined;
+  if (key?.state === "revoked") return now();
+  if (key?.state === "expired") return (key.expiresAt ?? new Date()).toISOString();
+  if (key !== undefined || one.listed !== undefined) return undefined;
+  if (await isListed(via, keyId)) return undefined;
+  if ((await stateSeenTwice(provider, keyId)) !== "gone") return undefined;
+  return (await findElsewhere(deps, via, keyId)) === undefined ? now() : undefined;
+}
+
+/**
+ * What the run wrote into its slot, or began to, as far as it bears on this key. By marks, a write of this key that does
+ * not show may still arrive. Where no marks are kept, the last key that was given is what lies there.
+ */
+function wroteOf(access: SlotAccess, { rotationId }: OfRotation, one: Open, all: Open[]): Ours | undefined {
+  const isNew = ({ role, given }: Open): boolean => given && (role === "new" || role === "handed-in");
+  const written = access.secrets.keepsMarks ? (isNew(one) ? one : undefined) : all.filter(isNew).at(-1);
+  return written === undefined ? undefined : { rotationId, keyId: written.id };
+}
+
+/** Why a key that no slot is known to hold stays alive, and what to do about it. */
+function whyItStays({ id, role, given }: Open, access: SlotAccess, inDoubt: boolean): string {
+  switch (role) {
+    case "old":
+      return "clients may still use it: revoke it when it is idle";
+    case "earlier":
+      return `an earlier run of ${access.name} left it alive: look whether anybody uses it, then revoke it`;
+    case "compromised":
+      return `it is compromised and alive, and nobody will cut it: run keyturn emergency ${access.name} --key ${id}`;
+    case "handed-in":
+      if (!given) return "it was handed in and is not in the slot: whoever made it should revoke it";
+      break;
+    case "new":
+      if (!given) return "it was made for this rotation, and a slot may hold it: look, then revoke it";
+      break;
+  }
+  return inDoubt
+    ? `its installation was begun and does not show: it may still arrive; look what ${access.name} holds before it is revoked`
+    : "clients were given it: revoke it when it is idle";
+}
+
+// ---- words -------------------------------------------------------------------------------------------------------
+
+function isAlive({ state }: KeyRecord): boolean {
+  return state === "active" || state === "disabled";
+}
+
+function unknownWords(unknown: HeldBy["unknown"]): string {
+  return unknown.map(({ slot, why }) => `${slot} (${why})`).join(", ");
+}
+
+function byHandWords({ provider, name }: SlotAccess, keyId: string): string {
+  if (!isByHand(provider)) return `there is no admin credential for ${name}, so ${keyId} cannot be ended from here`;
+  const { where } = provider.handInInstructions({ name: "" });
+  return `${provider.missing}, so ${keyId} cannot be cut from here: revoke it by hand at ${where} now; swap-first then puts a new key in`;
+}
+
+function stillOff({ name, provider }: SlotAccess, keyId: string, why: string): string {
+  return `KEY ${keyId} OF ${name} IS SWITCHED OFF, AND CLIENTS WHO USE IT FAIL: switch it on by hand at ${provider.name}; ${why}`;
+}
+
+function now(): string {
+  return new Date().toISOString();
+}

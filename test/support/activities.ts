@@ -9,6 +9,7 @@ import type { NewKey, OfRotation } from "../../src/activities/contract.ts";
 import type { Dependencies } from "../../src/activities/dependencies.ts";
 import { failureInterceptor } from "../../src/activities/failures.ts";
 import { fenceInterceptor } from "../../src/activities/fence.ts";
+import { heartbeatInterceptor } from "../../src/activities/heartbeat.ts";
 import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
 import { parseInventory, readCredentials } from "../../src/config.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
@@ -207,6 +208,7 @@ export async function startStage({
       { attempt, activityType: name, startToCloseTimeoutMs: 120_000, ...info },
       {
         interceptors: [
+          (context) => ({ inbound: heartbeatInterceptor(context) }),
           (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
           () => ({ inbound: failureInterceptor() }),
         ],
