@@ -7,12 +7,13 @@ import {
   currentPreview,
   doubtMark,
   judgeHeld,
+  type Judgement,
   type Ours,
   type Seen,
   type SeenSecret,
 } from "../domain/held.ts";
 import { idOfMask, isOurId } from "../domain/key-id.ts";
-import { maskFits, maskTells, masksAgree, parseMark } from "../domain/mark.ts";
+import { type Mark, maskFits, maskTells, masksAgree, noFingerprint, parseMark } from "../domain/mark.ts";
 import { canManage, canReadValues, type KeyRecord, type Standing } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
 import type { Holders, HoldersOrder, Inspection, OfRotation } from "./contract.ts";
@@ -242,7 +243,11 @@ async function installedOrWhy(access: SlotAccess, { rotationId }: OfRotation, ke
 export async function doubtAbout(access: SlotAccess, held: Held): Promise<string | undefined> {
   const mark = parseMark(held.comment);
   if (mark === undefined) return "the secret bears no mark of keyturn";
-  return doubtMark(seenSecret(held, (await askedKey(access, mark.keyId)).maskedValue));
+  const { preview, previewModified, modified } = held;
+  const younger = Math.min(mark.at.getTime(), modified.getTime());
+  // Only a preview that was taken since speaks for or against the mark; the key need not be looked up for an older one.
+  const speaks = preview !== undefined && previewModified !== undefined && previewModified.getTime() >= younger;
+  return doubtMark(seenSecret(held, speaks ? (await askedKey(access, mark.keyId)).maskedValue : undefined));
 }
 
 /** What the slot holds, or nothing when its secret or provider config is not there. */
@@ -262,7 +267,7 @@ export interface HoldersOptions {
   ours?: Ours | undefined;
   /** Whether a slot that cannot be looked at is named after a few attempts, instead of failing on and on. */
   patient?: boolean;
-  /** Trusts no list: each slot is read by its secret's id. */
+  /** Lets no list rule a slot out: each is read by its secret's id. */
   fresh?: boolean;
 }
 
@@ -286,25 +291,30 @@ export async function whoHolds(
   return new Map(keys.map(({ id }) => [id, heldByOf(judged, id)]));
 }
 
-/** The same for slots that the caller chose, with what was seen of each. `own` is the slot that `ours` speaks of. */
+/**
+ * The same for slots that the caller chose, with what was seen of each. `own` is the slot that `ours` speaks of; `known`
+ * are keys that nobody asks for, and that marks may name.
+ */
 export async function judgeSlots(
   deps: Dependencies,
   slots: SlotAccess[],
   asked: AskedKey[],
-  { ours, patient = false, fresh = false, own }: HoldersOptions & { own?: string },
-): Promise<{ judged: Map<string, Map<string, ReturnType<typeof judgeHeld>>>; seen: Map<string, SeenSlot> }> {
-  const listed = fresh ? new Map<string, Held | undefined>() : await listedOrNone(slots, patient);
+  { ours, patient = false, fresh = false, own, known = [] }: HoldersOptions & { own?: string; known?: AskedKey[] },
+): Promise<{ judged: Judged; seen: Map<string, SeenSlot> }> {
+  const listed = await listedOrNone(slots, patient);
   const keys = withFingerprints(asked, [...listed.values()]);
+  const all = [...keys, ...known];
   const seen = new Map<string, SeenSlot>();
-  const judged = new Map<string, Map<string, ReturnType<typeof judgeHeld>>>();
+  const judged: Judged = new Map();
   const suspects: { slot: SlotAccess; list: Held | undefined; answers: Map<string, string> }[] = [];
-  const judge = (slot: SlotAccess, what: SeenSlot): Map<string, ReturnType<typeof judgeHeld>> => {
+  const judge = (slot: SlotAccess, what: SeenSlot): Map<string, Judgement> => {
     const mine = slot.name === own && ours !== undefined ? { ours } : {};
-    return new Map(keys.map((key) => [key.id, judgeHeld({ ...seenOf(what, keys), ...mine }, key)]));
+    return new Map(keys.map((key) => [key.id, judgeHeld({ ...seenOf(what, all), ...mine }, key)]));
   };
   for (const slot of slots) {
     const list = listed.get(slot.name);
-    const ruledOut = list !== undefined && slot.name !== own && keys.every((key) => isRuledOut(list, keys, key));
+    const ruledOut =
+      list !== undefined && !fresh && slot.name !== own && keys.every((key) => isRuledOut(list, all, key));
     if (ruledOut) {
       seen.set(slot.name, { kind: "held", held: list });
       judged.set(slot.name, judge(slot, { kind: "held", held: list }));
@@ -326,12 +336,21 @@ export async function judgeSlots(
   }
   if (again.length > 0) await Context.current().sleep(secondLookMs);
   for (const { slot } of again) {
-    const what = await lookAt(deps, slot, undefined, patient);
+    const looked = await lookAt(deps, slot, undefined, patient);
+    const before = seen.get(slot.name)?.kind;
+    // Seen a moment ago: once not found is no proof.
+    const what: SeenSlot =
+      looked.kind === "gone" && before !== "gone"
+        ? { kind: "unreadable", why: "its secret was there a moment ago, and was not found again" }
+        : looked;
     seen.set(slot.name, what);
     judged.set(slot.name, judge(slot, what));
   }
   return { judged, seen };
 }
+
+/** By slot, then by key. */
+export type Judged = Map<string, Map<string, Judgement>>;
 
 /** What was seen of a slot. */
 export type SeenSlot =
@@ -341,7 +360,7 @@ export type SeenSlot =
   | { kind: "unreadable"; why: string };
 
 /** The slots that hold the key by these judgements, and those of which it cannot be told. */
-export function heldByOf(judged: Map<string, Map<string, ReturnType<typeof judgeHeld>>>, keyId: string): HeldBy {
+export function heldByOf(judged: Judged, keyId: string): HeldBy {
   const held: HeldBy = { yes: [], unknown: [] };
   for (const [slot, answers] of judged) {
     const { answer, why } = answers.get(keyId) ?? { answer: "unknown", why: "it was not looked at" };
@@ -457,9 +476,13 @@ function seenSecret(held: Held, markedMask?: string): SeenSecret {
 function withFingerprints(keys: AskedKey[], listed: (Held | undefined)[]): AskedKey[] {
   const marks = listed.flatMap((held) => parseMark(held?.comment) ?? []);
   return keys.map((key) => {
-    const fingerprint = key.fingerprint ?? marks.find(({ keyId }) => keyId === key.id)?.fingerprint;
+    const fingerprint = key.fingerprint ?? knownOf(marks.find(({ keyId }) => keyId === key.id));
     return fingerprint === undefined ? key : { ...key, fingerprint };
   });
+}
+
+function knownOf(mark: Mark | undefined): string | undefined {
+  return mark?.fingerprint === noFingerprint ? undefined : mark?.fingerprint;
 }
 
 function maskOf({ id, maskedValue }: KeyRecord, values: ReadonlyMap<string, Redacted>): string | undefined {

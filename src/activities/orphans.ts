@@ -1,14 +1,16 @@
 import { Context } from "@temporalio/activity";
 
-import { canListAliases, type Held } from "../cloudflare/slot-secrets.ts";
+import { canListAliases } from "../cloudflare/slot-secrets.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
+import type { AskedKey } from "../domain/held.ts";
 import { installationPrefix, slotPrefix } from "../domain/key-name.ts";
+import { parseAliasComment } from "../domain/mark.ts";
 import { type ProviderName, readRotationAlias, shortRotationId } from "../domain/slot.ts";
 import type { SweepItem } from "../domain/sweep.ts";
 import type { KeyRecord } from "../providers/provider.ts";
 import type { Dependencies, OpenRotation, SlotAccess } from "./dependencies.ts";
-import { mayHold, readMany, rulesOut } from "./held-key.ts";
+import { askedKey, heldByOf, type Judged, judgeSlots, type SeenSlot } from "./held-key.ts";
 import { managed } from "./managed.ts";
 
 export interface SweepSelection {
@@ -48,13 +50,14 @@ const longestLookMs = 86_400_000;
 
 export const orphanActivities = (deps: Dependencies) => ({
   /**
-   * Finds the live keys and aliases of this installation that nobody holds or owns. Only reads. What cannot be read for
-   * good, after a few attempts, is said, and everything that may depend on it is spared.
+   * Finds the live keys and aliases of this installation that nobody holds or owns, and the live keys that the last run
+   * of a slot named, whatever their names. Only reads. What cannot be read for good, after a few attempts, is said, and
+   * everything that may depend on it is spared.
    */
   async findOrphans({ select, minimumAge }: FindOrphansOrder): Promise<Orphans> {
-    const sight = await look(deps, deps.allSlots(), { fresh: false });
-    const installation = sight.slots[0]?.access.installation ?? "";
-    const { candidates, strangers, unknown } = await listOurs(sight);
+    const accesses = deps.allSlots();
+    const { candidates, strangers, unknown, rings } = await listOurs(deps, accesses);
+    const sight = await look(deps, { accesses, candidates, rings });
     const chosen = candidates.filter(({ owner }) => isSelected(owner, select));
     const orphans: SweepItem[] = [];
     const spared: SweepItem[] = Object.keys(select).length === 0 ? strangers : [];
@@ -63,16 +66,19 @@ export const orphanActivities = (deps: Dependencies) => ({
     for (const candidate of chosen) {
       const why = whySpared(candidate, sight, minimumAge);
       if (why === undefined) suspects.push(candidate);
-      else spared.push({ ...itemOf(candidate), why });
+      else spared.push({ ...itemOf(candidate), why: withName(why, candidate) });
     }
     for (const { candidate, why, note } of await askForUse(suspects, minimumAge)) {
-      if (why !== undefined) spared.push({ ...itemOf(candidate), why });
-      else orphans.push({ ...itemOf(candidate), why: `no slot holds it, no open rotation owns it${note}` });
+      if (why !== undefined) spared.push({ ...itemOf(candidate), why: withName(why, candidate) });
+      else {
+        const none = `no slot holds it, no open rotation owns it${note}`;
+        orphans.push({ ...itemOf(candidate), why: withName(none, candidate) });
+      }
     }
 
     const aliases = await findAliases(sight, select, minimumAge);
     return {
-      installation,
+      installation: accesses[0]?.installation ?? "",
       orphans: [...orphans, ...aliases.orphans],
       spared: [...spared, ...aliases.spared],
       blocked: sight.blocked,
@@ -80,33 +86,11 @@ export const orphanActivities = (deps: Dependencies) => ({
     };
   },
 
-  /**
-   * Revokes one orphan for good. Looks again at everything first, since the sweep found it a while ago: slots before
-   * rotations, so that a key whose slot a rotation just took over is seen in one of the two. Gone is success, so
-   * repeating is safe.
-   */
-  async revokeOrphan({ slot, id, minimumAge }: EndOrphanOrder): Promise<OrphanEnd> {
-    const owner = deps.slotAccess(slot);
-    const key = await managed(owner).findKey(id);
-    if (key === undefined || !isAlive(key)) return { kind: "ended", at: new Date().toISOString() };
-    if (!key.name.startsWith(installationPrefix(owner.installation))) {
-      return { kind: "spared", why: "its name is not one of ours" };
-    }
-    const neighbours = deps.allSlots().filter(({ place }) => place.provider === owner.place.provider);
-    const sight = await look(deps, neighbours, { fresh: true });
-    await listOurs(sight);
-    const candidate: Candidate = { key, owner: ownerOf(sight, key) ?? owner, through: owner };
-    const why = whySpared(candidate, sight, minimumAge) ?? (await askForUse([candidate], minimumAge))[0]?.why;
-    if (why !== undefined) return { kind: "spared", why };
-    await managed(owner).revokeKey(id);
-    return { kind: "ended", at: new Date().toISOString() };
-  },
-
   /** Removes one alias that an ended rotation left, its provider config and its secret. Gone is success. */
   async removeOrphanAlias({ slot, id, minimumAge }: EndOrphanOrder): Promise<OrphanEnd> {
     const access = deps.slotAccess(slot);
     if (readRotationAlias(id) === undefined) return { kind: "spared", why: "its name is not one of ours" };
-    const sight = await look(deps, [access], { fresh: true });
+    const sight = await look(deps, { accesses: [access], candidates: [], rings: new Map() });
     const { orphans, spared, unknown } = await findAliases(sight, {}, minimumAge);
     const why = spared.find((alias) => alias.id === id)?.why ?? unknown[0];
     if (orphans.some((alias) => alias.id === id)) await access.secrets.remove({ ...access.place, alias: id });
@@ -115,20 +99,38 @@ export const orphanActivities = (deps: Dependencies) => ({
   },
 });
 
-// ---- what is seen ------------------------------------------------------------------------------------------------
-
-/** A slot and what tells which key it holds: what lies in it, or, where no marks are kept, its last result. */
-interface SeenSlot {
-  access: SlotAccess;
-  held?: Held;
-  lastInstalled?: string;
+/**
+ * Why a key that was found as an orphan is spared after all, looked at again, since the sweep found it a while ago: at
+ * the slots before the rotations, so that a key whose slot a rotation just took over is seen in one of the two. Nothing
+ * where it may be ended. Whether it is ours to end, its name or `namedByLastRun` says. Only reads.
+ */
+export async function whyOrphanSpared(
+  deps: Dependencies,
+  { through, key, minimumAge }: { through: SlotAccess; key: KeyRecord; minimumAge: Duration },
+): Promise<string | undefined> {
+  const accesses = deps.allSlots().filter(({ place }) => place.provider === through.place.provider);
+  const { rings } = await listOurs(deps, accesses, { named: false });
+  const candidate: Candidate = { key, owner: ownerOf(accesses, key) ?? through, through };
+  const sight = await look(deps, { accesses, candidates: [candidate], rings });
+  return whySpared(candidate, sight, minimumAge) ?? (await askForUse([candidate], minimumAge))[0]?.why;
 }
 
+/** What the last closed run of the slot said of a key that it left behind alive; nothing where it did not name the key. */
+export async function namedByLastRun(deps: Dependencies, access: SlotAccess, id: string): Promise<string | undefined> {
+  return (await namedBy(deps, access)).find((one) => one.id === id)?.why;
+}
+
+// ---- what is seen ------------------------------------------------------------------------------------------------
+
+/** What a keyring's provider lists, or why it could not be asked. */
+type Rings = Map<string, { provider: ProviderName; keys: KeyRecord[]; why?: string }>;
+
 interface Sight {
-  slots: SeenSlot[];
+  accesses: SlotAccess[];
+  seen: Map<string, SeenSlot>;
+  /** By provider: an id is only an id within one. */
+  judged: Map<ProviderName, Judged>;
   open: OpenRotation[];
-  /** What each keyring's provider lists, by keyring. */
-  keys: Map<string, KeyRecord[]>;
   /** Providers of which a keyring could not be listed, and why. */
   unlisted: Map<ProviderName, string>;
   blocked: string[];
@@ -137,33 +139,50 @@ interface Sight {
 /** A live key of ours. */
 interface Candidate {
   key: KeyRecord;
-  /** The slot its name says. */
+  /** The slot its name says, or whose run named it. */
   owner: SlotAccess;
   /** A slot whose provider lists it. */
   through: SlotAccess;
+  /** What the slot's last run said of it, where that named it. */
+  named?: string;
 }
 
 /**
- * Reads the slots, then which rotations are open: in this order a key cannot slip from one to the other unseen. By lists,
- * which lag seconds behind, or each slot `fresh`, before something is ended.
+ * Looks which slots hold the candidates, then which rotations are open: in this order a key cannot slip from one to the
+ * other unseen.
  */
-async function look(deps: Dependencies, accesses: SlotAccess[], { fresh }: { fresh: boolean }): Promise<Sight> {
-  const sight: Sight = { slots: [], open: [], keys: new Map(), unlisted: new Map(), blocked: [] };
-  const listed = fresh ? undefined : await orWhy(() => readMany(accesses));
-  const shown = listed !== undefined && listed.why === undefined ? listed.value : new Map<string, Held | undefined>();
-  for (const access of accesses) {
-    const seen = await orWhy(async (): Promise<SeenSlot> => {
-      if (access.secrets.keepsMarks) {
-        // What the lists do not show is asked for by itself, which says what is missing.
-        return { access, held: shown.get(access.name) ?? (await access.secrets.read(access.place)) };
+async function look(
+  deps: Dependencies,
+  { accesses, candidates, rings }: { accesses: SlotAccess[]; candidates: Candidate[]; rings: Rings },
+): Promise<Sight> {
+  const sight: Sight = {
+    accesses,
+    seen: new Map(),
+    judged: new Map(),
+    open: [],
+    unlisted: new Map(),
+    blocked: [],
+  };
+  for (const { provider, why } of rings.values()) {
+    if (why !== undefined) sight.unlisted.set(provider, `not all keys of ${provider} could be listed`);
+  }
+  for (const provider of new Set(accesses.map(({ place }) => place.provider))) {
+    const slots = accesses.filter(({ place }) => place.provider === provider);
+    const asked: AskedKey[] = [];
+    for (const { key, through } of candidates) {
+      if (through.place.provider === provider) asked.push(await askedKey(through, key.id, key));
+    }
+    const known = [...rings.values()].flatMap((ring) => (ring.provider === provider ? ring.keys : []));
+    const { judged, seen } = await judgeSlots(deps, slots, asked, { patient: true, known });
+    sight.judged.set(provider, judged);
+    for (const [name, what] of seen) {
+      sight.seen.set(name, what);
+      if (what.kind === "unreadable") sight.blocked.push(`${name} cannot be read: ${what.why}`);
+      if (what.kind === "gone") {
+        sight.blocked.push(
+          `${name} cannot be read: its secret is not there; make it, or take the slot out of the inventory`,
+        );
       }
-      const lastInstalled = await deps.runs.lastInstalledKey(access.name);
-      return { access, ...(lastInstalled === undefined ? {} : { lastInstalled }) };
-    });
-    if (seen.why === undefined) sight.slots.push(seen.value);
-    else {
-      sight.slots.push({ access });
-      sight.blocked.push(`${access.name} cannot be read: ${seen.why}`);
     }
   }
   const everySlot = deps.allSlots().map(({ name }) => name);
@@ -173,28 +192,33 @@ async function look(deps: Dependencies, accesses: SlotAccess[], { fresh }: { fre
   return sight;
 }
 
-/** All live keys that bear this installation's name, each once. */
-async function listOurs(sight: Sight): Promise<{ candidates: Candidate[]; strangers: SweepItem[]; unknown: string[] }> {
+/** All live keys that bear this installation's name, or that the last run of a slot named, each once. */
+async function listOurs(
+  deps: Dependencies,
+  accesses: SlotAccess[],
+  { named = true }: { named?: boolean } = {},
+): Promise<{ candidates: Candidate[]; strangers: SweepItem[]; unknown: string[]; rings: Rings }> {
   const candidates: Candidate[] = [];
   const strangers: SweepItem[] = [];
   const unknown: string[] = [];
+  const rings: Rings = new Map();
   const once = new Set<string>();
-  for (const { access } of sight.slots) {
+  for (const access of accesses) {
     const ring = ringOf(access);
-    if (sight.keys.has(ring)) continue;
+    if (rings.has(ring)) continue;
+    const { provider } = access.place;
     const listed = await orWhy(async () => managed(access).listKeys());
-    sight.keys.set(ring, listed.why === undefined ? listed.value : []);
     if (listed.why !== undefined) {
+      rings.set(ring, { provider, keys: [], why: listed.why });
       unknown.push(`the keys of ${access.name}: ${listed.why}`);
-      sight.unlisted.set(access.place.provider, `not all keys of ${access.place.provider} could be listed`);
       continue;
     }
+    rings.set(ring, { provider, keys: listed.value });
     for (const key of listed.value) {
-      const { provider } = access.place;
-      const same = `${provider} ${key.id} ${key.createdAt.getTime()}`;
-      if (!key.name.startsWith(installationPrefix(access.installation)) || !isAlive(key) || once.has(same)) continue;
-      once.add(same);
-      const owner = ownerOf(sight, key);
+      if (!key.name.startsWith(installationPrefix(access.installation)) || !isAlive(key)) continue;
+      if (once.has(sameKey(provider, key))) continue;
+      once.add(sameKey(provider, key));
+      const owner = ownerOf(accesses, key);
       // The slot's own access where it reaches the key: it is asked again under that name.
       const through = owner !== undefined && ringOf(owner) === ring ? owner : access;
       if (owner !== undefined) candidates.push({ key, owner, through });
@@ -204,11 +228,53 @@ async function listOurs(sight: Sight): Promise<{ candidates: Candidate[]; strang
       }
     }
   }
-  return { candidates, strangers, unknown };
+  for (const access of named ? accesses : []) {
+    const told = await orWhy(() => namedBy(deps, access));
+    if (told.why !== undefined) {
+      unknown.push(`what the last run of ${access.name} left behind: ${told.why}`);
+      continue;
+    }
+    const { provider } = access.place;
+    const ring = rings.get(ringOf(access));
+    for (const { id, why } of told.value) {
+      if (ring?.why !== undefined) {
+        unknown.push(`whether ${id} of ${access.name} is alive: ${why}`);
+        continue;
+      }
+      const key = ring?.keys.find((one) => one.id === id);
+      if (key === undefined || !isAlive(key)) continue;
+      const known = candidates.find((one) => sameKey(provider, one.key) === sameKey(provider, key));
+      if (known === undefined) candidates.push({ key, owner: access, through: access, named: why });
+      else known.named ??= why;
+    }
+  }
+  return { candidates, strangers, unknown, rings };
 }
 
-function ownerOf({ slots }: Sight, { name }: KeyRecord): SlotAccess | undefined {
-  return slots.find(({ access }) => name.startsWith(slotPrefix(access.installation, access.slot)))?.access;
+/**
+ * The keys that the slot's last closed run named, and what it said of each. A key whose end was only accepted is named
+ * too: it was not seen dead.
+ */
+async function namedBy(deps: Dependencies, { name }: SlotAccess): Promise<{ id: string; why: string }[]> {
+  const closed = await deps.runs.lastClosed(name);
+  return (closed?.result?.keys ?? []).flatMap(({ id, fate, seen, why = "it did not say why" }) => {
+    if (fate === "named" || fate === "open") return [{ id, why: `the last run of ${name} named it: ${why}` }];
+    return fate === "ended" && seen !== true
+      ? [{ id, why: `the last run of ${name} ended it, and did not see it dead` }]
+      : [];
+  });
+}
+
+function sameKey(provider: ProviderName, { id, createdAt }: KeyRecord): string {
+  return `${provider} ${id} ${createdAt.getTime()}`;
+}
+
+function withName(why: string, { named }: Candidate): string {
+  return named === undefined ? why : `${why}; ${named}`;
+}
+
+function ownerOf(accesses: SlotAccess[], { name }: KeyRecord): SlotAccess | undefined {
+  return accesses.find(({ installation, slot }) => name.startsWith(slotPrefix(installation, slot)));
 }
 
 // ---- what is spared ----------------------------------------------------------------------------------------------
@@ -216,19 +282,17 @@ function ownerOf({ slots }: Sight, { name }: KeyRecord): SlotAccess | undefined 
 /** Why the key stays, or nothing: the first reason that is there. */
 function whySpared({ key, owner, through }: Candidate, sight: Sight, minimumAge: Duration): string | undefined {
   const { provider } = through.place;
-  const rivals = sight.slots.filter(({ access }) => access.place.provider === provider);
+  const { yes, unknown } = heldByOf(sight.judged.get(provider) ?? new Map(), key.id);
   const reasons: (() => string | undefined)[] = [
-    () => rivals.filter((slot) => holds(slot, key)).map(({ access }) => `${access.name} holds it`)[0],
+    () => yes.map((name) => `${name} holds it`)[0],
     () => (sight.blocked[0] === undefined ? undefined : `everything is spared: ${sight.blocked[0]}`),
     () => sight.unlisted.get(provider),
-    () =>
-      rivals
-        .filter((slot) => !isRuledOut(slot, key, sight))
-        .map(({ access }) => `which key ${access.name} holds is unknown, so it may be this one`)[0],
+    () => unknown.map(({ slot, why }) => `which key ${slot} holds is unknown, so it may be this one: ${why}`)[0],
     () => ownedBy(sight.open, owner, key),
     () => tooYoung("it is", key.createdAt, minimumAge),
     () => {
-      const written = sight.slots.find(({ access }) => access.name === owner.name)?.held?.modified;
+      const seen = sight.seen.get(owner.name);
+      const written = seen?.kind === "held" ? seen.held.modified : undefined;
       if (written === undefined) return undefined;
       const young = tooYoung(`${owner.name} was written`, written, minimumAge, " ago");
       return young === undefined ? undefined : `${young}, and caches may still send its former key`;
@@ -246,15 +310,6 @@ function whySpared({ key, owner, through }: Candidate, sight: Sight, minimumAge:
     if (why !== undefined) return why;
   }
   return undefined;
-}
-
-function holds({ held, lastInstalled }: SeenSlot, key: KeyRecord): boolean {
-  return lastInstalled === key.id || (held !== undefined && mayHold(held, key.id, key));
-}
-
-function isRuledOut({ access, held, lastInstalled }: SeenSlot, key: KeyRecord, { keys }: Sight): boolean {
-  if (held === undefined) return lastInstalled !== undefined && lastInstalled !== key.id;
-  return rulesOut(held, key, keys.get(ringOf(access)) ?? []);
 }
 
 /** A rotation owns the keys it tells of, those that bear its id, and, while it runs, all that were made for its slot. */
@@ -315,7 +370,7 @@ async function askForUse(suspects: Candidate[], minimumAge: Duration): Promise<A
 // ---- aliases -----------------------------------------------------------------------------------------------------
 
 async function findAliases(
-  { slots, open, blocked }: Sight,
+  { accesses, open, blocked }: Sight,
   select: SweepSelection,
   minimumAge: Duration,
 ): Promise<{ orphans: SweepItem[]; spared: SweepItem[]; unknown: string[] }> {
@@ -326,7 +381,7 @@ async function findAliases(
   };
   const openIds = new Set(open.map(({ rotationId }) => shortRotationId(rotationId)));
   const once = new Set<string>();
-  for (const { access } of slots) {
+  for (const access of accesses) {
     const { gateway, provider } = access.place;
     if (!isSelected(access, select) || !canListAliases(access.secrets) || once.has(`${gateway} ${provider}`)) continue;
     once.add(`${gateway} ${provider}`);
@@ -336,12 +391,17 @@ async function findAliases(
       found.unknown.push(`the aliases of ${provider} in gateway ${gateway}: ${listed.why}`);
       continue;
     }
-    for (const { alias, since } of listed.value) {
+    for (const { alias, since, comment } of listed.value) {
       const rotation = readRotationAlias(alias);
       if (rotation === undefined) continue;
+      const made = parseAliasComment(comment);
+      // Another installation shares the gateway, and knows what it still needs.
+      if (made !== undefined && made.installation !== access.installation) continue;
+      const ours = made !== undefined && shortRotationId(made.rotationId) === rotation;
       const spared =
         (blocked[0] === undefined ? undefined : `everything is spared: ${blocked[0]}`) ??
         (openIds.has(rotation) ? "its rotation is open" : undefined) ??
+        (ours ? undefined : "its secret does not say which installation made it: remove it by hand if it is yours") ??
         tooYoung("it is", since, minimumAge);
       const item = {
         kind: "alias",

@@ -52,17 +52,22 @@ export interface SlotSecrets {
    * told of the place just before, and spares the lists.
    */
   look(place: Place, listed?: Held): Promise<Held | undefined>;
-  /** Overwrites value and comment in one request. Repeating it with the same value changes nothing but the time. */
-  write(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
+  /**
+   * Overwrites value and comment in one request. Repeating it with the same value changes nothing but the time.
+   * `leaving` is called when that request is about to leave: what fails before has changed nothing.
+   */
+  write(place: Place, content: { value: Redacted; comment: string }, leaving?: () => void): Promise<void>;
   /** Makes the place, or overwrites what is there. A repetition ends at the same. */
   make(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
   /** Makes the place with a copy of what another holds; the value never leaves Cloudflare. Does nothing when it is there. */
   makeCopy(place: Place, from: Place, comment: string): Promise<void>;
   /**
-   * Puts a copy of what another place holds into a place that is there, with a gap of seconds in which it holds nothing:
-   * a value cannot be written without being known. The last resort. Repeating ends at the same.
+   * Puts a copy of what another place holds into a place, with a gap of seconds in which it holds nothing: a value cannot
+   * be written without being known. The last resort. `seen` is what the place must still hold, or nothing for a place
+   * that an earlier attempt left empty: fails with `SlotChanged`, and changes nothing, where it is not so. No room for the
+   * copy is a failure that is tried again, since the place is empty meanwhile.
    */
-  replaceByCopy(place: Place, from: Place, comment: string): Promise<void>;
+  replaceByCopy(place: Place, from: Place, copy: { comment: string; seen: Held | undefined }): Promise<void>;
   /** Removes the place. Succeeds also when it is already gone. */
   remove(place: Place): Promise<void>;
 }
@@ -202,9 +207,10 @@ export function createSlotSecrets({
       });
     },
 
-    async write(place, { value, comment }) {
+    async write(place, { value, comment }, leaving) {
       const { storeId, secret } = await find(place);
       if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
+      leaving?.();
       await store.updateSecret(storeId, secret.id, { value, comment, scopes });
     },
 
@@ -227,13 +233,17 @@ export function createSlotSecrets({
       await link(place, made(place, copy).id);
     },
 
-    async replaceByCopy(place, from, comment) {
+    async replaceByCopy(place, from, { comment, seen }) {
       const source = (await find(from)).secret;
       if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
+      // Read by id, right before it is deleted.
       const { storeId, secret } = await find(place);
-      if (secret?.comment === comment) return;
-      if (secret !== undefined) await store.deleteSecret(storeId, secret.id);
-      made(place, await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes }));
+      if (secret !== undefined) {
+        if (!isStill(secret, seen)) throw changedMeanwhile(place, secret);
+        await store.deleteSecret(storeId, secret.id);
+      } else if (seen !== undefined) throw changedMeanwhile(place, secret);
+      const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
+      made(place, copy, { retried: true });
     },
 
     async listAliases(gateway, provider) {
@@ -281,9 +291,13 @@ function heldOf(storeId: string, secret: SecretRecord, config: ProviderConfig | 
 }
 
 /** What a read by id found, with what a list told of the provider config just before. */
-function withConfigOf({ preview, previewModified, withoutConfig }: Held, { withoutConfig: _, ...read }: Held): Held {
+function withConfigOf({ preview, previewModified, withoutConfig }: Held, read: Held): Held {
+  const { status, modified, comment, secret } = read;
   return {
-    ...read,
+    status,
+    modified,
+    ...(comment === undefined ? {} : { comment }),
+    ...(secret === undefined ? {} : { secret }),
     ...(preview === undefined ? {} : { preview }),
     ...(previewModified === undefined ? {} : { previewModified }),
     ...(withoutConfig === undefined ? {} : { withoutConfig }),
@@ -303,7 +317,20 @@ function nameOf({ gateway, provider, alias }: Place): string {
   return secretName(gateway, provider, alias);
 }
 
-function made(place: Place, creation: Creation<SecretRecord>): SecretRecord {
+/** Whether nobody wrote since the secret was seen: a new value has a new time, a new secret a new id. */
+function isStill({ id, modified }: SecretRecord, seen: Held | undefined): boolean {
+  return seen?.secret?.id === id && seen.modified.getTime() === modified.getTime();
+}
+
+function changedMeanwhile(place: Place, secret: SecretRecord | undefined): RotationFailure {
+  const what = secret === undefined ? "it is not there any more" : `it was written at ${secret.modified.toISOString()}`;
+  return new RotationFailure(
+    "SlotChanged",
+    `somebody changed secret ${nameOf(place)} meanwhile: ${what}; nothing was changed, look what it holds`,
+  );
+}
+
+function made(place: Place, creation: Creation<SecretRecord>, full: { retried?: boolean } = {}): SecretRecord {
   switch (creation.kind) {
     case "created":
       return creation.made;
@@ -316,6 +343,7 @@ function made(place: Place, creation: Creation<SecretRecord>): SecretRecord {
       throw new RotationFailure(
         "KeyLimitReached",
         `the secrets store has no room for ${nameOf(place)}: delete secrets nobody needs, or set aliases: never`,
+        full,
       );
   }
 }
