@@ -1,8 +1,5 @@
 import { RotationFailure } from "../domain/failure.ts";
-import { maskTells, masksAgree, parseMark } from "../domain/mark.ts";
 import { gatewaySlugs } from "../domain/slot.ts";
-import { canManage, type KeyRecord } from "../providers/provider.ts";
-import type { Redacted } from "../redacted.ts";
 import type {
   Compromised,
   CompromisedOrder,
@@ -14,9 +11,10 @@ import type {
   SoakOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, lookAtSlots, type SeenSlot } from "./held-key.ts";
-import { deadRuleOf } from "./slots.ts";
+import { whoHolds } from "./held-key.ts";
 import { managed } from "./managed.ts";
+import { asked, brothersOf, endingOf, findById, findByValue, type FoundKey, readMarks } from "./seen-keys.ts";
+import { deadRuleOf } from "./slots.ts";
 
 /** Statuses with which the three providers refuse a key: the tables of docs/providers.md. */
 const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
@@ -27,27 +25,31 @@ const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
 
 export const emergencyActivities = (deps: Dependencies) => ({
   /**
-   * Finds the compromised key: by its id, else by its leaked value (fingerprint in a mark, masked value at the
-   * provider). Only reads. Fails with `InvalidInput` when it is not found, or more than one fits.
+   * Finds the compromised keys: by their ids, over all slots of the provider, and by the leaked value. Only reads. Fails
+   * with `KeyUnknown` where nobody knows an id or the value, `KeyAmbiguous` where the value fits several keys, and
+   * `InvalidInput` where an id is a key's value.
    */
-  async findCompromised({ slot, compromisedKeyId, leaked, cut }: CompromisedOrder): Promise<Compromised> {
+  async findCompromised({ slot, keyIds, leaked, providerOnly }: CompromisedOrder): Promise<Compromised[]> {
     const access = deps.slotAccess(slot);
-    const seen = await lookAtSlots(deps, access);
-    const found = await identify(deps, access, { compromisedKeyId, leaked, seen });
-    const { provider } = access;
-    const record = canManage(provider) ? await provider.findKey(found.id) : undefined;
-    const heldBy = await findHolders(deps, access, found.id, seen);
-    // A key that is dead already, by our cut or by its provider's, may be listed no more.
-    if (canManage(provider) && record === undefined && found.how === "id" && heldBy.length === 0 && cut !== true) {
-      throw new RotationFailure("InvalidInput", `${access.provider.name} knows no key ${found.id}: check the id`);
-    }
-    return {
-      ...found,
-      ...(canManage(provider) ? { alive: record?.state === "active" || record?.state === "disabled" } : {}),
-      heldBy,
-      ...(record?.standard === true ? { dead: deadRuleOf(access.policy, record) } : {}),
-      ...(record === undefined ? {} : { createdAt: record.createdAt.toISOString() }),
-    };
+    const found = await findNamed(deps, access, { keyIds, leaked, providerOnly });
+    const holders =
+      providerOnly === true
+        ? undefined
+        : await whoHolds(deps, access, await Promise.all(found.map(asked)), { patient: true });
+    return found.map(({ id, how, through, record, state }) => {
+      const ending = endingOf(record?.maskedValue);
+      return {
+        id,
+        how,
+        state,
+        through: through.name,
+        ...(record === undefined ? {} : { name: record.name, createdAt: record.createdAt.toISOString() }),
+        ...(ending === undefined ? {} : { ending }),
+        ...(record?.standard === true ? { dead: deadRuleOf(through.policy, record) } : {}),
+        heldBy: holders?.get(id)?.yes ?? [],
+        unknown: holders?.get(id)?.unknown ?? [],
+      };
+    });
   },
 
   /**
@@ -129,47 +131,62 @@ export const emergencyActivities = (deps: Dependencies) => ({
   },
 });
 
-async function identify(
+/** The keys that were named by id or shown by value, each once. */
+export async function findNamed(
   deps: Dependencies,
   access: SlotAccess,
-  {
-    compromisedKeyId,
-    leaked,
-    seen,
-  }: { compromisedKeyId?: string | undefined; leaked?: string | undefined; seen: SeenSlot[] },
-): Promise<Pick<Compromised, "id" | "how">> {
-  if (compromisedKeyId !== undefined) return { id: compromisedKeyId, how: "id" };
-  if (leaked === undefined) throw new RotationFailure("InvalidInput", "no key id and no leaked value: name the key");
-  const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
-  const marked = heldByMark(seen, value);
-  if (marked !== undefined) return { id: marked, how: "fingerprint" };
-  const fitting = (await managed(access).listKeys()).filter((key) => looksLike(key, value));
-  const [match, ...others] = fitting;
-  if (match !== undefined && others.length === 0) return { id: match.id, how: "masked value" };
-  const several = fitting.map(({ id, name }) => `${id} (${name})`).join(", ");
-  throw new RotationFailure(
-    "InvalidInput",
-    match === undefined
-      ? `${access.provider.name} shows no key with the leaked value in the project of ${access.name}: it may be dead already, or of another slot${rivalsOf(deps, access)}`
-      : `several keys look like the leaked value: start again with one of them: ${several}`,
+  { keyIds, leaked, providerOnly }: { keyIds: string[]; leaked?: string | undefined; providerOnly?: true | undefined },
+): Promise<FoundKey[]> {
+  if (keyIds.length === 0 && leaked === undefined) {
+    throw new RotationFailure("InvalidInput", "no key id and no leaked value: name the key");
+  }
+  const slots = brothersOf(deps, access);
+  const marks = providerOnly === true ? undefined : await readMarks(slots);
+  const found = new Map<string, FoundKey>();
+  if (leaked !== undefined) {
+    const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
+    const { found: fitting, several, unknown, passing } = await findByValue(value, slots, marks);
+    if (several.length > 0) throw severalFit(several);
+    if (fitting.length === 0 && keyIds.length === 0) {
+      if (passing !== undefined) throw passing;
+      throw valueUnknown(
+        `${access.provider.name} shows no key with the leaked value in the projects of`,
+        slots,
+        unknown,
+      );
+    }
+    for (const key of fitting) found.set(key.id, key);
+  }
+  for (const id of new Set(keyIds)) {
+    if (!found.has(id)) found.set(id, await findById(id, slots, marks));
+  }
+  return [...found.values()];
+}
+
+/** Several keys look like a leaked value: nobody guesses. */
+export function severalFit(several: FoundKey[]): RotationFailure {
+  const candidates = several.map(({ id, through, record }) => ({
+    id,
+    through: through.name,
+    ...(record === undefined ? {} : { name: record.name, createdAt: record.createdAt.toISOString() }),
+  }));
+  const named = several.map(
+    ({ id, through, record }) => `${id} (${record?.name ?? "no name"}, seen by ${through.name})`,
+  );
+  return new RotationFailure(
+    "KeyAmbiguous",
+    `several keys look like the leaked value, and which it is cannot be told: start again with the ids of one or more of them: ${named.join(", ")}`,
+    { details: [{ candidates }] },
   );
 }
 
-/** The other slots of the provider, to try. */
-function rivalsOf(deps: Dependencies, { name, slot }: SlotAccess): string {
-  const names = deps
-    .allSlots()
-    .flatMap((one) => (one.slot.provider === slot.provider && one.name !== name ? [one.name] : []));
-  return names.length === 0 ? "" : ` (try ${names.slice(0, 10).join(", ")})`;
-}
-
-function heldByMark(seen: SeenSlot[], value: Redacted): string | undefined {
-  const marks = seen.map(({ held }) => parseMark(held?.comment));
-  return marks.find((mark) => mark?.fingerprint === value.fingerprint())?.keyId;
-}
-
-function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {
-  return maskedValue !== undefined && maskTells(maskedValue) && masksAgree(maskedValue, value.reveal());
+export function valueUnknown(what: string, slots: SlotAccess[], unknown: string[]): RotationFailure {
+  const not = unknown.length === 0 ? "" : `; not looked at: ${unknown.join("; ")}`;
+  return new RotationFailure(
+    "KeyUnknown",
+    `${what} ${slots.map(({ name }) => name).join(", ")}: nothing was ended; it may be dead already, or a key of somewhere else${not}`,
+    { details: [{ keyIds: [] }] },
+  );
 }
 
 type LogRow = Awaited<ReturnType<SlotAccess["readLogs"]>>["rows"][number];

@@ -21,49 +21,112 @@ const refuseClients = async (stage: Stage, times: number): Promise<void> => {
 
 describe("findCompromised", () => {
   /** What an operator's command sends of a leaked value. */
-  const leak = async (stage: Stage, value: string): Promise<{ leaked: string }> => {
+  const leak = async (stage: Stage, value: string): Promise<{ keyIds: string[]; leaked: string }> => {
     const { seal }: Pick<Sealing, "seal"> = stage.dependencies;
-    return { leaked: await seal(new Redacted(value), { slot: prod, purpose: "leaked" }) };
+    return { keyIds: [], leaked: await seal(new Redacted(value), { slot: prod, purpose: "leaked" }) };
   };
 
-  test("finds a key by its id, says whether it lives and who holds it", async () => {
+  test("finds keys by their ids, says whether they live, what they look like and who holds them", async () => {
     const stage = await startStage();
-    const held = await stage.run("findCompromised", { compromisedKeyId: old });
-    expect(held).toMatchObject({ id: old, how: "id", alive: true, heldBy: [prod] });
     const { id } = await stage.keyByHand("of a script");
-    expect(await stage.run("findCompromised", { compromisedKeyId: id })).toMatchObject({ alive: true, heldBy: [] });
+    const ending = expect.stringMatching(/^[\w-]{4}$/);
+    expect(await stage.run("findCompromised", { keyIds: [old, id] })).toMatchObject([
+      { id: old, how: "id", state: "alive", through: prod, heldBy: [prod], unknown: [], ending },
+      { id, how: "id", state: "alive", through: prod, name: "of a script", heldBy: [], unknown: [], ending },
+    ]);
   });
 
-  test("refuses an id that nobody knows, but not that of a key it cut before", async () => {
+  test("refuses an id that nobody knows: a cut is a statement about a key that was seen", async () => {
     const stage = await startStage();
-    const order = { compromisedKeyId: "key_nobody_knows" };
-    await expect(stage.run("findCompromised", order)).rejects.toMatchObject({
-      type: "InvalidInput",
+    const keyIds = ["key_nobody_knows"];
+    await expect(stage.run("findCompromised", { keyIds })).rejects.toMatchObject({
+      type: "KeyUnknown",
       nonRetryable: true,
+      details: [{ keyIds }],
     });
-    expect(await stage.run("findCompromised", { ...order, cut: true })).toMatchObject({ alive: false, heldBy: [] });
+    await expect(stage.run("findCompromised", { keyIds, providerOnly: true })).rejects.toMatchObject({
+      type: "KeyUnknown",
+    });
+  });
+
+  test("finds another project's key, and says through which slot its provider knows it", async () => {
+    const stage = await startStage();
+    expect(await stage.run("findCompromised", { slot: staging, keyIds: [old] })).toMatchObject([
+      { id: old, state: "alive", through: prod, heldBy: [prod] },
+    ]);
+  });
+
+  test("refuses a key's value in place of its id, and does not repeat it", async () => {
+    const stage = await startStage();
+    const keyIds = ["sk-svcacct-MadeUpMadeUpMadeUpMadeUp1234"];
+    await expect(stage.run("findCompromised", { keyIds })).rejects.toMatchObject({
+      type: "InvalidInput",
+      message: expect.not.stringContaining("MadeUp"),
+    });
+  });
+
+  test("asks the providers only where a look at slots may not delay a cut", async () => {
+    const stage = await startStage();
+    await stage.fault({ service: "cloudflare", path: ".", mode: "status", status: 503 });
+    expect(await stage.run("findCompromised", { keyIds: [old], providerOnly: true })).toMatchObject([
+      { id: old, state: "alive", through: prod, heldBy: [], unknown: [] },
+    ]);
+  });
+
+  test("knows a key that its provider lists no more, where a slot's mark names it, and that it is dead", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    await stage.openai("DELETE", `/organization/projects/proj_abc/api_keys/${key.id}`);
+    expect(await stage.run("findCompromised", { keyIds: [key.id] })).toMatchObject([
+      { id: key.id, state: "dead", through: prod, heldBy: [prod] },
+    ]);
+  });
+
+  test("cannot tell of an id where no admin credential is configured, nor that the slot holds another key", async () => {
+    const stage = await startStage({ env: { OPENAI_ADMIN_KEY: "" } });
+    expect(await stage.run("findCompromised", { keyIds: [old] })).toMatchObject([
+      {
+        id: old,
+        state: "unknown",
+        through: prod,
+        unknown: [expect.objectContaining({ slot: prod }), expect.anything()],
+      },
+    ]);
+  });
+
+  test("is asked again where another project that may know the id does not answer", async () => {
+    const stage = await startStage();
+    await stage.fault({ service: "openai", path: "proj_stg/api_keys", mode: "status", status: 503 });
+    await expect(stage.run("findCompromised", { keyIds: ["key_of_whom"] })).rejects.toMatchObject({
+      type: "Unavailable",
+      nonRetryable: false,
+    });
+    expect(await stage.run("findCompromised", { keyIds: [old] })).toMatchObject([{ id: old, state: "alive" }]);
   });
 
   test("finds a leaked value by the fingerprint in a mark, else by what its provider shows of it", async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
     const marked = await leak(stage, await stage.valueOf(key.id));
-    expect(await stage.run("findCompromised", marked)).toMatchObject({ id: key.id, how: "fingerprint" });
+    expect(await stage.run("findCompromised", marked)).toMatchObject([
+      { id: key.id, how: "fingerprint", heldBy: [prod] },
+    ]);
     const listed = await leak(stage, await stage.valueOf(old));
-    expect(await stage.run("findCompromised", listed)).toMatchObject({ id: old, how: "masked value" });
+    expect(await stage.run("findCompromised", listed)).toMatchObject([{ id: old, how: "masked value" }]);
+    expect(await stage.run("findCompromised", { ...listed, keyIds: [old] })).toHaveLength(1);
   });
 
   test("finds no key for a value that nobody shows", async () => {
     const stage = await startStage();
     const leaked = await leak(stage, "sk-svcacct-made-up-0123456789abcdef");
-    await expect(stage.run("findCompromised", leaked)).rejects.toMatchObject({ type: "InvalidInput" });
+    await expect(stage.run("findCompromised", leaked)).rejects.toMatchObject({ type: "KeyUnknown" });
   });
 
   test("names every slot that holds it", async () => {
     const stage = await startStage();
     await stage.edit("github-ai-agent-staging", { value: await stage.valueOf(old) });
-    const { heldBy } = await stage.run("findCompromised", { compromisedKeyId: old });
-    expect(heldBy.toSorted()).toEqual([prod, staging]);
+    const [found] = await stage.run("findCompromised", { keyIds: [old] });
+    expect(found?.heldBy.toSorted()).toEqual([prod, staging]);
   });
 });
 
