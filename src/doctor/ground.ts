@@ -1,5 +1,5 @@
 import type { SlotAccess } from "../activities/dependencies.ts";
-import { type HeldKey, identifyHeldKey } from "../activities/held-key.ts";
+import { findHeldKey, type HeldKey } from "../activities/held-key.ts";
 import { managed } from "../activities/managed.ts";
 import { createAiGateway, type Gateway, type ProviderConfig } from "../cloudflare/ai-gateway.ts";
 import { createSecretsStore, type SecretRecord } from "../cloudflare/secrets-store.ts";
@@ -154,6 +154,7 @@ export function createGround({
           status: secret.status,
           modified: secret.modified,
           ...(secret.comment === undefined ? {} : { comment: secret.comment }),
+          ...(config === undefined ? { withoutConfig: true } : {}),
           ...(config?.secretPreview === undefined ? {} : { preview: config.secretPreview }),
           ...(config?.modified === undefined ? {} : { previewModified: config.modified }),
         };
@@ -162,7 +163,7 @@ export function createGround({
         once(`held ${name}`, async () => {
           const remembered = ground.tells ? undefined : await dependencies.runs.lastInstalledKey(name);
           const keys = canManage(access.provider) ? await ground.keys() : undefined;
-          const held = identifyHeldKey(name, await ground.content(), keys, remembered);
+          const held = await findHeldKey(access, await ground.content(), keys, remembered);
           return remembered === undefined ? held : { ...held, how: "last result" as const };
         }),
       usage: () =>

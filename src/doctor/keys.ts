@@ -1,9 +1,10 @@
 import type { SlotAccess } from "../activities/dependencies.ts";
-import { mayHold } from "../activities/held-key.ts";
+import { seenOf } from "../activities/held-key.ts";
 import type { Held } from "../cloudflare/slot-secrets.ts";
 import { lookUp, managed, missingOf } from "../activities/managed.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
-import { disbelieveMark, parseMark } from "../domain/mark.ts";
+import { type AskedKey, doubtMark, judgeHeld } from "../domain/held.ts";
+import { parseMark } from "../domain/mark.ts";
 import { keyLifeOf } from "../domain/provider-limits.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import type { KeyRecord } from "../providers/provider.ts";
@@ -158,7 +159,7 @@ export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found
       const shares =
         content === undefined
           ? (await orMissing(rival.held))?.id === record?.id
-          : (record !== undefined && mayHold(content, record.id, record.key ?? shown)) ||
+          : (record !== undefined && isSeenIn(content, { ...(record.key ?? shown), id: record.id })) ||
             sameValue(await orMissing(slot.content), content);
       if (!shares || told.has(pair) || !(mine.has(slot.name) || mine.has(rival.name))) continue;
       told.add(pair);
@@ -173,13 +174,16 @@ export async function oneKeyOneSlot({ slots, everySlot }: Ground): Promise<Found
   return found.length > 0 ? found : [ok("all slots", "no key is in two slots, as far as marks and previews tell")];
 }
 
+function isSeenIn(held: Held, key: AskedKey): boolean {
+  return judgeHeld(seenOf({ kind: "held", held }, [key]), key).answer === "yes";
+}
+
 /** By the fingerprints that two marks bear: one key may go under two ids, where a person gave one of them. */
 function sameValue(one: Held | undefined, other: Held): boolean {
   const marks = [one, other].map((held) => {
-    const mark = parseMark(held?.comment);
-    const doubted =
-      mark === undefined || held === undefined || disbelieveMark(mark, { secretModified: held.modified }) !== undefined;
-    return doubted ? undefined : mark.fingerprint;
+    const seen = held === undefined ? undefined : seenOf({ kind: "held", held });
+    const believed = seen?.kind === "secret" && doubtMark(seen) === undefined;
+    return believed ? parseMark(held?.comment)?.fingerprint : undefined;
   });
   return marks[0] !== undefined && marks[0] === marks[1];
 }
