@@ -1,11 +1,17 @@
 import { describe, expect, test } from "vitest";
 
-import { disbelieveMark, formatMark, type Mark, masksAgree, maskTells, parseMark } from "../../src/domain/mark.ts";
+import {
+  formatAliasComment,
+  formatMark,
+  type Mark,
+  masksAgree,
+  maskTells,
+  parseAliasComment,
+  parseMark,
+} from "../../src/domain/mark.ts";
 
 const at = new Date("2026-11-20T10:00:00.000Z");
 const mark: Mark = { keyId: "key_1", rotationId: "rot-1", fingerprint: "0123456789abcdef", at };
-const later = (ms: number): Date => new Date(at.getTime() + ms);
-const minute = 60_000;
 
 describe("reading and writing", () => {
   test("writes the mark as the design has it, and reads the same back", () => {
@@ -36,33 +42,22 @@ describe("reading and writing", () => {
   });
 });
 
-describe("believing (promise 3: a slot's key is known, not guessed)", () => {
-  test.each([0, 1, 5 * minute, -5 * minute])("believes a mark %d ms from its secret's last write", (ms) => {
-    expect(disbelieveMark(mark, { secretModified: later(ms) })).toBeUndefined();
+describe("whose an alias is", () => {
+  const owner = { installation: "acme", rotationId: "0a1b2c3d-1234-4234-8234-123456789012" };
+
+  test("stands in its secret's comment, and is read back", () => {
+    const text = formatAliasComment(owner);
+    expect(text).toBe("keyturn/1 alias of=acme rot=0a1b2c3d-1234-4234-8234-123456789012");
+    expect(parseAliasComment(text)).toEqual(owner);
+    expect(parseMark(text)).toBeUndefined();
   });
 
-  test.each([5 * minute + 1, -5 * minute - 1, 86_400_000])("disbelieves one that is %d ms away", (ms) => {
-    expect(disbelieveMark(mark, { secretModified: later(ms) })).toContain("modified at");
-  });
-
-  const evidence = { secretModified: at, preview: "****zzzz", maskedValue: "sk-svc...9AbC" };
-
-  test("disbelieves a mark whose key looks unlike a preview taken since", () => {
-    expect(disbelieveMark(mark, { ...evidence, previewModified: at })).toContain("preview is not that of key key_1");
-    expect(disbelieveMark(mark, { ...evidence, previewModified: later(minute) })).toContain("preview");
-  });
-
-  test("lets a preview from before the mark say nothing", () => {
-    expect(disbelieveMark(mark, { ...evidence, previewModified: later(-1) })).toBeUndefined();
-    expect(disbelieveMark(mark, evidence)).toBeUndefined();
-  });
-
-  test("believes a mark whose key looks like the preview, or whose key nobody masks", () => {
-    expect(disbelieveMark(mark, { ...evidence, preview: "****9AbC", previewModified: at })).toBeUndefined();
-    expect(
-      disbelieveMark(mark, { secretModified: at, preview: "****zzzz", previewModified: later(minute) }),
-    ).toBeUndefined();
-  });
+  test.each([undefined, "", "made by hand", formatMark(mark), "keyturn copy for rotation rot-1"])(
+    "cannot be told from %j",
+    (comment) => {
+      expect(parseAliasComment(comment)).toBeUndefined();
+    },
+  );
 });
 
 describe("masks", () => {
