@@ -21,7 +21,7 @@ import type {
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { formerAttemptEnded, remember, remembered } from "./heartbeat.ts";
-import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, whoHolds } from "./held-key.ts";
+import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, secondLookMs, whoHolds } from "./held-key.ts";
 import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } from "./orphans.ts";
 
 /**
@@ -31,9 +31,6 @@ import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } 
 
 /** The most keys that one clean-up ends: a rotation never makes more, so more is somebody else's mistake. */
 const endsPerCall = 10;
-
-/** Between two looks that must agree before a key counts as not there: what is read can be seconds old. */
-const lookAgainMs = 3_000;
 
 export const revocationActivities = (deps: Dependencies, endings: Endings) => {
   const door = createDoor(deps, endings);
@@ -318,15 +315,10 @@ function createDoor(deps: Dependencies, endings: Endings) {
     return { deps, access, via, ending: endings(via.name), keyId, key };
   }
 
+  /** Not being shown is no reason not to ask for the end: what is read can be old. */
   async function revoke({ via, keyId, key }: Case, ending: Ending): Promise<Revoked> {
-    if (key === undefined || key.state === "revoked") {
-      const note =
-        key === undefined
-          ? `${via.provider.name} knows ${keyId} no more: it was gone before`
-          : `${keyId} was revoked before`;
-      return { at: now(), seen: key !== undefined || !(await isListed(via, keyId)), note };
-    }
-    const gone = await endOrGone(ending, keyId);
+    if (key?.state === "revoked") return { at: now(), seen: true, note: `${keyId} was revoked before` };
+    const gone = await isGone(() => ending.revokeKey(keyId));
     const at = now();
     const { seen, note } = await lookBack(via, keyId);
     return { at, seen, note: gone ? `${keyId} was gone already${note}` : `${keyId} revoked${note}` };
@@ -352,6 +344,11 @@ function createDoor(deps: Dependencies, endings: Endings) {
       return open(access, access, keyId);
     },
 
+    /** The same where its provider cannot be asked. */
+    unseen(access: SlotAccess, keyId: string): Case {
+      return { deps, access, via: access, ending: endings(access.name), keyId, key: undefined };
+    },
+
     /** Ends the key, and looks whether that is seen. */
     async end(of: Case): Promise<Revoked> {
       return revoke(of, required(of));
@@ -360,26 +357,23 @@ function createDoor(deps: Dependencies, endings: Endings) {
     async cut(of: Case): Promise<Cut> {
       const ending = required(of);
       const { key, keyId } = of;
-      if (key === undefined || key.state === "revoked") return { at: now(), how: "dead already" };
-      if (!canSwitch(ending)) {
-        const gone = await endOrGone(ending, keyId);
-        return { at: now(), how: gone ? "dead already" : "revoked" };
-      }
-      await ending.disableKey(keyId);
-      return { at: now(), how: "disabled" };
+      if (key?.state === "revoked") return { at: now(), how: "dead already" };
+      const undoable = canSwitch(ending);
+      const gone = await isGone(() => (undoable ? ending.disableKey(keyId) : ending.revokeKey(keyId)));
+      return { at: now(), how: gone ? "dead already" : undoable ? "disabled" : "revoked" };
     },
 
     async switchOff(of: Replaced): Promise<SwitchedOff> {
       const ending = required(of);
       const { key, keyId, access } = of;
       if (!canSwitch(ending)) throw new RotationFailure("InvalidInput", `${access.name}: its keys cannot be disabled`);
-      if (key?.state !== "active") {
+      if (key !== undefined && key.state !== "active") {
         // Off already: by us, where an earlier attempt was about to send it, or was given up on before it could say so.
         return { at: now(), wasOff: remembered(switching) !== keyId && formerAttemptEnded() };
       }
       remember(switching, keyId);
-      await ending.disableKey(keyId);
-      return { at: now(), wasOff: false };
+      const gone = await isGone(() => ending.disableKey(keyId));
+      return { at: now(), wasOff: gone };
     },
 
     async switchOn({ slot, keyId }: SwitchOn): Promise<void> {
@@ -411,10 +405,10 @@ function required({ ending, via, keyId }: Case): Ending {
   throw new RotationFailure("InvalidInput", byHandWords(via, keyId));
 }
 
-/** Whether the key was gone when its end was asked for: it had been seen a moment before. */
-async function endOrGone(ending: Ending, keyId: string): Promise<boolean> {
+/** Does it, and says whether the key was not there any more: whoever calls has seen it there before. */
+async function isGone(change: () => Promise<void>): Promise<boolean> {
   try {
-    await ending.revokeKey(keyId);
+    await change();
     return false;
   } catch (error) {
     if (!(error instanceof RotationFailure) || error.type !== "KeyUnknown") throw error;
@@ -438,15 +432,11 @@ async function lookBack({ provider }: SlotAccess, keyId: string): Promise<{ seen
   }
 }
 
-async function isListed({ provider }: SlotAccess, keyId: string): Promise<boolean> {
-  return canManage(provider) && (await provider.listKeys()).some((key) => key.id === keyId && isAlive(key));
-}
-
 /** What the provider knows a key as. One look that does not show it alive is made again: what is read can be old. */
 async function stateSeenTwice(provider: ManagedProvider, keyId: string): Promise<KeyRecord["state"] | "gone"> {
   const first = (await provider.findKey(keyId))?.state;
   if (first === "active") return first;
-  await Context.current().sleep(lookAgainMs);
+  await Context.current().sleep(secondLookMs);
   return (await provider.findKey(keyId))?.state ?? "gone";
 }
 
@@ -474,7 +464,9 @@ async function holdersOf(
   { id, key }: { id: string; key: KeyRecord | undefined },
   options: HoldersOptions,
 ): Promise<HeldBy> {
-  const found = await whoHolds(deps, access, [await askedKey(access, id, key)], options);
+  // What its provider does not show is not asked for again.
+  const known = key ?? (canManage(access.provider) ? {} : undefined);
+  const found = await whoHolds(deps, access, [await askedKey(access, id, known)], options);
   return found.get(id) ?? { yes: [], unknown: [{ slot: access.name, why: "it was not looked at" }] };
 }
 
@@ -484,8 +476,8 @@ interface Open {
   id: string;
   role: KeyRole;
   given: boolean;
-  /** Found by its exact name just now. */
-  listed?: KeyRecord;
+  /** As the list shows it. */
+  listed?: KeyRecord | undefined;
 }
 
 async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order }: SettleOrder): Promise<Settled> {
@@ -504,7 +496,9 @@ async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order
   }
 
   const open: Open[] = keys.map(({ id, role, given }) => ({ id, role, given }));
-  if (manager !== undefined) open.push(...(await findMade(access, manager, { known: keys, ordinals, ...order })));
+  if (manager !== undefined && open.length + ordinals.length > 0) {
+    open.push(...(await lookTwice(access, manager, { open, ordinals, ...order })));
+  }
   const settled: Settled = { keys: [], warnings: [] };
   let ends = 0;
   for (const one of open) {
@@ -518,36 +512,46 @@ async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order
 }
 
 /**
- * Live keys whose whole name is one that this rotation gave under one of the ordinals, and that are not known by id. A
- * list can be seconds late, so where a key may exist it is asked for twice.
+ * Finds live keys whose whole name is one that this rotation gave under one of the ordinals, and that are not known by
+ * id; notes of each known key whether it is there at all. What is read can be seconds old, so where a key may exist, or
+ * seems not to, the list is asked for twice, with one pause for all.
  */
-async function findMade(
-  access: SlotAccess,
+async function lookTwice(
+  { installation, slot }: SlotAccess,
   provider: ManagedProvider,
-  { known, ordinals, rotationId }: { known: SettleOrder["keys"]; ordinals: number[] } & OfRotation,
+  { open, ordinals, rotationId }: { open: Open[]; ordinals: number[] } & OfRotation,
 ): Promise<Open[]> {
-  if (ordinals.length === 0) return [];
-  const { installation, slot } = access;
   const found = new Map<string, Open>();
-  for (const look of [1, 2]) {
-    if (look === 2) await Context.current().sleep(lookAgainMs);
-    for (const key of await listed(provider)) {
+  const look = async (): Promise<void> => {
+    const keys = await listed(provider, ordinals.length > 0);
+    for (const one of open) one.listed = keys.find(({ id }) => id === one.id) ?? one.listed;
+    for (const key of keys) {
       const name = ownKeyName(key.name, { installation, slot, rotationId });
-      const isKnown = known.some(({ id }) => id === key.id);
+      const isKnown = open.some(({ id }) => id === key.id);
       if (name === undefined || isKnown || !ordinals.includes(name.ordinal) || !isAlive(key)) continue;
       found.set(key.id, { id: key.id, role: "new", given: false, listed: key });
     }
+  };
+  await look();
+  const isAbsent = ({ id, listed: shown }: Open): boolean => shown === undefined && !isOurId(id);
+  if (ordinals.length > 0 || open.some(isAbsent)) {
+    await Context.current().sleep(secondLookMs);
+    await look();
   }
   return [...found.values()];
 }
 
-/** A refused credential can be renewed: until then nobody knows which keys there are. */
-async function listed(provider: ManagedProvider): Promise<KeyRecord[]> {
+/**
+ * What the provider lists. Where a key may exist that only the list can show, a refused credential is waited for: it can
+ * be renewed, and nobody could name the key before. Else the list is only one of two looks.
+ */
+async function listed(provider: ManagedProvider, isNeeded: boolean): Promise<KeyRecord[]> {
   try {
     return await provider.listKeys();
   } catch (error) {
-    if (!(error instanceof RotationFailure) || error.type !== "AdminCredentialRejected") throw error;
-    throw new RotationFailure(error.type, error.message, { retried: true });
+    const { type, message } = forGood(error);
+    if (isNeeded) throw new RotationFailure(type, message, { retried: true });
+    return [];
   }
 }
 
@@ -565,47 +569,67 @@ async function settleOne(
 ): Promise<{ fate: Fate; ended?: true; warning?: string }> {
   const { one, access, ours, mayEnd } = look;
   const { id, role, given } = one;
-  try {
-    const of = await door.leftover(access, id);
-    const key = of.key ?? one.listed;
-    const dead = await deathOf(deps, of, one);
-    if (dead !== undefined) return { fate: { fate: "ended", at: dead, seen: true } };
+  const { of, blind } = await lookAtKey(door, access, one);
+  const dead = blind === undefined ? await deathOf(deps, of, one) : undefined;
+  if (dead !== undefined) return { fate: { fate: "ended", at: dead, seen: true } };
+  const { key } = of;
 
-    const warning = key?.flag === undefined ? {} : { warning: `${id}: ${key.flag}` };
-    const options = { patient: true, ...(ours === undefined ? {} : { ours }) };
-    const { yes, unknown } = await holdersOf(deps, access, { id, key }, options);
-    if (yes.length > 0) return { fate: { fate: "held", by: yes.join(", ") }, ...warning };
-    const doubt = unknown.length === 0 ? "" : `; whether a slot holds it cannot be told: ${unknownWords(unknown)}`;
-    if (role !== "new" || given || unknown.length > 0) {
-      const why = `${whyItStays(one, access, unknown.length > 0)}${doubt}`;
-      return { fate: { fate: "named", why }, ...warning };
-    }
-    if (!mayEnd) {
-      const why = `${endsPerCall} keys were ended and no more are at a time: run keyturn sweep`;
-      return { fate: { fate: "named", why }, ...warning };
-    }
+  const warning = key?.flag === undefined ? {} : { warning: `${id}: ${key.flag}` };
+  const named = (why: string) => ({ fate: { fate: "named", why } as const, ...warning });
+  const options = { patient: true, ...(ours === undefined ? {} : { ours }) };
+  const { yes, unknown } = await holdersOf(deps, access, { id, key }, options);
+  if (yes.length > 0) return { fate: { fate: "held", by: yes.join(", ") }, ...warning };
+  const doubts = [
+    ...(unknown.length === 0 ? [] : [`; whether a slot holds it cannot be told: ${unknownWords(unknown)}`]),
+    ...(blind === undefined ? [] : [`; it could not be looked at: ${blind}`]),
+  ];
+  if (role !== "new" || given || doubts.length > 0) {
+    return named(`${whyItStays(one, access, unknown.length > 0)}${doubts.join("")}`);
+  }
+  if (!mayEnd) return named(`${endsPerCall} keys were ended and no more are at a time: run keyturn sweep`);
+  try {
     // Asked again at the moment of the act, and of this key alone.
-    const refusal = await firstOf(leftover, { ...of, key });
-    if (refusal !== undefined) return { fate: { fate: "named", why: refusal.why }, ...warning };
-    const { at, seen } = await door.end({ ...of, key });
+    const refusal = await firstOf(leftover, of);
+    if (refusal !== undefined) return named(refusal.why);
+    const { at, seen } = await door.end(of);
     return { fate: { fate: "ended", at, seen }, ended: true };
   } catch (error) {
-    // What may work in a moment is tried again, and nothing is lost by it: what was ended is seen dead then.
-    if (!(error instanceof RotationFailure) || error.retried) throw error;
-    return { fate: { fate: "named", why: `it could not be looked at or ended: ${error.message}` } };
+    return named(`it could not be ended: ${forGood(error).message}`);
   }
 }
 
-/** When the key was dead, where it is: by its id and in the list, and where it never showed, by two looks. */
-async function deathOf(deps: Dependencies, { via, key, keyId }: Case, one: Open): Promise<string | undefined> {
-  const { provider } = via;
+/** The key at this moment, or why it cannot be looked at for good: then a slot may still be seen to hold it. */
+async function lookAtKey(
+  door: Door,
+  access: SlotAccess,
+  { id, listed: shown }: Open,
+): Promise<{ of: Case; blind?: string }> {
+  try {
+    const of = await door.leftover(access, id);
+    return { of: { ...of, key: of.key ?? shown } };
+  } catch (error) {
+    return { of: door.unseen(access, id), blind: forGood(error).message };
+  }
+}
+
+/** What may work in a moment is tried again, and nothing is lost by it: what was ended is seen dead then. */
+function forGood(error: unknown): RotationFailure {
+  if (!(error instanceof RotationFailure) || error.retried) throw error;
+  return error;
+}
+
+/** When the key was dead, where it is: as it is shown, or where neither its id nor lists show it any more. */
+async function deathOf(
+  deps: Dependencies,
+  { via, key, keyId }: Case,
+  { role, given }: Open,
+): Promise<string | undefined> {
   // An id of ours says how a key ends or what its fingerprint is: no provider knows it, dead or alive.
-  if (!canManage(provider) || isOurId(keyId) || whyNoKeyId(keyId) !== undefined) return undefined;
+  if (!canManage(via.provider) || isOurId(keyId) || whyNoKeyId(keyId) !== undefined) return undefined;
   if (key?.state === "revoked") return now();
   if (key?.state === "expired") return (key.expiresAt ?? new Date()).toISOString();
-  if (key !== undefined || one.listed !== undefined) return undefined;
-  if (await isListed(via, keyId)) return undefined;
-  if ((await stateSeenTwice(provider, keyId)) !== "gone") return undefined;
+  // One that this run made, and that may be ended, is asked to end all the same: a write goes by no old list.
+  if (key !== undefined || (role === "new" && !given)) return undefined;
   return (await findElsewhere(deps, via, keyId)) === undefined ? now() : undefined;
 }
 
