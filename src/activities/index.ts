@@ -1,4 +1,3 @@
-import type { Endings } from "../providers/key-end.ts";
 import type { Dependencies } from "./dependencies.ts";
 import { emergencyActivities } from "./emergency.ts";
 import { gatewayActivities } from "./gateway.ts";
@@ -15,7 +14,7 @@ import { whichKeyActivities } from "./which-key.ts";
  * All activities, by the names they have in workflows and in the Temporal UI. `endings` goes through one door:
  * nothing but revocation.ts ends, switches off or switches on a key.
  */
-export const createActivities = (deps: Dependencies, endings: Endings) => ({
+export const createActivities = (deps: Dependencies, endings: Parameters<typeof revocationActivities>[1]) => ({
   ...slotActivities(deps),
   ...keyActivities(deps),
   ...heldKeyActivities(deps),

@@ -39,8 +39,39 @@ const samples = {
     ],
   },
   "src/activities/sample.ts": {
-    forbidden: ["../cli/output.ts", "../config.ts", "../sandbox/server.ts", "../workflows/index.ts"],
-    allowed: ["../domain/slot.ts", "../providers/index.ts", "../cloudflare/x.ts", "../redacted.ts"],
+    forbidden: [
+      "../cli/output.ts",
+      "../config.ts",
+      "../sandbox/server.ts",
+      "../workflows/index.ts",
+      "../providers/index.ts",
+      "../providers/openai.ts",
+      "../providers/key-end.ts",
+      "../providers/key-ends.ts",
+      "type ../providers/key-end.ts",
+    ],
+    allowed: ["../domain/slot.ts", "../providers/provider.ts", "../cloudflare/x.ts", "../redacted.ts"],
+  },
+  // One door: nothing else ends, switches off or switches on a key.
+  "src/activities/revocation.ts": {
+    forbidden: ["../providers/key-ends.ts", "../providers/openai.ts", "../config.ts"],
+    allowed: ["../providers/provider.ts", "../providers/key-end.ts"],
+  },
+  "src/worker.ts": {
+    forbidden: [],
+    allowed: ["./providers/key-end.ts", "./providers/key-ends.ts"],
+  },
+  "src/cli/sample.ts": {
+    forbidden: ["../providers/key-end.ts", "../providers/key-ends.ts"],
+    allowed: ["../providers/index.ts", "../activities/index.ts"],
+  },
+  "src/doctor/sample.ts": {
+    forbidden: ["../providers/key-end.ts", "../providers/key-ends.ts"],
+    allowed: ["../providers/provider.ts"],
+  },
+  "src/temporal/sample.ts": {
+    forbidden: ["../providers/key-ends.ts", "type ../providers/key-end.ts"],
+    allowed: ["../domain/rotation.ts"],
   },
   "src/providers/openai.ts": {
     forbidden: [
@@ -55,7 +86,7 @@ const samples = {
   },
   "src/providers/index.ts": {
     forbidden: ["@temporalio/common", "../cloudflare/ai-gateway.ts"],
-    allowed: ["./gemini.ts", "./anthropic.ts"],
+    allowed: ["./gemini.ts", "./anthropic.ts", "./key-end.ts"],
   },
   "src/cloudflare/sample.ts": {
     forbidden: ["@temporalio/client", "../providers/openai.ts", "../config.ts"],
