@@ -1,5 +1,5 @@
 import { fingerprintOfId, isOurId } from "./key-id.ts";
-import { type Mark, markToleranceMs, maskTells, masksAgree } from "./mark.ts";
+import { type Mark, markToleranceMs, maskTells, masksAgree, noFingerprint } from "./mark.ts";
 
 /** What is seen of a slot, for telling which key it holds: what lies in its secret, and what this run wrote there. */
 export type Seen =
@@ -163,7 +163,7 @@ function withOurs({ mark, ours }: SeenSecret, key: AskedKey, judged: Judgement):
 function whomItNames(mark: Mark, key: AskedKey): "this" | "other" | "any" {
   const fingerprint = key.fingerprint ?? fingerprintOfId(key.id);
   if (mark.keyId === key.id || mark.fingerprint === fingerprint) return "this";
-  if (fingerprint !== undefined) return "other";
+  if (fingerprint !== undefined && mark.fingerprint !== noFingerprint) return "other";
   return isOurId(mark.keyId) !== isOurId(key.id) ? "any" : "other";
 }
 
