@@ -36,7 +36,8 @@ export const heldKeyActivities = (deps: Dependencies) => ({
    */
   async lookAtHolders({ slot, rotationId, keyIds, installedKeyId }: HoldersOrder): Promise<Holders[]> {
     const access = deps.slotAccess(slot);
-    const keys = await Promise.all(keyIds.map((id) => askedKey(access, id)));
+    const keys: AskedKey[] = [];
+    for (const id of keyIds) keys.push(await askedAnywhere(deps, access, id));
     const ours = installedKeyId === undefined ? undefined : { rotationId, keyId: installedKeyId };
     const holders = await whoHolds(deps, access, keys, { ours, patient: true });
     return keyIds.map((keyId) => ({ keyId, yes: [], unknown: [], ...holders.get(keyId) }));
@@ -391,6 +392,21 @@ export async function requireHeldByNone(
     "SlotChanged",
     `whether ${doubtful.slot} holds ${key.id} cannot be told: ${doubtful.why}; it is not revoked: look which key ${doubtful.slot} holds`,
   );
+}
+
+/**
+ * The same of a key that may be another project's, as one that was called compromised is: each project of the provider is
+ * asked, the slot's own first. Who cannot be asked knows nothing of it.
+ */
+async function askedAnywhere(deps: Dependencies, access: SlotAccess, keyId: string): Promise<AskedKey> {
+  const others = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
+  const projects = new Map([access, ...others].map((slot) => [slot.keyring, slot]));
+  projects.set(access.keyring, access);
+  for (const slot of projects.values()) {
+    const found = await orWhy(() => lookUp(slot, keyId), true);
+    if (found.why === undefined && found.value !== undefined) return askedKey(slot, keyId, found.value);
+  }
+  return { id: keyId };
 }
 
 /** What is known of a key for asking who holds it: what its provider shows, and its value's fingerprint where it shows that. */

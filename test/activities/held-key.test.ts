@@ -1,0 +1,225 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { MockActivityEnvironment } from "@temporalio/testing";
+import { describe, expect, test } from "vitest";
+
+import { failureInterceptor } from "../../src/activities/failures.ts";
+import { findHeldKey, type HeldBy, requireInstalled, secondLookMs, whoHolds } from "../../src/activities/held-key.ts";
+import { formatMark } from "../../src/domain/mark.ts";
+import {
+  prod,
+  prodGateway,
+  type Stage,
+  staging,
+  stagingGateway,
+  startStage,
+  type StageOptions,
+} from "../support/activities.ts";
+
+/** Who holds a key is asked at the moment of the act, has three answers, and one stale answer is never final. */
+
+const batch = "production/openai:batch";
+const sameAccount = { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } };
+const withBatch: StageOptions = { slots: { [batch]: sameAccount } };
+
+/** What an activity would do, as one attempt of one. */
+async function attempt<T>(work: () => Promise<T>, number = 1): Promise<T> {
+  const environment = new MockActivityEnvironment(
+    { attempt: number },
+    { interceptors: [() => ({ inbound: failureInterceptor() })] },
+  );
+  return environment.run(work);
+}
+
+async function holdersOf(stage: Stage, keyId: string): Promise<HeldBy> {
+  const [holders] = await stage.run("lookAtHolders", { keyIds: [keyId] });
+  return { yes: holders?.yes ?? [], unknown: holders?.unknown ?? [] };
+}
+
+/** An answer of Cloudflare's, once: what lists miss and reads find late. */
+const once = (path: string, body: unknown, more: Record<string, unknown> = {}) => ({
+  service: "cloudflare",
+  method: "GET",
+  path,
+  mode: "status",
+  status: 200,
+  times: 1,
+  body,
+  ...more,
+});
+const emptyList = { success: true, errors: [], messages: [], result: [] };
+const notFound = {
+  success: false,
+  errors: [{ code: 1001, message: "secret_not_found" }],
+  messages: [],
+  result: null,
+};
+const gone = (times: number) => once("/secrets/[^/?]+$", notFound, { status: 404, times });
+
+/** A secret of the right name and no provider config: what a script leaves that knows nothing of configs. */
+async function secretAlone(stage: Stage, alias: string, value: string): Promise<void> {
+  await stage.cloudflare("POST", `/secrets_store/stores/${stage.seed["storeId"]}/secrets`, [
+    { name: `${prodGateway}_openai_${alias}`, value, scopes: ["ai_gateway"], comment: "by a script" },
+  ]);
+}
+
+describe("lookAtHolders", () => {
+  test("names each slot that holds a key, by mark and by preview, and none for a key that nobody holds", async () => {
+    const stage = await startStage(withBatch);
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const { key } = await stage.installed();
+    const answers = await stage.run("lookAtHolders", { keyIds: ["key_prod_1", key.id, "key_stg_1"] });
+    expect(answers).toEqual([
+      { keyId: "key_prod_1", yes: [batch], unknown: [] },
+      { keyId: key.id, yes: [prod], unknown: [] },
+      { keyId: "key_stg_1", yes: [staging], unknown: [] },
+    ]);
+    expect(await stage.writes()).not.toContainEqual(expect.stringContaining("DELETE"));
+  });
+
+  test("counts a slot that may work without a provider config as one of which it cannot be told", async () => {
+    const stage = await startStage({ ...withBatch, sandbox: { configNeeded: false } });
+    await secretAlone(stage, "batch", await stage.valueOf("key_prod_1"));
+    expect(await stage.chat(prodGateway, "batch")).toBe(200);
+    const { yes, unknown } = await holdersOf(stage, "key_prod_1");
+    expect(yes).toEqual([prod]);
+    expect(unknown).toEqual([{ slot: batch, why: expect.stringContaining("no provider config") as string }]);
+  });
+
+  test.each([
+    ["the list of secrets is empty", "/secrets\\?"],
+    ["the list of provider configs is empty", "/provider_configs"],
+  ])("says no of no slot because %s once", async (_, path) => {
+    const stage = await startStage(withBatch);
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    await stage.fault(once(path, emptyList));
+    const { yes, unknown } = await holdersOf(stage, "key_prod_1");
+    expect([...yes, ...unknown.map(({ slot }) => slot)].toSorted()).toEqual([prod, batch]);
+  });
+
+  test("says no of no slot because its secret is not found by id once", async () => {
+    const stage = await startStage();
+    await stage.fault(gone(2));
+    expect(await holdersOf(stage, "key_prod_1")).toEqual({ yes: [prod], unknown: [] });
+  });
+
+  test("says that a slot which nobody made holds nothing", async () => {
+    const stage = await startStage(withBatch);
+    expect(await holdersOf(stage, "key_prod_1")).toEqual({ yes: [prod], unknown: [] });
+  });
+
+  test("names a slot that cannot be read, after a few attempts, and does not fail for it", async () => {
+    const stage = await startStage();
+    const away = { service: "cloudflare", method: "GET", path: "/secrets_store/", mode: "status", status: 500 };
+    await stage.fault(away);
+    await expect(stage.run("lookAtHolders", { keyIds: ["key_prod_1"] })).rejects.toMatchObject({ type: "Unavailable" });
+    const [holders] = await stage.run("lookAtHolders", { keyIds: ["key_prod_1"] }, 3);
+    expect(holders?.unknown.map(({ slot }) => slot)).toEqual([prod, staging]);
+  });
+
+  test("rules a slot out by a list only where the list shows a mark that is believed", async () => {
+    const stage = await startStage();
+    const { id, value } = await stage.keyByHand("by hand");
+    await stage.edit(stagingGateway, { value, comment: "pasted by hand" });
+    const before = (await stage.requests()).length;
+    expect(await holdersOf(stage, id)).toEqual({ yes: [staging], unknown: [] });
+    const { id: secretId } = await stage.secret(stagingGateway);
+    expect((await stage.requests()).slice(before)).toContainEqual(expect.stringContaining(`/secrets/${secretId}`));
+  });
+
+  test("cannot tell of a neighbour whose preview is from before its last write, unless its value is older than the key", async () => {
+    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
+    await stage.edit(stagingGateway, { value: await stage.valueOf("key_stg_1"), comment: "pasted by hand" });
+    const { unknown } = await holdersOf(stage, "key_prod_1");
+    expect(unknown.map(({ slot }) => slot)).toEqual([staging]);
+    const access = stage.dependencies.slotAccess(prod);
+    const young = { id: "key_of_tomorrow", createdAt: new Date(Date.now() + 86_400_000) };
+    const held = await attempt(() => whoHolds(stage.dependencies, access, [young]));
+    expect(held.get("key_of_tomorrow")).toEqual({ yes: [], unknown: [] });
+  });
+
+  test("does not take a mark by hand in another slot for any key, where the value's fingerprint is known", async () => {
+    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
+    const mark = {
+      keyId: "by-hand-0123456789abcdef",
+      rotationId: "r",
+      fingerprint: "0123456789abcdef",
+      at: new Date(),
+    };
+    await stage.edit(stagingGateway, { value: await stage.valueOf("key_stg_1"), comment: formatMark(mark) });
+    const access = stage.dependencies.slotAccess(prod);
+    const known = { id: "key_x", fingerprint: "fedcba9876543210" };
+    const held = await attempt(() => whoHolds(stage.dependencies, access, [known, { id: "key_y" }]));
+    expect(held.get("key_x")?.unknown.map(({ slot }) => slot)).not.toContain(staging);
+    expect(held.get("key_y")?.unknown.map(({ slot }) => slot)).toContain(staging);
+  });
+
+  test("finds a row that fell between two pages of a list while another was deleted", async () => {
+    const stage = await startStage({ ...withBatch, sandbox: { secretQuota: 300 } });
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const { result } = (await stage.cloudflare(
+      "GET",
+      `/secrets_store/stores/${stage.seed["storeId"]}/secrets?per_page=100`,
+    )) as { result: Record<string, unknown>[] };
+    // One page whose row of the slot slipped to the page before, which was read already.
+    const without = result.filter(({ name }) => name !== `${prodGateway}_openai_batch`);
+    await stage.fault(once("/secrets\\?", { ...emptyList, result: without }));
+    expect((await holdersOf(stage, "key_prod_1")).yes.toSorted()).toEqual([prod, batch]);
+  });
+});
+
+describe("requireInstalled", () => {
+  const look = (stage: Stage, keyId: string) => {
+    const access = stage.dependencies.slotAccess(prod);
+    return attempt(() => requireInstalled(access, stage.of, keyId));
+  };
+
+  test("goes on where one read does not find the secret", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    await stage.fault(gone(1));
+    await expect(look(stage, key.id)).resolves.toMatchObject({ comment: expect.stringContaining(key.id) as string });
+  });
+
+  test("goes on where a list misses the secret, or the provider config, once", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    for (const path of ["/secrets\\?", "/provider_configs"]) {
+      await stage.fault(once(path, emptyList));
+      await expect(look(stage, key.id)).resolves.toBeDefined();
+    }
+  });
+
+  test("fails with SlotChanged where two looks some seconds apart agree, and not before", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    await stage.edit(prodGateway, { comment: "pasted by hand" });
+    const begun = performance.now();
+    await expect(look(stage, key.id)).rejects.toMatchObject({ type: "SlotChanged" });
+    expect(performance.now() - begun).toBeGreaterThanOrEqual(secondLookMs - 50);
+  });
+});
+
+describe("which key a slot holds is not taken from a preview that is older than its value", () => {
+  test("after the old value was put back", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const { secrets, place } = stage.dependencies.slotAccess(prod);
+    const prev = { ...place, alias: `kt-${stage.of.rotationId.slice(0, 8)}-prev` };
+    await pause(5);
+    // As it was before the old key's mark was put back with its value; and as it is where nobody knows the old key.
+    await secrets.replaceByCopy(place, prev, { comment: "put back", seen: await secrets.read(place) });
+    const access = stage.dependencies.slotAccess(prod);
+    const held = await secrets.read(place);
+    const keys = (await stage.keys()).map(({ id, name }) => ({
+      id,
+      name,
+      state: "active" as const,
+      createdAt: new Date(0),
+    }));
+    await expect(attempt(() => findHeldKey(access, held, keys, undefined))).rejects.toMatchObject({
+      type: "InvalidInput",
+      message: expect.stringContaining("no preview of its present value") as string,
+    });
+    expect((await holdersOf(stage, key.id)).yes).toEqual([]);
+  });
+});
