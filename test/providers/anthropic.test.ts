@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createAnthropic } from "../../src/providers/anthropic.ts";
+import { anthropicKeyEnd, createAnthropic } from "../../src/providers/anthropic.ts";
 import { createProvider, isRegistered } from "../../src/providers/index.ts";
 import { canDisable, canHandIn, canIssue } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
@@ -14,16 +14,12 @@ const document = openapiAt("anthropic-subset.json");
 const failureOf = (attempt: Promise<unknown>) => failureWithout(attempt, [adminKey, key]);
 
 let vendor: Vendor;
-let anthropic: ReturnType<typeof createAnthropic>;
+let anthropic: ReturnType<typeof createAnthropic> & ReturnType<typeof anthropicKeyEnd>;
 
 beforeEach(async () => {
   vendor = await startVendor();
-  anthropic = createAnthropic({
-    http,
-    baseUrl: vendor.url,
-    adminKey: new Redacted(adminKey),
-    workspace: "wrkspc_1",
-  });
+  const options = { http, baseUrl: vendor.url, adminKey: new Redacted(adminKey), workspace: "wrkspc_1" };
+  anthropic = { ...createAnthropic(options), ...anthropicKeyEnd(options) };
 });
 
 afterEach(async () => {
@@ -75,6 +71,7 @@ test("is in the registry, makes no keys, switches them off and on, and takes the
     workspace: "wrkspc_1",
   });
   expect(made.name).toBe("anthropic");
+  expect("revokeKey" in made || "disableKey" in made).toBe(false);
   expect([canIssue(made), canDisable(made), canHandIn(made), isRegistered("anthropic")]).toEqual([
     false,
     true,
@@ -169,14 +166,15 @@ describe("switching a key", () => {
     expect(statuses()).toEqual([{ status: "inactive" }, { status: "active" }]);
   });
 
-  test("off does nothing where it is off, archived, expired or gone", async () => {
+  test("off does nothing where it is off, archived, expired or not known", async () => {
     vendor.replies(
       { body: row({ status: "inactive" }) },
       { body: row({ status: "archived" }) },
       { body: row({ status: "expired" }) },
       refused(404),
     );
-    for (let count = 0; count < 4; count += 1) await anthropic.disableKey("apikey_1");
+    for (let count = 0; count < 3; count += 1) await anthropic.disableKey("apikey_1");
+    expect((await failureOf(anthropic.disableKey("apikey_1"))).type).toBe("KeyUnknown");
     expect(statuses()).toEqual([]);
   });
 
@@ -210,7 +208,7 @@ describe("revoking a key", () => {
     });
   });
 
-  test("succeeds where it is archived, expired or gone, before or between", async () => {
+  test("succeeds where it is archived or expired, or gone since it was seen, and not where it is not known", async () => {
     vendor.replies(
       { body: row({ status: "archived" }) },
       { body: row({ status: "expired" }) },
@@ -218,7 +216,9 @@ describe("revoking a key", () => {
       { body: row() },
       refused(404),
     );
-    for (let count = 0; count < 4; count += 1) await anthropic.revokeKey("apikey_1");
+    for (let count = 0; count < 2; count += 1) await anthropic.revokeKey("apikey_1");
+    expect(await failureOf(anthropic.revokeKey("apikey_1"))).toMatchObject({ type: "KeyUnknown", retried: false });
+    await anthropic.revokeKey("apikey_1");
     expect(vendor.calls).toHaveLength(5);
   });
 

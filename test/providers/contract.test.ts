@@ -1,17 +1,14 @@
-import { createAnthropic } from "../../src/providers/anthropic.ts";
-import { createGemini } from "../../src/providers/gemini.ts";
 import { createGoogleAuth } from "../../src/providers/google-auth.ts";
-import { createOpenAi } from "../../src/providers/openai.ts";
-import type { ManagedProvider } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { startSandbox } from "../../src/sandbox/index.ts";
+import { type WithEnd, withEnd } from "../support/providers-at.ts";
 import { providerContract } from "./contract.ts";
 import { http } from "./support.ts";
 
 type Env = Record<string, string>;
 
 interface Vendor {
-  make(env: Env, credential: Redacted | undefined): ManagedProvider;
+  make(env: Env, credential: Redacted | undefined): WithEnd;
   /** One model request, as a client of the provider sends it. */
   request(env: Env, value: string): [url: string, headers: Record<string, string>, body: object];
   settledId: string;
@@ -23,7 +20,7 @@ const from = (env: Env, name: string): string => env[name] ?? "";
 const vendors: Record<string, Vendor> = {
   openai: {
     make: (env, credential) =>
-      createOpenAi({
+      withEnd("openai", {
         http,
         baseUrl: from(env, "OPENAI_BASE_URL"),
         adminKey: credential ?? new Redacted(from(env, "OPENAI_ADMIN_KEY")),
@@ -40,7 +37,7 @@ const vendors: Record<string, Vendor> = {
   },
   anthropic: {
     make: (env, credential) =>
-      createAnthropic({
+      withEnd("anthropic", {
         http,
         baseUrl: from(env, "ANTHROPIC_BASE_URL"),
         adminKey: credential ?? new Redacted(from(env, "ANTHROPIC_ADMIN_KEY")),
@@ -56,7 +53,7 @@ const vendors: Record<string, Vendor> = {
   },
   gemini: {
     make: (env, credential) =>
-      createGemini({
+      withEnd("gemini", {
         http,
         apiKeysBaseUrl: from(env, "GOOGLE_APIKEYS_BASE_URL"),
         monitoringBaseUrl: from(env, "GOOGLE_MONITORING_BASE_URL"),

@@ -1,14 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { classifyAnswer, provesKey } from "../../src/domain/answer.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord, type ManagedProvider } from "../../src/providers/provider.ts";
+import { canSwitch } from "../../src/providers/key-end.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord } from "../../src/providers/provider.ts";
+import type { WithEnd } from "../support/providers-at.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { failureOf } from "./support.ts";
 
 /** One provider and the service it talks to, as the contract needs them. */
 export interface ContractWorld {
-  provider: ManagedProvider;
+  provider: WithEnd;
   /** The same, with an admin credential that nobody gave out. */
-  impostor: ManagedProvider;
+  impostor: WithEnd;
   /** A live key of the slot's account that was there before, with its value. */
   settled: { id: string; value: Redacted };
   /** A value of the right shape that no key has. */
@@ -107,7 +109,8 @@ export function providerContract(name: string, start: () => Promise<ContractWorl
 
     test("switches a key off and on, each also when it already is", async ({ skip }) => {
       const { provider } = world;
-      if (!canDisable(provider)) return skip("cannot switch keys off");
+      expect(canDisable(provider)).toBe(canSwitch(provider));
+      if (!canSwitch(provider)) return skip("cannot switch keys off");
       const { id, value } = await expendable("kt.acme.production.contract.default.0a1b2c3d.3-1");
       await provider.disableKey(id);
       await provider.disableKey(id);
@@ -136,17 +139,23 @@ export function providerContract(name: string, start: () => Promise<ContractWorl
     });
 
     // Last: where no keys are made, it ends the one that was there.
-    test("ends a key for good, also when it is already gone", async () => {
+    test("ends a key for good, and says of one that it does not know that nothing was ended", async () => {
       const { provider } = world;
       const { id, value } = await expendable("kt.acme.production.contract.default.0a1b2c3d.4-1");
       await becomes(async () => expect(provesKey(await verdictOf(value))).toBe(true));
       await provider.revokeKey(id);
       await becomes(async () => {
-        await provider.revokeKey(id);
-        expect((await provider.findKey(id))?.state ?? "gone").toMatch(/^(?:gone|revoked)$/);
+        const state = (await provider.findKey(id))?.state ?? "gone";
+        expect(state).toMatch(/^(?:gone|revoked)$/);
+        // Again is success where the provider still shows the key, and no made-up success where it does not.
+        if (state === "revoked") await provider.revokeKey(id);
+        else await expect(provider.revokeKey(id)).rejects.toMatchObject({ type: "KeyUnknown", retried: false });
         expect(await verdictOf(value)).toBe("key refused");
       });
-      await provider.revokeKey("kt-no-such-key");
+      await expect(provider.revokeKey("kt-no-such-key")).rejects.toMatchObject({ type: "KeyUnknown", retried: false });
+      if (canSwitch(provider)) {
+        await expect(provider.disableKey("kt-no-such-key")).rejects.toMatchObject({ type: "KeyUnknown" });
+      }
     });
   });
 }

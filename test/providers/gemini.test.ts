@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { createGemini, keyIdOf } from "../../src/providers/gemini.ts";
+import { createGemini, geminiKeyEnd, type GeminiOptions, keyIdOf } from "../../src/providers/gemini.ts";
 import { isRegistered } from "../../src/providers/index.ts";
 import { canDisable, canHandIn, canIssue } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
@@ -16,7 +16,7 @@ const document = openapiAt("google-apikeys-v2.openapi.json");
 const failureOf = (attempt: Promise<unknown>) => failureWithout(attempt, [token, value]);
 
 let vendor: Vendor;
-let gemini: ReturnType<typeof createGemini>;
+let gemini: ReturnType<typeof createGemini> & ReturnType<typeof geminiKeyEnd>;
 let pauses: number[];
 let pausing: (ms: number) => Promise<void>;
 
@@ -24,7 +24,7 @@ beforeEach(async () => {
   vendor = await startVendor();
   pauses = [];
   pausing = async (ms) => void pauses.push(ms);
-  gemini = createGemini({
+  const options: GeminiOptions = {
     http,
     apiKeysBaseUrl: vendor.url,
     monitoringBaseUrl: vendor.url,
@@ -33,7 +33,8 @@ beforeEach(async () => {
     project: "my-project",
     serviceAccount: "gw@my-project.iam.gserviceaccount.com",
     pause: (ms) => pausing(ms),
-  });
+  };
+  gemini = { ...createGemini(options), ...geminiKeyEnd(options) };
 });
 
 afterEach(async () => {
@@ -298,9 +299,11 @@ describe("ending a key", () => {
     expect(vendor.calls[1]?.query.toString()).toBe("");
   });
 
-  test("succeeds where it is deleted or purged, before or between", async () => {
+  test("succeeds where it is deleted, or purged since it was seen, and not where it is not known", async () => {
     vendor.replies({ body: row(deleted) }, gone, { body: row() }, gone);
-    for (let count = 0; count < 3; count += 1) await gemini.revokeKey(keyId);
+    await gemini.revokeKey(keyId);
+    expect(await failureOf(gemini.revokeKey(keyId))).toMatchObject({ type: "KeyUnknown", retried: false });
+    await gemini.revokeKey(keyId);
     expect(asked().filter((call) => call.startsWith("DELETE"))).toHaveLength(1);
   });
 

@@ -2,7 +2,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { RotationFailure } from "../../src/domain/failure.ts";
 import { createHttp } from "../../src/http.ts";
 import { createProvider, isRegistered } from "../../src/providers/index.ts";
-import { createOpenAi } from "../../src/providers/openai.ts";
+import { canSwitch } from "../../src/providers/key-end.ts";
+import { createOpenAi, openAiKeyEnd } from "../../src/providers/openai.ts";
 import { canDisable, canIssue, KeyLifeTooLong } from "../../src/providers/provider.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { openapiAt, strangersIn } from "../support/openapi.ts";
@@ -14,17 +15,18 @@ const project = "/v1/organization/projects/proj_1";
 const document = openapiAt("openai-subset.json");
 
 let vendor: Vendor;
-let openai: ReturnType<typeof createOpenAi>;
+let openai: ReturnType<typeof createOpenAi> & ReturnType<typeof openAiKeyEnd>;
 
 beforeEach(async () => {
   vendor = await startVendor();
-  openai = createOpenAi({
+  const options = {
     http: createHttp({ timeoutMs: 2_000, userAgent: "keyturn/0.0.0" }),
     baseUrl: `${vendor.url}/v1`,
     adminKey: new Redacted(adminKey),
     project: "proj_1",
     serviceAccount: "svc_acct_1",
-  });
+  };
+  openai = { ...createOpenAi(options), ...openAiKeyEnd(options) };
 });
 
 afterEach(async () => {
@@ -102,7 +104,9 @@ test("is in the registry, issues keys, and switches none off", () => {
   });
   expect(made.name).toBe("openai");
   expect(canIssue(made)).toBe(true);
-  expect(canDisable(made)).toBe(false);
+  expect([canDisable(made), canSwitch(openai)]).toEqual([false, false]);
+  // What ends keys is apart: nobody who holds the provider can end one.
+  expect("revokeKey" in made).toBe(false);
   expect(isRegistered("openai")).toBe(true);
 });
 
@@ -155,7 +159,7 @@ describe("listing keys", () => {
     expect(vendor.calls).toHaveLength(2);
   });
 
-  test("tells expired keys and keys without access from active ones, and times in part seconds", async () => {
+  test("tells expired keys from active ones, flags those whose owner has no access, and reads times in part seconds", async () => {
     vendor.replies(
       page([
         row({ expires_at: 1_000.5, last_used_at: 999.25 }),
@@ -164,7 +168,12 @@ describe("listing keys", () => {
       ]),
     );
     const found = await openai.listKeys();
-    expect(found.map(({ state }) => state)).toEqual(["expired", "disabled", "active"]);
+    expect(found.map(({ state }) => state)).toEqual(["expired", "active", "active"]);
+    expect(found.map(({ flag }) => flag)).toEqual([
+      undefined,
+      expect.stringContaining("owner_project_access: inactive"),
+      undefined,
+    ]);
     expect(found[0]).toMatchObject({
       expiresAt: new Date(1_000_500),
       lastUsedAt: new Date(999_250),
@@ -271,9 +280,11 @@ describe("revoking a key", () => {
     expect(vendor.calls[0]).toMatchObject({ method: "DELETE", path: `${project}/api_keys/key_1` });
   });
 
-  test("succeeds where it is gone and the list agrees", async () => {
+  test("says of a key that neither the call nor the list knows that nothing was ended", async () => {
     vendor.replies(refused(404), page([row({ id: "key_2" })]));
-    await openai.revokeKey("key_1");
+    const failure = await failureOf(openai.revokeKey("key_1"));
+    expect(failure).toMatchObject({ type: "KeyUnknown", retried: false });
+    expect(failure.message).toContain("openai knows no key key_1 in project proj_1: nothing was ended");
     expect(vendor.calls[1]?.path).toBe(`${project}/api_keys`);
   });
 
