@@ -39,7 +39,13 @@ export interface Inspection {
   policy: Policy;
   due: { due: boolean; reason: string };
   /** The key the slot holds, and how that is known. */
-  held: { id: string; how: "mark" | "preview" | "operator" | "last result" | "value"; since?: string };
+  held: {
+    id: string;
+    how: "mark" | "preview" | "operator" | "last result" | "value";
+    since?: string;
+    /** 16 hex digits of the SHA-256 of its value, by its mark. */
+    fingerprint?: string;
+  };
   /** Other slots that hold the same key: then it is not revoked. */
   sharedWith: string[];
   /** What earlier runs of the slot left behind and named: named again, and ended by nobody but who is told to. */
@@ -151,6 +157,8 @@ export interface Installed {
   expiresAt?: string;
   /** A comment of somebody else's that the mark replaced. */
   replacedComment?: string;
+  /** What the provider says against the key, although it works. */
+  warnings?: string[];
 }
 
 /** Details of the failure or cancellation of `installKey`: whether the write may have left. Without details it may. */
@@ -161,6 +169,9 @@ export interface InstallFailed {
 export interface RestoreOrder extends OfRotation {
   /** What the slot must still hold by this rotation's own mark. */
   installedKeyId: string;
+  /** The key whose copy lies on `prev`, so that the slot bears its mark again; and its fingerprint, where it is known. */
+  oldKeyId?: string;
+  oldFingerprint?: string;
 }
 
 export interface PrevAnswer {
@@ -185,6 +196,8 @@ export interface IdleOrder extends OfRotation {
   installedAt: string;
   /** Begin of the wait. */
   since: string;
+  /** Requests that the rotation itself sent with the old key before the install; 1 where it is left out. */
+  oldKeyProbes?: number;
 }
 
 export interface IdleAnswer {
@@ -236,6 +249,8 @@ export interface LastRefusal {
 
 export interface HoldersOrder extends OfRotation {
   keyIds: string[];
+  /** The key this rotation wrote into its slot: where no marks are kept, only it knows. */
+  installedKeyId?: string;
 }
 
 /** Which slots hold a key, asked by reads at the moment of the question. A slot in neither list holds another key. */
@@ -302,7 +317,7 @@ export interface EvidenceOrder extends OfRotation {
 }
 
 /** What the compromised key was used for: the provider's word against the gateway's. */
-export type Evidence = Omit<Incident, "compromisedKey">;
+export type Evidence = Omit<Incident, "compromisedKey" | "asked">;
 
 export interface ConfirmOrder extends OfRotation {
   keyId: string;

@@ -1,37 +1,37 @@
 import { Context } from "@temporalio/activity";
+import { CancelledFailure } from "@temporalio/common";
 
-import { canPurge } from "../cloudflare/slot-secrets.ts";
-import { type Answer, classifyAnswer, type Verdict } from "../domain/answer.ts";
+import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
+import { type Answer, classifyAnswer, provesKey, type Verdict } from "../domain/answer.ts";
 import { durationOf, inMs } from "../domain/duration.ts";
 import { type FailureType, RotationFailure } from "../domain/failure.ts";
-import { formatMark, parseMark } from "../domain/mark.ts";
+import { formatAliasComment, formatMark, noFingerprint, parseMark } from "../domain/mark.ts";
 import { isRow, keyLives, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
 import { keyLifeOf, quotaHome } from "../domain/provider-limits.ts";
 import { rotationAliases } from "../domain/slot.ts";
 import { canIssue, canManage, KeyLifeTooLong, type ManagedProvider } from "../providers/provider.ts";
-import type { Redacted } from "../redacted.ts";
+import { maskSecrets, type Redacted } from "../redacted.ts";
 import type {
   Active,
   Confirmation,
   ConfirmOrder,
-  Finished,
-  FinishOrder,
+  InstallFailed,
   InstallOrder,
   Installed,
   NewKey,
   OfRotation,
   PrevAnswer,
   ProbeAlias,
-  Released,
-  ReleaseOrder,
+  RestoreOrder,
   Saved,
+  SavedOrder,
+  Staged,
   StageOrder,
   Verified,
   VerifyThroughGatewayOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { doubtAbout, findHolders, readIfThere, requireInstalled } from "./held-key.ts";
-import { liveKeysOf, revokeLeftovers } from "./keys.ts";
+import { readIfThere, requireInstalled } from "./held-key.ts";
 import { lookUp, missingOf } from "./managed.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
@@ -39,16 +39,28 @@ const probePauseMs = 200;
 
 export const gatewayActivities = (deps: Dependencies) => ({
   /**
-   * Puts the new key on the alias `new` and a copy of the slot's secret on `prev`. Looks first; repeating overwrites
-   * `new` with the same value and leaves a `prev` that is there.
+   * Puts the new key on the alias `new` and a copy of the slot's secret on `prev`, and says whose they are. Looks first;
+   * repeating overwrites `new` with the same value and leaves a `prev` that is there, unless both are asked for `again`:
+   * then `prev` is what the slot holds now. Where the store has no room and policy allows to go on in place, says so and
+   * leaves neither.
    */
-  async stageAliases({ slot, rotationId, key }: StageOrder): Promise<void> {
-    const { place, secrets } = deps.slotAccess(slot);
+  async stageAliases({ slot, rotationId, key, again = false }: StageOrder): Promise<Staged> {
+    const access = deps.slotAccess(slot);
+    const { installation, place, policy, secrets } = access;
     const aliases = rotationAliases(rotationId);
-    const comment = markOf(key, rotationId, new Date());
+    const comment = formatAliasComment({ installation, rotationId });
     const value = await deps.open(key.sealed, { slot, rotationId });
-    await secrets.make({ ...place, alias: aliases.new }, { value, comment });
-    await secrets.makeCopy({ ...place, alias: aliases.prev }, place, `keyturn copy for rotation ${rotationId}`);
+    const prev = { ...place, alias: aliases.prev };
+    try {
+      if (again) await secrets.remove(prev);
+      await secrets.make({ ...place, alias: aliases.new }, { value, comment });
+      await secrets.makeCopy(prev, place, comment);
+      return {};
+    } catch (error) {
+      if (!isFull(error) || policy.aliases !== "auto") throw error;
+      await removeAliases(access, rotationId);
+      return { inPlace: "the secrets store has no room for two more, and policy allows to go on in place" };
+    }
   },
 
   /**
@@ -90,37 +102,23 @@ export const gatewayActivities = (deps: Dependencies) => ({
   /**
    * Gives the new key its final life and writes value and mark into the slot's secret in one request. Looks first: an
    * earlier attempt whose answer was lost is found by its mark. Fails with `SlotChanged` when somebody else wrote since
-   * the rotation began.
+   * the rotation began. Its failure, and its cancellation, say whether the write may have left (`InstallFailed`).
    */
-  async installKey({ slot, rotationId, key, secretModified, again = false }: InstallOrder): Promise<Installed> {
-    const access = deps.slotAccess(slot);
-    const { place, secrets } = access;
-    const held = await secrets.read(place);
-    const mark = parseMark(held.comment);
-    const ours = mark?.rotationId === rotationId ? mark : undefined;
-    const written = ours?.fingerprint === key.fingerprint;
-    // The mark may have survived somebody's edit of the value; it may be of another key that this rotation tried.
-    if (ours !== undefined) await requireInstalled(access, { slot, rotationId }, ours.keyId);
-    if (written && !again) return installedAt(held.modified, (await lookUp(access, key.id))?.expiresAt);
-    if (ours === undefined && held.modified.toISOString() !== secretModified) {
-      throw new RotationFailure(
-        "SlotChanged",
-        `somebody wrote into ${slot} at ${held.modified.toISOString()}, after this rotation had looked: nothing is installed`,
-      );
+  async installKey(order: InstallOrder): Promise<Installed> {
+    // What an earlier attempt sent may still arrive, whatever it ended with.
+    const write = { sent: Context.current().info.attempt > 1 };
+    try {
+      return await install(deps, order, write);
+    } catch (error) {
+      throw withDetails(error, write);
     }
-    const value = await deps.open(key.sealed, { slot, rotationId });
-    const expiresAt = canManage(access.provider)
-      ? await giveFinalLife(access, access.provider, key)
-      : await requireWorking(access, key, value);
-    await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) });
-    return installedAt(new Date(), expiresAt);
   },
 
   /**
    * Reads back what the slot holds: the first question where it does not answer with the new key. Only reads. Fails with
    * `SlotChanged` when somebody else wrote into it.
    */
-  async checkSaved({ slot, rotationId, installedKeyId }: FinishOrder): Promise<Saved> {
+  async checkSaved({ slot, rotationId, installedKeyId }: SavedOrder): Promise<Saved> {
     const access = deps.slotAccess(slot);
     if (!access.secrets.keepsMarks) return { note: "unknown: this dialect tells nothing of what is stored" };
     await requireInstalled(access, { slot, rotationId }, installedKeyId);
@@ -130,12 +128,32 @@ export const gatewayActivities = (deps: Dependencies) => ({
 
   /**
    * Puts the old value back into the slot from its copy on `prev`, with a gap of seconds: the last resort where the slot
-   * fails with the new one. Looks that the slot still holds what this rotation wrote. A repetition finds it done.
+   * fails with the new one. Looks that the slot still holds what this rotation wrote, and again right before it deletes
+   * that: fails with `SlotChanged`, and changes nothing, where somebody wrote into it. The slot then bears the old key's
+   * mark. A repetition finds it done, or fills the slot that an earlier attempt left empty.
    */
-  async restoreOldValue({ slot, rotationId }: OfRotation): Promise<void> {
-    const { place, secrets } = deps.slotAccess(slot);
-    const prev = { ...place, alias: rotationAliases(rotationId).prev };
-    await secrets.replaceByCopy(place, prev, `keyturn put the old value back, rotation ${rotationId}`);
+  async restoreOldValue(order: RestoreOrder): Promise<void> {
+    const { slot, rotationId, installedKeyId, oldKeyId, oldFingerprint = noFingerprint } = order;
+    const access = deps.slotAccess(slot);
+    const { place, secrets } = access;
+    const aliases = rotationAliases(rotationId);
+    const prev = { ...place, alias: aliases.prev };
+    const held = await readIfThere(access);
+    if (held !== undefined && isRestored(held, order)) return;
+    const emptied = held === undefined && Context.current().info.attempt > 1;
+    const seen = emptied ? undefined : await requireInstalled(access, order, installedKeyId);
+    const comment =
+      oldKeyId === undefined
+        ? restoredComment(rotationId)
+        : formatMark({ keyId: oldKeyId, rotationId, fingerprint: oldFingerprint, at: new Date() });
+    try {
+      await secrets.replaceByCopy(place, prev, { comment, seen });
+    } catch (error) {
+      if (!isFull(error)) throw error;
+      // Somebody took the place that was just given up: our other alias makes room, since an empty slot serves nobody.
+      await secrets.remove({ ...place, alias: aliases.new });
+      await secrets.replaceByCopy(place, prev, { comment, seen: undefined });
+    }
   },
 
   /** Asks for cached keys to be dropped, where the dialect can. That a cache obeyed is not told; repeating is safe. */
@@ -171,8 +189,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
   async confirmRevoked(order: ConfirmOrder): Promise<Confirmation> {
     const access = deps.slotAccess(order.slot);
     const context = Context.current();
-    const leaked =
-      order.leaked === undefined ? undefined : await deps.open(order.leaked, { slot: order.slot, purpose: "leaked" });
+    const { leaked, unreadable } = await openLeaked(deps, order);
     let row: number[] = [];
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
@@ -188,7 +205,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
       } else if (!order.throughPrev) {
         const missing = missingOf(access);
         return {
-          note: `${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
+          note: `${unreadable}${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
         };
       } else {
         const verdict = await verdictOn(access, order, "prev");
@@ -199,103 +216,96 @@ export const gatewayActivities = (deps: Dependencies) => ({
       if (first !== undefined && isRow(row, order.rule, Date.now())) {
         return {
           deadAt: new Date(first).toISOString(),
-          note: `${row.length} refusals in a row over ${order.rule.span}`,
+          note: `${unreadable}${row.length} refusals in a row over ${order.rule.span}`,
         };
       }
       await context.sleep(pauseInRowMs(order.rule));
     }
-    return { note: `not seen dead until the deadline; ${seen}` };
-  },
-
-  /** Removes the rotation's aliases and sweeps keys it left. Gone is success, so repeating is safe. */
-  async finish({ installedKeyId, handedIn, ...order }: FinishOrder): Promise<Finished> {
-    const access = deps.slotAccess(order.slot);
-    await removeAliases(access, order.rotationId);
-    const warnings: string[] = [];
-    const leftOver: Released["leftOver"] = [];
-    try {
-      await requireInstalled(access, order, installedKeyId);
-      await revokeLeftovers(deps, access, order.rotationId, installedKeyId);
-      leftOver.push(...(await unused(access, handedIn, installedKeyId)));
-    } catch (error) {
-      if (!(error instanceof RotationFailure) || error.type !== "SlotChanged") throw error;
-      warnings.push(error.message);
-      const ids = new Set([installedKeyId, ...(await liveKeysOf(access, order.rotationId)).map(({ id }) => id)]);
-      leftOver.push(...[...ids].map((id) => ({ id, why: changedByHand })));
-    }
-    return { leftOver, warnings, nextDue: new Date(Date.now() + inMs(access.policy.every)).toISOString() };
-  },
-
-  /**
-   * Leaves a slot whose rotation stopped with one working, installed key: its aliases go, the new key is revoked where
-   * nobody can have used it, and what has to stay alive is named. Looks what the slot holds, so repeating is safe.
-   */
-  async releaseSlot({ installStarted, oldKeyId, newKeyId, handedIn, ...order }: ReleaseOrder): Promise<Released> {
-    const access = deps.slotAccess(order.slot);
-    const held = await readIfThere(access);
-    const mark = parseMark(held?.comment);
-    await removeAliases(access, order.rotationId);
-    if (held !== undefined && mark?.rotationId === order.rotationId) {
-      const old = await named(access, oldKeyId, "clients may still use it");
-      const doubt = await doubtAbout(access, mark, held);
-      if (doubt === undefined) {
-        await revokeLeftovers(deps, access, order.rotationId);
-        return { leftOver: [...old, ...(await unused(access, handedIn, mark.keyId))], warnings: [] };
-      }
-      // The edges may still serve it: nothing is revoked.
-      const live = await liveIdsOf(access, order.rotationId, handedIn);
-      return {
-        leftOver: [...old, ...live.map((id) => ({ id, why: changedByHand }))],
-        warnings: [`somebody changed ${order.slot} meanwhile: ${doubt}; look what it holds`],
-      };
-    }
-    if (!installStarted) {
-      await revokeLeftovers(deps, access, order.rotationId);
-      return { leftOver: await unused(access, handedIn), warnings: [] };
-    }
-    const live = await liveIdsOf(access, order.rotationId, handedIn);
-    const unheld = oldKeyId !== undefined && (await findHolders(deps, access, oldKeyId)).length === 0;
-    const why = unheld ? "no slot shows that it holds it" : "the slot shows it, until the new key arrives after all";
-    return {
-      leftOver: [
-        ...live.map((id) => ({ id, why: id === newKeyId ? mayStillArrive : "it was made for this rotation" })),
-        // Both are named: which of them nobody holds in the end is not known yet.
-        ...(unheld || live.length > 0 ? await named(access, oldKeyId, why) : []),
-      ],
-      warnings: [`${order.slot} does not hold the key this rotation wrote: look what it holds`],
-    };
+    return { note: `${unreadable}not seen dead until the deadline; ${seen}` };
   },
 });
 
-const mayStillArrive = "its installation was begun and did not show: it may still arrive";
-const changedByHand = "the slot was changed by hand after it was installed";
-
-/** The key with the reason why it stays, unless its provider knows it as dead. */
-async function named({ provider }: SlotAccess, id: string | undefined, why: string): Promise<Released["leftOver"]> {
-  if (id === undefined) return [];
-  if (!canManage(provider)) return [{ id, why }];
-  const state = (await provider.findKey(id))?.state;
-  return state === "active" || state === "disabled" ? [{ id, why }] : [];
+async function install(
+  deps: Dependencies,
+  { slot, rotationId, key, secretModified, again = false }: InstallOrder,
+  write: InstallFailed,
+): Promise<Installed> {
+  const access = deps.slotAccess(slot);
+  const { place, secrets } = access;
+  const held = await secrets.read(place);
+  const mark = parseMark(held.comment);
+  const ours = mark?.rotationId === rotationId ? mark : undefined;
+  const written = ours?.fingerprint === key.fingerprint;
+  // The mark may have survived somebody's edit of the value; it may be of another key that this rotation tried.
+  if (ours !== undefined) await requireInstalled(access, { slot, rotationId }, ours.keyId);
+  if (written && !again) return installedAt(held.modified, (await lookUp(access, key.id))?.expiresAt);
+  if (ours === undefined && held.modified.toISOString() !== secretModified) {
+    throw new RotationFailure(
+      "SlotChanged",
+      `somebody wrote into ${slot} at ${held.modified.toISOString()}, after this rotation had looked: nothing is installed`,
+    );
+  }
+  const value = await deps.open(key.sealed, { slot, rotationId });
+  const final = canManage(access.provider)
+    ? await giveFinalLife(access, access.provider, { key, value })
+    : await requireWorking(access, key, value);
+  Context.current().cancellationSignal.throwIfAborted();
+  await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) }, () => {
+    write.sent = true;
+  });
+  const replaced = mark === undefined && !isOurs(held.comment) ? held.comment : undefined;
+  return {
+    ...installedAt(new Date(), final.expiresAt),
+    ...(replaced === undefined ? {} : { replacedComment: maskSecrets(replaced) }),
+    ...(final.warnings.length === 0 ? {} : { warnings: final.warnings }),
+  };
 }
 
-/** The rotation's own keys that may be alive: those its provider lists under its name, and those handed in under any. */
-async function liveIdsOf(access: SlotAccess, rotationId: string, handedIn: string[] = []): Promise<string[]> {
-  if (!canManage(access.provider)) return handedIn;
-  const ours = (await liveKeysOf(access, rotationId)).map(({ id }) => id);
-  const others = await unused(access, handedIn);
-  return [...new Set([...ours, ...others.map(({ id }) => id)])];
+/** The failure or cancellation of an attempt, with what the workflow has to know of it. */
+function withDetails(error: unknown, details: InstallFailed): unknown {
+  if (error instanceof RotationFailure) {
+    const { type, message, retried, retryAfterMs } = error;
+    const wait = retryAfterMs === undefined ? {} : { retryAfterMs };
+    return new RotationFailure(type, message, { retried, details: [details], ...wait });
+  }
+  const cancelled =
+    error instanceof CancelledFailure ||
+    (Context.current().cancellationSignal.aborted && error instanceof Error && error.name === "AbortError");
+  return cancelled ? new CancelledFailure(error.message, [details]) : error;
 }
 
-/** The keys that people handed in and no slot holds: nobody else would name them, since their names may be any. */
-async function unused(
-  access: SlotAccess,
-  handedIn: string[] = [],
-  installedKeyId?: string,
-): Promise<Released["leftOver"]> {
-  const why = "it was handed in and is not in the slot: revoke it by hand";
-  const ids = handedIn.filter((id) => id !== installedKeyId);
-  if (!canManage(access.provider)) return ids.map((id) => ({ id, why }));
-  return (await Promise.all(ids.map((id) => named(access, id, why)))).flat();
+/** The value that leaked, or why it cannot be tried: its seal may be of a key that is gone by now. */
+async function openLeaked(
+  deps: Dependencies,
+  { slot, leaked }: ConfirmOrder,
+): Promise<{ leaked?: Redacted; unreadable: string }> {
+  if (leaked === undefined) return { unreadable: "" };
+  try {
+    return { leaked: await deps.open(leaked, { slot, purpose: "leaked" }), unreadable: "" };
+  } catch (error) {
+    if (!(error instanceof RotationFailure)) throw error;
+    return { unreadable: `the leaked value could not be tried: ${error.message}; ` };
+  }
+}
+
+/** Whether an earlier attempt put the old value back. */
+function isRestored({ comment }: Held, { rotationId, oldKeyId }: RestoreOrder): boolean {
+  if (comment === restoredComment(rotationId)) return true;
+  const mark = parseMark(comment);
+  return mark !== undefined && mark.rotationId === rotationId && mark.keyId === oldKeyId;
+}
+
+function restoredComment(rotationId: string): string {
+  return `keyturn put the old value back, rotation ${rotationId}`;
+}
+
+/** Whether a comment is one that this program wrote, of whatever rotation; none is nobody's. */
+function isOurs(comment: string | undefined): boolean {
+  return comment === undefined || comment === "" || /^keyturn(?:\/1)? /.test(comment);
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof RotationFailure && error.type === "KeyLimitReached";
 }
 
 /** Whether the provider lists the key as alive, or why it could not be asked; where no credential may ask, it is not. */
@@ -387,27 +397,67 @@ function notProven(
   }
 }
 
+interface FinalLife {
+  expiresAt?: Date;
+  warnings: string[];
+}
+
 /** Without a credential the key itself is asked whether it still works; how long it lives nobody tells. */
-async function requireWorking({ name, provider }: SlotAccess, { id }: NewKey, value: Redacted): Promise<undefined> {
+async function requireWorking({ name, provider }: SlotAccess, { id }: NewKey, value: Redacted): Promise<FinalLife> {
   const verdict = classifyAnswer(provider.name, await provider.tryKey(value));
-  if (verdict !== "key refused") return;
+  if (verdict !== "key refused") return { warnings: [] };
   throw new RotationFailure(
     "KeyRejected",
     `${provider.name} refuses ${id} for ${name}: it is not installed, start again`,
   );
 }
 
+/**
+ * What there is to say of a key that its provider does not call active: an approval may have taken days, in which
+ * somebody ended it. Ended is final; whether a flag means anything, an answer to the key itself tells. OpenAI lists keys
+ * of a service account of role `none` as inactive, and they work (seen 2026-11).
+ */
+async function doubtState(
+  { name, provider }: SlotAccess,
+  { id }: NewKey,
+  { value, state }: { value: Redacted; state: "disabled" | "revoked" | "expired" | undefined },
+): Promise<string> {
+  const shown = state ?? "gone";
+  const dead = new RotationFailure(
+    "KeyRejected",
+    `key ${id} for ${name} is ${shown}: it is not installed, start again`,
+  );
+  if (state === "revoked" || state === "expired") throw dead;
+  const answer = await provider.tryKey(value);
+  const verdict = classifyAnswer(provider.name, answer);
+  if (verdict === "key refused") throw dead;
+  const wait = answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
+  if (!provesKey(verdict)) {
+    throw new RotationFailure(
+      "Unavailable",
+      `${provider.name} shows ${id} as ${shown} and could not try it: ${verdict}`,
+      wait,
+    );
+  }
+  if (state === undefined) {
+    throw new RotationFailure(
+      "NotYetPropagated",
+      `${provider.name} takes ${id} and does not show it: it is looked up again`,
+    );
+  }
+  return `${provider.name} lists ${id} as ${shown}, and takes it: look whose key it is, and what access its account has`;
+}
+
 /** Longest life first, halved while the organisation refuses it; read back, since only what the provider says counts. */
 async function giveFinalLife(
-  { name, policy }: SlotAccess,
+  access: SlotAccess,
   provider: ManagedProvider,
-  { id }: NewKey,
-): Promise<Date | undefined> {
-  // An approval may have taken days, in which somebody ended the key.
-  const state = (await provider.findKey(id))?.state ?? "gone";
-  if (state !== "active") {
-    throw new RotationFailure("KeyRejected", `key ${id} for ${name} is ${state}: it is not installed, start again`);
-  }
+  { key, value }: { key: NewKey; value: Redacted },
+): Promise<FinalLife> {
+  const { name, policy } = access;
+  const { id } = key;
+  const state = (await provider.findKey(id))?.state;
+  const warnings = state === "active" ? [] : [await doubtState(access, key, { value, state })];
   if (canIssue(provider)) {
     for (const life of keyLives(policy)) {
       try {
@@ -425,7 +475,7 @@ async function giveFinalLife(
       `key ${id} for ${name} expires at ${expiresAt.toISOString()}, before the next rotation can replace it: it is not installed; a key of ${provider.name} lives ${keyLifeOf[provider.name]}`,
     );
   }
-  return expiresAt;
+  return { warnings, ...(expiresAt === undefined ? {} : { expiresAt }) };
 }
 
 /** The mark that is written into a secret's comment beside the key's value. */

@@ -1,15 +1,22 @@
+import { Context } from "@temporalio/activity";
+
 import { RotationFailure } from "../domain/failure.ts";
+import { isOurId } from "../domain/key-id.ts";
 import { keyName, rotationPrefix } from "../domain/key-name.ts";
-import { parseMark } from "../domain/mark.ts";
+import { noFingerprint, parseMark } from "../domain/mark.ts";
 import { decideDue, type Policy, type RowRule } from "../domain/policy.ts";
 import { canDisable, canHandIn, canIssue, canManage, isByHand, type KeyRecord } from "../providers/provider.ts";
 import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
-import type { InspectOrder, Inspection } from "./contract.ts";
-import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { findHolders, type HeldKey, identifyHeldKey } from "./held-key.ts";
+import type { EarlierKey, InspectOrder, Inspection } from "./contract.ts";
+import type { Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
+import { askedKey, findHeldKey, type HeldKey, whoHolds } from "./held-key.ts";
+import { brothersOf, oneOfEachKeyring, stateOf } from "./seen-keys.ts";
 
 /** The secrets a rotation needs beside the slot's own: one for each of its aliases. */
 const aliasesNeeded = 2;
+
+/** Attempts at a look that only tells of earlier runs, before it is named as unknown. */
+const patientAttempts = 3;
 
 export const slotActivities = (deps: Dependencies) => ({
   /** The slot's policy, from the inventory alone. Fails with `InvalidInput` when there is no such slot. */
@@ -18,10 +25,16 @@ export const slotActivities = (deps: Dependencies) => ({
   },
 
   /**
-   * Looks whether the slot can be rotated, and finds the key it holds. Changes nothing, so repeating is safe. Fails
-   * with `InvalidInput` (no such slot, held key unknown), `SlotMissing`, `AdminCredentialRejected`, `KeyLimitReached`.
+   * Looks whether the slot can be rotated, finds the key it holds, and looks again at what the slot's last run left
+   * behind. Changes nothing, so repeating is safe. Fails with `InvalidInput` (no such slot, held key unknown), `SlotMissing`, `AdminCredentialRejected`, `KeyLimitReached`.
    */
-  async inspectSlot({ slot, rotationId, heldKeyId, onlyIfDue = false }: InspectOrder): Promise<Inspection> {
+  async inspectSlot({
+    slot,
+    rotationId,
+    heldKeyId,
+    onlyIfDue = false,
+    formerRunId,
+  }: InspectOrder): Promise<Inspection> {
     const access = deps.slotAccess(slot);
     const { place, policy, provider, secrets } = access;
 
@@ -35,17 +48,25 @@ export const slotActivities = (deps: Dependencies) => ({
     const held = await secrets.read(place);
     if (canManage(provider)) await provider.checkAdminCredential();
     const keys = canManage(provider) ? await provider.listKeys() : undefined;
+    const which: WhichRun = { hint: formerRunId, except: Context.current().info.workflowExecution?.runId };
     const remembered =
-      secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name);
-    const { warnings, ...key } = identifyHeldKey(access.name, held, keys, heldKeyId ?? remembered);
+      secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name, which);
+    const { warnings, ...key } = await findHeldKey(access, held, keys, heldKeyId ?? remembered);
     if (remembered !== undefined) key.how = "last result";
     const record = keys?.find(({ id }) => id === key.id);
-    if (keys !== undefined && record?.state !== "active")
-      warnings.push(`key ${key.id}, which the slot holds, is not alive at its provider`);
-    const sharedWith = (await findHolders(deps, access, key.id)).filter((name) => name !== access.name);
+    if (keys !== undefined) warnings.push(...doubtState(access, key, record));
+    const unknown: string[] = [];
+    const { sharedWith, untold } = await findSharing(deps, access, key.id, record);
     if (sharedWith.length > 0) {
       warnings.push(`key ${key.id} is also held by ${sharedWith.join(", ")}: it is not revoked, rotate those too`);
     }
+    for (const { slot: other, why } of untold) {
+      unknown.push(`whether ${other} holds ${key.id}`);
+      warnings.push(`whether ${other} holds ${key.id} too cannot be told: ${why}; look which key it holds`);
+    }
+    const earlier = await lookAtEarlier(deps, access, { which, heldKeyId: key.id });
+    unknown.push(...earlier.unknown);
+    warnings.push(...earlier.warnings);
     if (!store.byokOnly) {
       warnings.push(`gateway ${place.gateway} may answer with Cloudflare's own keys: byok_only is off`);
     }
@@ -59,7 +80,14 @@ export const slotActivities = (deps: Dependencies) => ({
         ...(key.since === undefined ? {} : { heldSince: key.since.getTime() }),
         ...(record?.expiresAt === undefined ? {} : { heldUntil: record.expiresAt.getTime() }),
       }),
-      held: { id: key.id, how: key.how, ...(key.since === undefined ? {} : { since: key.since.toISOString() }) },
+      held: {
+        id: key.id,
+        how: key.how,
+        ...(key.since === undefined ? {} : { since: key.since.toISOString() }),
+        ...fingerprintOf(held, key),
+      },
+      earlier: earlier.keys,
+      unknown,
       secretModified: held.modified.toISOString(),
       sharedWith,
       staged: decideStaging(access, store.secretsLeft),
@@ -73,6 +101,92 @@ export const slotActivities = (deps: Dependencies) => ({
   },
 });
 
+/**
+ * What the provider says against the held key. That it is switched off is only a flag: it may work (OpenAI lists keys of a
+ * service account of role `none` so, and they answer; seen 2026-11). Where only the last result names the key, a dead one
+ * was not what the slot holds: fails with `InvalidInput`.
+ */
+function doubtState(
+  { name, provider }: SlotAccess,
+  { id, how }: Omit<HeldKey, "warnings">,
+  record: KeyRecord | undefined,
+): string[] {
+  if (record?.state === "active") return [];
+  if (record?.state === "disabled") {
+    return [
+      `${provider.name} lists key ${id}, which the slot holds, as switched off: look whether its account has access`,
+    ];
+  }
+  if (how === "last result") {
+    throw new RotationFailure(
+      "InvalidInput",
+      `the last rotation of ${name} left ${id} in it, which is dead at ${provider.name}: start with --held-key and the key it holds`,
+    );
+  }
+  return [`key ${id}, which the slot holds, is not alive at its provider`];
+}
+
+function fingerprintOf(held: Held, { how }: Omit<HeldKey, "warnings">): { fingerprint?: string } {
+  const fingerprint = how === "mark" ? parseMark(held.comment)?.fingerprint : undefined;
+  return fingerprint === undefined || fingerprint === noFingerprint ? {} : { fingerprint };
+}
+
+/** The other slots that hold the key, and those of which it cannot be told. */
+async function findSharing(deps: Dependencies, access: SlotAccess, keyId: string, record: KeyRecord | undefined) {
+  const holders = await whoHolds(deps, access, [await askedKey(access, keyId, record)]);
+  const { yes = [], unknown = [] } = holders.get(keyId) ?? {};
+  return {
+    sharedWith: yes.filter((name) => name !== access.name),
+    untold: unknown.filter(({ slot }) => slot !== access.name),
+  };
+}
+
+/**
+ * The keys that the slot's last closed run named, looked at again. What it cannot be asked is named: the chain of runs
+ * that name a key may not break in silence.
+ */
+async function lookAtEarlier(
+  deps: Dependencies,
+  access: SlotAccess,
+  { which, heldKeyId }: { which: WhichRun; heldKeyId: string },
+): Promise<{ keys: EarlierKey[]; unknown: string[]; warnings: string[] }> {
+  const unknown = "which keys earlier runs of the slot left behind";
+  const untold = (why: string) => ({ keys: [], unknown: [unknown], warnings: [`${unknown} cannot be told: ${why}`] });
+  const last = await orWhy(() => deps.runs.lastClosed(access.name, which));
+  if (last.why !== undefined) return untold(last.why);
+  if (last.value === undefined) return { keys: [], unknown: [], warnings: [] };
+  const { runId, status, result } = last.value;
+  if (result === undefined) return untold(`run ${runId} ended as ${status} without a result: look at keyturn keys`);
+  const keys: EarlierKey[] = [];
+  for (const { id, why } of result.leftOver) {
+    if (id !== heldKeyId) keys.push({ id, why, state: await stateOfEarlier(deps, access, id) });
+  }
+  return { keys, unknown: [], warnings: [] };
+}
+
+/** By each project of the provider, since a key that was named may be another slot's; gone from all of them is dead. */
+async function stateOfEarlier(deps: Dependencies, access: SlotAccess, id: string): Promise<EarlierKey["state"]> {
+  if (isOurId(id)) return "unknown";
+  let asked = true;
+  for (const { provider } of oneOfEachKeyring(brothersOf(deps, access))) {
+    const record = canManage(provider) ? await orWhy(() => provider.findKey(id)) : { why: "nobody may ask" };
+    if (record.why !== undefined) asked = false;
+    else if (record.value !== undefined) return stateOf(record.value);
+  }
+  return asked ? "dead" : "unknown";
+}
+
+/** The answer; or, after a few attempts, why there is none. */
+async function orWhy<T>(ask: () => Promise<T>): Promise<{ value: T; why?: undefined } | { why: string }> {
+  try {
+    return { value: await ask() };
+  } catch (error) {
+    if (!(error instanceof RotationFailure)) throw error;
+    if (error.retried && Context.current().info.attempt < patientAttempts) throw error;
+    return { why: error.message };
+  }
+}
+
 /** The rule by which a key of this kind counts as dead; `google-standard` for those that belong to no service account. */
 export function deadRuleOf(policy: Policy, key: KeyRecord | undefined): RowRule {
   return key?.standard === true ? (policy.deadStandard ?? policy.dead) : policy.dead;
@@ -85,7 +199,11 @@ function handInOf({ installation, slot, provider }: SlotAccess, rotationId: stri
 }
 
 /** What no admin credential means for a rotation. */
-function byHandOf({ installation, slot, provider }: SlotAccess, held: Held, key: HeldKey): Pick<Inspection, "byHand"> {
+function byHandOf(
+  { installation, slot, provider }: SlotAccess,
+  held: Held,
+  key: Omit<HeldKey, "warnings">,
+): Pick<Inspection, "byHand"> {
   if (!isByHand(provider)) return {};
   const mark = key.how === "mark" ? parseMark(held.comment) : undefined;
   const name = mark === undefined ? undefined : rotationPrefix(installation, slot, mark.rotationId);

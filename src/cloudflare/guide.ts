@@ -60,8 +60,9 @@ export function createGuideSecrets({ place: own, secretId, ...options }: GuideOp
     },
 
     /** The comment is dropped: there is no field for it. */
-    async write(place, { value }) {
+    async write(place, { value }, leaving) {
       if (!isOwn(place)) throw inPlaceOnly(place);
+      leaving?.();
       await api.tell({
         method: "PUT",
         route: "/ai-gateway/secrets/{secret}",

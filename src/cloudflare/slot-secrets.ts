@@ -241,7 +241,7 @@ export function createSlotSecrets({
       if (secret !== undefined) {
         if (!isStill(secret, seen)) throw changedMeanwhile(place, secret);
         await store.deleteSecret(storeId, secret.id);
-      } else if (seen !== undefined) throw changedMeanwhile(place, secret);
+      } else if (seen !== undefined) throw notShown(place);
       const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
       made(place, copy, { retried: true });
     },
@@ -322,11 +322,18 @@ function isStill({ id, modified }: SecretRecord, seen: Held | undefined): boolea
   return seen?.secret?.id === id && seen.modified.getTime() === modified.getTime();
 }
 
-function changedMeanwhile(place: Place, secret: SecretRecord | undefined): RotationFailure {
-  const what = secret === undefined ? "it is not there any more" : `it was written at ${secret.modified.toISOString()}`;
+function changedMeanwhile(place: Place, { modified }: SecretRecord): RotationFailure {
   return new RotationFailure(
     "SlotChanged",
-    `somebody changed secret ${nameOf(place)} meanwhile: ${what}; nothing was changed, look what it holds`,
+    `somebody wrote into secret ${nameOf(place)} at ${modified.toISOString()}: it is left as it is, look what it holds`,
+  );
+}
+
+/** A list that misses what was just seen: once is no proof. */
+function notShown(place: Place): RotationFailure {
+  return new RotationFailure(
+    "NotYetPropagated",
+    `secret ${nameOf(place)} was there a moment ago, and lists do not show it: it is looked up again`,
   );
 }
 

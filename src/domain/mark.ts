@@ -13,6 +13,9 @@ const markPattern =
 /** How far the secret's `modified` may be from the mark's `at`: two clocks and a slow request. */
 export const markToleranceMs = 5 * 60_000;
 
+/** What a mark says where the value's fingerprint was never known: the key was put into the slot by hand. */
+export const noFingerprint = "0".repeat(16);
+
 export function formatMark({ keyId, rotationId, fingerprint, at }: Mark): string {
   return `keyturn/1 key=${keyId} rot=${rotationId} fp=${fingerprint} at=${at.toISOString()}`;
 }

@@ -330,7 +330,7 @@ export function createAnthropic(options: AnthropicOptions): ManagedProvider & Ha
           span: [starting_at, ending_at],
           of: group ?? {},
           requests: usage.requests ?? undefined,
-          tokens: usage.total_tokens ?? 0,
+          tokens: usage.total_tokens ?? undefined,
         });
       }
     }
@@ -502,23 +502,26 @@ function add(
     span: [Date, Date];
     of: { api_key_id?: string | null | undefined; model?: string | null | undefined };
     requests: number | undefined;
-    tokens: number;
+    tokens: number | undefined;
   },
 ): void {
   const [from, to] = row.span;
   use.bucketMs = Math.max(use.bucketMs, to.getTime() - from.getTime());
-  const requests = row.requests ?? (row.tokens > 0 ? 1 : 0);
+  const { tokens = 0 } = row;
+  // A row is use unless it says zero.
+  const used = tokens > 0 || (row.requests === undefined && row.tokens === undefined);
+  const requests = Math.max(row.requests ?? 0, used ? 1 : 0);
   const { api_key_id: keyId, model } = row.of;
   if (!keyId) {
     // Use that no key is named for could be any key's: reading on would call a busy key idle.
-    if (requests === 0 && row.tokens === 0) return;
+    if ((row.requests ?? 0) === 0 && tokens === 0) return;
     throw new RotationFailure(
       "ResponseUnexpected",
       "anthropic reported usage without naming the key; the api, or a proxy before it, may have changed",
     );
   }
   if (!keyIds.includes(keyId)) return;
-  use.buckets.push({ keyId, from, to, requests, tokens: row.tokens, ...(model ? { model } : {}) });
+  use.buckets.push({ keyId, from, to, requests, tokens, ...(model ? { model } : {}) });
 }
 
 function earlier(one: Date | undefined, other: Date | undefined): Date | undefined {

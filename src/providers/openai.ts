@@ -109,7 +109,8 @@ const usagePage = z.object({
       start_time: unixTime,
       end_time: unixTime,
       results: z.array(
-        z.object({
+        // Loose: each surface counts in fields of its own.
+        z.looseObject({
           api_key_id: z.string().nullish(),
           model: z.string().nullish(),
           num_model_requests: z.number().nullish(),
@@ -306,18 +307,22 @@ export function createOpenAi(options: OpenAiOptions): ManagedProvider & KeyIssue
       for (const { start_time: from, end_time: to, results } of answer.data) {
         bucketMs = Math.max(bucketMs, to.getTime() - from.getTime());
         for (const result of results) {
-          const requests = Math.max(result.num_model_requests ?? 0, result.num_requests ?? 0);
+          const counts = Object.values(result).filter((value) => typeof value === "number");
+          const used = counts.some((count) => count > 0);
           const tokens = (result.input_tokens ?? 0) + (result.output_tokens ?? 0);
           const keyId = result.api_key_id;
           if (typeof keyId !== "string") {
             // Use that no key is named for could be any key's: reading on would call a busy key idle.
-            if (requests === 0 && tokens === 0) continue;
+            if (!used) continue;
             throw new RotationFailure(
               "ResponseUnexpected",
               `openai reported ${surface} usage without naming the key; the api, or a proxy before it, may have changed`,
             );
           }
           if (!known.has(keyId)) continue;
+          const counted = Math.max(result.num_model_requests ?? 0, result.num_requests ?? 0);
+          // A row that names the key is use unless it says zero: it may count in fields that we do not know.
+          const requests = used || counts.length === 0 ? Math.max(1, counted) : 0;
           buckets.push({
             keyId,
             from,

@@ -149,7 +149,8 @@ export type HandInFault =
 
 export type Identified =
   | { kind: "identified"; key: KeyRecord }
-  | { kind: "refused"; fault: HandInFault; message: string }
+  /** `key` where just one key fits the value: it exists, whatever speaks against it. */
+  | { kind: "refused"; fault: HandInFault; message: string; key?: KeyRecord }
   /** Nothing could be looked up, so nothing is known of the key but its value. */
   | { kind: "unknown"; message: string };
 
@@ -200,12 +201,14 @@ export function judgeHandedIn(
   const judged = fitting.map((key) => ({ key, fault: faultOf(key) }));
   const [match, ...others] = judged.filter(({ fault }) => fault === undefined);
   if (match !== undefined && others.length === 0) return { kind: "identified", key: match.key };
-  const fault = match === undefined ? (judged[0]?.fault ?? "none") : "several";
+  const [only] = judged;
+  const fault = match === undefined ? (only?.fault ?? "none") : "several";
   const named = judged.map(({ key }) => `${key.id} (${key.name})`).join(", ");
   return {
     kind: "refused",
     fault,
     message: `${handInSentences[fault]}${named === "" ? "" : `; it looks like ${named}`}`,
+    ...(only === undefined || judged.length > 1 ? {} : { key: only.key }),
   };
 }
 

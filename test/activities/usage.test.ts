@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import { managed } from "../../src/activities/managed.ts";
 import { usageActivities } from "../../src/activities/usage.ts";
-import type { ManagedProvider } from "../../src/providers/provider.ts";
+import type { KeyRecord, ManagedProvider } from "../../src/providers/provider.ts";
 import { inFuture, prod, prodGateway, type Stage, startStage } from "../support/activities.ts";
 
 /** checkIdle guards promise 3: only a key seen idle in the provider's own, late data counts as idle. */
@@ -35,7 +35,7 @@ describe("checkIdle", () => {
       .toMatchObject({ kind: "idle" });
     const last = await ask(since);
     expect(Date.parse(last.horizon ?? "") - Date.parse(since)).toBeGreaterThanOrEqual(300);
-    expect(last.newKeyRequests).toBeGreaterThan(2);
+    expect(last.newKeyRequests).toBeGreaterThanOrEqual(2);
     expect(last.note).toMatch(/quiet for 300ms/);
   });
 
@@ -94,6 +94,39 @@ describe("checkIdle", () => {
     expect(await checkIdle({ ...order, installedAt: since, since })).toMatchObject({ kind });
   });
 
+  /** A surface that shows one row of the old key in the minute that is over, counted like this. */
+  const rowOf = (stage: Stage, surface: string, counts: Record<string, unknown>) => {
+    const start_time = Date.now() / 1000 - 0.2;
+    const results = [{ object: "result", api_key_id: "key_prod_1", model: "m", ...counts }];
+    const data = [{ object: "bucket", start_time, end_time: start_time + 0.1, results }];
+    const body = { object: "page", data, has_more: false, next_page: null };
+    return stage.fault({
+      service: "openai",
+      method: "GET",
+      path: `/usage/${surface}`,
+      mode: "status",
+      status: 200,
+      body,
+    });
+  };
+
+  test.each([
+    ["tokens and no count of requests", "completions", { num_model_requests: null, input_tokens: 900 }],
+    ["tokens and no requests", "completions", { num_model_requests: 0, output_tokens: 1 }],
+    ["in a field that we do not know", "decisions", { num_decisions: 3 }],
+    ["nothing at all", "decisions", {}],
+  ])("takes a row that names the key and counts %s for use", async (_, surface, counts) => {
+    const { stage, ask } = await installed();
+    await rowOf(stage, surface, counts);
+    expect(await ask(inFuture(-10_000))).toMatchObject({ kind: "used", lastUsed: expect.any(String) });
+  });
+
+  test("takes a row that says zero for none", async () => {
+    const { stage, ask } = await installed();
+    await rowOf(stage, "completions", { num_model_requests: 0, input_tokens: 0, output_tokens: 0 });
+    expect((await ask(inFuture(-10_000))).kind).toBe("too early");
+  });
+
   test("names the ways to use a key that the provider cannot tell by key (promise 12)", async () => {
     const { ask } = await installed();
     expect((await ask()).unknownSurfaces).toEqual(
@@ -108,5 +141,112 @@ describe("checkIdle", () => {
     await expect(ask()).rejects.toMatchObject({ type: "Unavailable", nonRetryable: false });
     expect((await ask()).kind).toBe("too early");
     expect(await stage.writes()).toEqual(writes);
+  });
+});
+
+describe("the evidence for the new key (promise 2 d)", () => {
+  /** Installed after so many requests of clients with the old key, and then used by us until the data shows it. */
+  async function afterClients(requests: number, oldKeyProbes?: number) {
+    const stage = await startStage();
+    for (let sent = 0; sent < requests; sent++) await stage.chat();
+    const { key } = await stage.installed();
+    const installedAt = new Date().toISOString();
+    const ask = () =>
+      stage.run("checkIdle", {
+        oldKeyId: "key_prod_1",
+        newKeyId: key.id,
+        installedAt,
+        since: installedAt,
+        ...(oldKeyProbes === undefined ? {} : { oldKeyProbes }),
+      });
+    return { stage, ask };
+  }
+
+  test("says that clients used the old key before the install, and counts one request as our own", async () => {
+    expect((await (await afterClients(3)).ask()).clientsBefore).toBe("yes");
+    expect((await (await afterClients(1)).ask()).clientsBefore).toBe("unknown");
+    expect((await (await afterClients(1, 0)).ask()).clientsBefore).toBe("yes");
+  });
+
+  test("says that nobody did only of data that is good until the install", async () => {
+    const { stage, ask } = await afterClients(1);
+    expect((await ask()).clientsBefore).toBe("unknown");
+    const answer = async () => {
+      await newKeyUsed(stage);
+      return (await ask()).clientsBefore;
+    };
+    await expect.poll(answer, { timeout: 5_000, interval: 30 }).toBe("no");
+  });
+
+  test("looks back a day, not only one quiet period", async () => {
+    const { dependencies, of } = await startStage();
+    const access = dependencies.slotAccess(prod);
+    const installedAt = Date.now() - 3_600_000;
+    const from = new Date(installedAt - 20 * 3_600_000);
+    const use = { keyId: "old", from, to: new Date(from.getTime() + 60_000), requests: 2, tokens: 0 };
+    const asked: number[] = [];
+    const provider: ManagedProvider = {
+      ...managed(access),
+      findKey: () => Promise.resolve(undefined),
+      listKeys: () => Promise.resolve([]),
+      readUsage: (query) => {
+        asked.push(installedAt - query.from.getTime());
+        return Promise.resolve({ buckets: query.from <= from ? [use] : [], bucketMs: 60_000, unknownSurfaces: [] });
+      },
+    };
+    const { checkIdle } = usageActivities({ ...dependencies, slotAccess: () => ({ ...access, provider }) });
+    const since = new Date(installedAt).toISOString();
+    const answer = await checkIdle({ ...of, oldKeyId: "old", newKeyId: "new", installedAt: since, since });
+    expect(answer.clientsBefore).toBe("yes");
+    expect(Math.max(...asked)).toBe(24 * 3_600_000);
+  });
+
+  const hour = 3_600_000;
+  const record = (id: string, lastUsedAt?: Date): KeyRecord => ({
+    id,
+    name: id,
+    state: "active",
+    createdAt: new Date(0),
+    ...(lastUsedAt === undefined ? {} : { lastUsedAt }),
+  });
+
+  /** A provider that reports these keys in use an hour after the install, which was three hours ago. */
+  async function reporting(keyIds: string[], others: KeyRecord[] = []) {
+    const { dependencies, of } = await startStage();
+    const access = dependencies.slotAccess(prod);
+    const installedAt = Date.now() - 3 * hour;
+    const from = new Date(installedAt + hour);
+    const provider: ManagedProvider = {
+      ...managed(access),
+      findKey: (id) => Promise.resolve(record(id)),
+      listKeys: () => Promise.resolve([record("old"), record("new"), ...others]),
+      readUsage: (query) =>
+        Promise.resolve({
+          buckets: keyIds
+            .filter((keyId) => query.keyIds.includes(keyId) && query.to > from)
+            .map((keyId) => ({ keyId, from, to: new Date(from.getTime() + 60_000), requests: 1, tokens: 0 })),
+          bucketMs: 60_000,
+          unknownSurfaces: [],
+        }),
+    };
+    const { checkIdle } = usageActivities({ ...dependencies, slotAccess: () => ({ ...access, provider }) });
+    const since = new Date(installedAt).toISOString();
+    return checkIdle({ ...of, oldKeyId: "old", newKeyId: "new", installedAt: since, since });
+  }
+
+  test.each([
+    ["reports the old key", () => reporting(["old"])],
+    ["reports another key of the project", () => reporting(["third"], [record("third")])],
+    ["shows another key's last use", () => reporting([], [record("third", new Date(Date.now() - hour))])],
+  ])("says that the provider %s and never the new one", async (_, ask) => {
+    expect(await ask()).toMatchObject({ newKeyNeverReported: true, newKeyRequests: 0 });
+  });
+
+  test.each([
+    ["reports the new key", () => reporting(["old", "new"])],
+    ["reports nothing at all", () => reporting([], [record("third")])],
+    ["shows another key's last use only from before", () => reporting([], [record("third", new Date(0))])],
+  ])("does not say so where it %s", async (_, ask) => {
+    expect(await ask()).not.toHaveProperty("newKeyNeverReported");
   });
 });

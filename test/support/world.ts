@@ -49,6 +49,7 @@ export function scaledPolicy(scale: number, changes: Record<string, unknown> = {
     usageLag: { openai: ms(15), anthropic: ms(10), google: ms(35) },
     graceCeiling: { after: ms(24 * 60) },
     soak: ms(15),
+    longestRequest: ms(15),
     dead: {
       openai: `5 over ${ms(0.5)}`,
       anthropic: `5 over ${ms(0.5)}`,
