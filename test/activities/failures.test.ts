@@ -33,6 +33,18 @@ describe("what Temporal keeps of a failure (promise 4)", () => {
     expect([message, stack, String(cause), JSON.stringify(details)].join()).not.toContain("MadeUp");
   });
 
+  test("is what a workflow reads of it too, with each text in it masked alike", () => {
+    const details = [{ keyIds: ["key_1", key], sent: false, count: 2, nothing: null }, `just ${key}`];
+    const failure = asTemporalFailure(new RotationFailure("KeyUnknown", "no such key", { details }));
+    expect((failure as ApplicationFailure).details).toEqual([
+      { keyIds: ["key_1", "[redacted]"], sent: false, count: 2, nothing: null },
+      "just [redacted]",
+    ]);
+    expect((asTemporalFailure(new RotationFailure("KeyUnknown", "no")) as ApplicationFailure).details ?? []).toEqual(
+      [],
+    );
+  });
+
   test("repeats what a library threw, and not a bug of ours", () => {
     expect(asTemporalFailure(new Error("odd"))).toMatchObject({ nonRetryable: false, type: "Error" });
     expect(asTemporalFailure(new TypeError("odd"))).toMatchObject({ nonRetryable: true, type: "RequestInvalid" });

@@ -20,6 +20,9 @@ describe("the table of failures", () => {
         "SlotMissing",
         "SlotChanged",
         "KeyStillUsed",
+        "KeyAmbiguous",
+        "KeyUnknown",
+        "NobodyDecided",
         "InvalidInput",
         "SlotBusy",
         "SealUnreadable",
@@ -33,5 +36,11 @@ describe("the table of failures", () => {
     const settling = new RotationFailure("KeyRejected", "refused", { retried: true, retryAfterMs: 1_000 });
     expect(settling).toMatchObject({ type: "KeyRejected", retried: true, retryAfterMs: 1_000, message: "refused" });
     expect(new RotationFailure("Unavailable", "down", { retried: false }).retried).toBe(false);
+  });
+
+  test("carries what a workflow reads of it, where there is something", () => {
+    expect(new RotationFailure("KeyUnknown", "no such key").details).toEqual([]);
+    const details = [{ keyIds: ["key_prod_l"] }];
+    expect(new RotationFailure("KeyUnknown", "no such key", { details }).details).toEqual(details);
   });
 });

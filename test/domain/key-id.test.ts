@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 
-import { idOfFingerprint, idOfMask, isOurId, maskOfId } from "../../src/domain/key-id.ts";
+import { idOfFingerprint, idOfMask, isOurId, maskOfId, whyNoKeyId } from "../../src/domain/key-id.ts";
 import { formatMark, parseMark } from "../../src/domain/mark.ts";
 
 describe("the id of a key that no provider could be asked about", () => {
@@ -29,6 +29,36 @@ describe("the id of a key that no provider could be asked about", () => {
     (id) => {
       expect(isOurId(id)).toBe(false);
       expect(maskOfId(id)).toBeUndefined();
+    },
+  );
+});
+
+describe("a text that should be the id of a key", () => {
+  test.each([
+    "key_prod_1",
+    "apikey_01abc",
+    "gemini-prod-1",
+    "by-hand-0123456789abcdef",
+    "ends-in-9AbC",
+    "0f1e2d3c-4b5a",
+  ])("is taken: %s", (id) => expect(whyNoKeyId(id)).toBeUndefined());
+
+  test.each([
+    "sk-svcacct-made-up-0123456789abcdef",
+    "sk-ant-api03-made-up-0123456789abcdef-zzzz",
+    "AQ.made-up-0123456789-abcdef-0123456789",
+    "AIzaMadeUpMadeUpMadeUpMadeUpMadeUpMade1",
+    "sk-short",
+  ])("is refused where it is a value, without repeating it: %s", (value) => {
+    const why = whyNoKeyId(value) ?? "";
+    expect(why).toContain("value of a key, not its id");
+    expect(why).not.toContain(value);
+  });
+
+  test.each([".", "..", "", "two words", "key_1\n", "ключ", "k".repeat(201)])(
+    "is refused where it can be none: %j",
+    (text) => {
+      expect(whyNoKeyId(text)).toContain("no id of a key");
     },
   );
 });
