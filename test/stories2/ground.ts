@@ -1,0 +1,443 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { ApplicationFailure, CancelledFailure } from "@temporalio/common";
+import { MockActivityEnvironment } from "@temporalio/testing";
+import { DefaultLogger } from "@temporalio/worker";
+
+import type { OfRotation } from "../../src/activities/contract.ts";
+import type { ClosedRun } from "../../src/activities/dependencies.ts";
+import { failureInterceptor } from "../../src/activities/failures.ts";
+import { fenceInterceptor, mayWrite } from "../../src/activities/fence.ts";
+import { heartbeatInterceptor } from "../../src/activities/heartbeat.ts";
+import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
+import { parseInventory, readCredentials } from "../../src/config.ts";
+import { RotationFailure } from "../../src/domain/failure.ts";
+import { createHttp } from "../../src/http.ts";
+import { Redacted } from "../../src/redacted.ts";
+import { type Sandbox, startSandbox } from "../../src/sandbox/index.ts";
+import { createSealing, generateSealingKey } from "../../src/sealing.ts";
+import { plugEndings, plugTogether } from "../../src/worker.ts";
+import { requestMs, type Scene, type Story } from "./story.ts";
+import { type Truth, watch } from "./truth.ts";
+
+/** The sandbox with a slot in it, people, and attempts of the real activities, each under a name of its own. */
+
+export const gateway = "github-ai-agent-prod";
+
+/** What differs by provider: how a slot is written, and where the sandbox keeps its keys. */
+const providers = {
+  openai: {
+    slug: "openai",
+    about: "openai-keys",
+    service: "openai",
+    settings: { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } },
+    staging: { openai: { project: "proj_stg", serviceAccount: "svc_acct_2" } },
+  },
+  anthropic: {
+    slug: "anthropic",
+    about: "anthropic-keys",
+    service: "anthropic",
+    settings: { anthropic: { workspace: "wrkspc_1" } },
+    staging: { anthropic: { workspace: "wrkspc_2" } },
+  },
+  gemini: {
+    slug: "google-ai-studio",
+    about: "google-keys",
+    service: "apikeys",
+    settings: { google: { project: "my-project", serviceAccount: "gw@my-project.iam.gserviceaccount.com" } },
+    staging: {
+      google: { project: "my-project-staging", serviceAccount: "gw@my-project-staging.iam.gserviceaccount.com" },
+    },
+  },
+} as const;
+
+export type Name = keyof RotationActivities;
+
+/** How one attempt, or a step with all its attempts, ended. */
+export type Outcome =
+  | { ok: true; value: unknown }
+  | { ok: false; type: string; final: boolean; message: string; details: unknown[]; cancelled: boolean };
+
+export interface Ground {
+  of: OfRotation;
+  slot: string;
+  neighbour: string | undefined;
+  truth: Truth;
+  /** One attempt. `former` says how the one before it ended. */
+  attempt(name: Name, order: object, which: Which): Attempt;
+  /** Sets faults and lies; what was set before is over. */
+  weather(scene: Pick<Scene, "faults" | "lies"> | undefined): Promise<void>;
+  /** What the services hold, asked of the sandbox itself. */
+  control(path: string, body?: unknown): Promise<unknown>;
+  /** The value of a key, sealed for this rotation. */
+  seal(value: string): Promise<string>;
+  /** A key that a person makes at the provider. */
+  keyByHand(name: string): Promise<{ id: string; value: string }>;
+  /** What a person does at the provider to a key. */
+  endByHand(id: string): Promise<void>;
+  switchOffByHand(id: string): Promise<void>;
+  /** What a person writes into a secret, in the dashboard. */
+  edit(secret: string, change: { value?: string; comment?: string }): Promise<void>;
+  valueOf(id: string): Promise<string>;
+  secretOf(alias?: string): string;
+  /** Everything that activities answered, for a search for key values. */
+  answers: { activity: string; text: string }[];
+  /** What the slot's last run said, for the next one. */
+  lastClosed: ClosedRun | undefined;
+  /** Waits for attempts that nobody waited for, and for requests that land late. */
+  calm(): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface Which {
+  attempt: number;
+  /** What the attempt before let know with its last heartbeat. */
+  heartbeat?: unknown;
+}
+
+export interface Attempt {
+  id: string;
+  outcome: Promise<Outcome>;
+  cancel(): void;
+  /** What it let know so far. */
+  heartbeat(): unknown;
+}
+
+const heartbeatTimeoutMs = 10_000;
+/** Pauses of seconds between two looks are shortened, so that stories are told in seconds. */
+const longPauseMs = 900;
+const shortened = 12;
+
+export async function prepare(story: Story): Promise<Ground> {
+  const kind = providers[story.provider];
+  const { world } = story;
+  let hook: Parameters<typeof watch>[0]["hook"];
+  const sandbox: Sandbox = await startSandbox({
+    timeScale: 600,
+    edges: [{ name: "near", propagationMs: 0, cacheTtlMs: 0, isolates: 1 }],
+    listLagMs: world.listLagMs * 600,
+    settleMs: 0,
+    deathMs: 0,
+    anthropicSettleMs: 0,
+    anthropicDeathMs: 0,
+    googleSettleMs: 0,
+    googleDeathMs: 0,
+    googleStandardDeathMs: { minMs: 0, maxMs: 0 },
+    operationMs: 0,
+    reviveMs: 0,
+    activationMs: 0,
+    configNeeded: world.configNeeded,
+    patchRefreshesPreview: world.freshPreviews,
+    usageDisorder: false,
+    rateLimit: { calls: 100_000, windowMs: 300_000 },
+    googleQuota: { reads: 100_000, writes: 100_000 },
+    hooks: (event) => hook?.(event),
+  });
+  const slot = `production/${story.provider}`;
+  const neighbour = world.neighbour === "none" ? undefined : `${slot}:batch`;
+  const { publicKey, privateKey } = await generateSealingKey("2026-11");
+  const inventory = parseInventory(
+    JSON.stringify({
+      installation: "acme",
+      account: sandbox.env["CLOUDFLARE_ACCOUNT_ID"],
+      environments: { production: { gateway }, staging: { gateway: "github-ai-agent-staging" } },
+      slots: {
+        [slot]: kind.settings,
+        [`staging/${story.provider}`]: kind.staging,
+        ...(neighbour === undefined ? {} : { [neighbour]: kind.settings }),
+      },
+      sealing: [publicKey],
+      policy: { dead: "2 over 40ms", quietPeriod: "300ms", usageLag: "50ms" },
+    }),
+    "keyturn.yaml",
+    sandbox.env,
+  );
+  const sealing = createSealing(inventory.sealing, [privateKey]);
+  const credentials = readCredentials(sandbox.env);
+  const of: OfRotation = { slot, rotationId: crypto.randomUUID() };
+
+  const control: Ground["control"] = async (path, body) => {
+    const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+    const response = await fetch(`${sandbox.control}${path}`, init);
+    if (!response.ok) throw new Error(`the sandbox answered ${response.status} to ${path}`);
+    return response.json();
+  };
+  const forget = async (path: string): Promise<void> => {
+    await (await fetch(`${sandbox.control}${path}`, { method: "DELETE" })).text();
+  };
+  const call = async (method: string, url: string, headers: Record<string, string>, body: unknown) => {
+    const response = await fetch(url, {
+      method,
+      headers: { "content-type": "application/json", "user-agent": "a person", ...headers },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    if (!response.ok) throw new Error(`${method} ${url}: ${response.status} ${text}`);
+    return text === "" ? undefined : (JSON.parse(text) as unknown);
+  };
+  const env = (name: string): string => sandbox.env[name] ?? "";
+  const cloudflare = (method: string, path: string, body?: unknown) =>
+    call(
+      method,
+      `${env("CLOUDFLARE_API_BASE_URL")}/accounts/${env("CLOUDFLARE_ACCOUNT_ID")}${path}`,
+      { authorization: `Bearer ${env("CLOUDFLARE_API_TOKEN")}` },
+      body,
+    );
+  const google = (method: string, path: string, body?: unknown) =>
+    call(
+      method,
+      `${env("GOOGLE_APIKEYS_BASE_URL")}/v2/projects/my-project/locations/global/keys${path}`,
+      { authorization: `Bearer ${env("GOOGLE_OAUTH_ACCESS_TOKEN")}` },
+      body,
+    );
+  const anthropic = (id: string, status: string) =>
+    call(
+      "POST",
+      `${env("ANTHROPIC_BASE_URL")}/v1/organizations/api_keys/${id}`,
+      { "x-api-key": env("ANTHROPIC_ADMIN_KEY"), "anthropic-version": "2026-10-21" },
+      { status },
+    );
+  const openai = (method: string, path: string, body?: unknown) =>
+    call(
+      method,
+      `${env("OPENAI_BASE_URL")}/organization/projects/proj_abc${path}`,
+      { authorization: `Bearer ${env("OPENAI_ADMIN_KEY")}` },
+      body,
+    );
+
+  const secretOf = (alias = "default"): string => `${gateway}_${kind.slug}_${alias}`;
+  const truth = watch({
+    control,
+    short: of.rotationId.replaceAll("-", "").slice(0, 8),
+    configNeeded: world.configNeeded,
+    slots: new Map([
+      [secretOf(), slot],
+      ...(neighbour === undefined ? [] : ([[secretOf("batch"), neighbour]] as const)),
+      [`github-ai-agent-staging_${kind.slug}_default`, `staging/${story.provider}`],
+    ]),
+    hook: undefined,
+  });
+  hook = truth.hear;
+
+  let running = 0;
+  let lastAttempt = 0;
+  const answers: Ground["answers"] = [];
+  const ground: Ground = {
+    of,
+    slot,
+    neighbour,
+    truth,
+    answers,
+    lastClosed: undefined,
+    control,
+    secretOf,
+    seal: (value) => sealing.seal(new Redacted(value), of),
+
+    attempt(name, order, { attempt, heartbeat }) {
+      const id = `${name}#${++lastAttempt}`;
+      const http = createHttp({ userAgent: `keyturn/story ${id}`, mayWrite, timeoutMs: requestMs });
+      const parts = {
+        inventory,
+        credentials,
+        sealing,
+        http,
+        runs: {
+          find: () => Promise.reject(new RotationFailure("SlotMissing", "no run")),
+          update: () => Promise.reject(new RotationFailure("SlotMissing", "no run")),
+          lastClosed: () => Promise.resolve(ground.lastClosed),
+          lastInstalledKey: () => Promise.resolve(undefined),
+          openRotations: () => Promise.resolve([]),
+        },
+      };
+      const activities = createActivities(plugTogether(parts), plugEndings(parts));
+      const environment = new MockActivityEnvironment(
+        {
+          attempt,
+          activityType: name,
+          heartbeatTimeoutMs,
+          heartbeatDetails: heartbeat,
+          startToCloseTimeoutMs: 120_000,
+        },
+        {
+          interceptors: [
+            (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
+            () => ({ inbound: failureInterceptor() }),
+            (context) => ({ inbound: heartbeatInterceptor(context) }),
+          ],
+          logger: new DefaultLogger("ERROR", () => undefined),
+        },
+      );
+      let last = heartbeat;
+      environment.on("heartbeat", (details: unknown) => (last = details));
+      const { sleep } = environment.context;
+      Object.assign(environment.context, {
+        sleep: (ms: number | string) =>
+          sleep.call(environment.context, typeof ms === "number" && ms > longPauseMs ? ms / shortened : (ms as number)),
+      });
+      truth.began(id);
+      running += 1;
+      const outcome = environment
+        .run(activities[name] as (order: object) => Promise<unknown>, { ...of, ...order })
+        .then(
+          (value): Outcome => {
+            answers.push({ activity: id, text: JSON.stringify(value) ?? "" });
+            return { ok: true, value };
+          },
+          (error: unknown): Outcome => {
+            const failure = outcomeOf(error);
+            answers.push({ activity: id, text: JSON.stringify(failure) + String((error as Error).stack) });
+            return failure;
+          },
+        )
+        .finally(() => {
+          running -= 1;
+          truth.over(id);
+        });
+      return { id, outcome, cancel: () => environment.cancel(), heartbeat: () => last };
+    },
+
+    async weather(scene) {
+      await Promise.all([forget("/faults"), forget("/lies")]);
+      if (scene === undefined) return;
+      for (const { at, method, mode, delayMs, skip } of scene.faults) {
+        await control("/faults", {
+          service: at === "cloudflare" ? "cloudflare" : kind.service,
+          method,
+          mode,
+          status: 503,
+          delayMs,
+          skip,
+          times: 1,
+          when: { "user-agent": "^keyturn/story" },
+        });
+      }
+      for (const { about, mode, which, agoMs, skip } of scene.lies) {
+        const name = which === "slot" ? secretOf() : which === "neighbour" ? secretOf("batch") : undefined;
+        await control("/lies", {
+          about: about === "keys" ? kind.about : about,
+          mode,
+          ...(name === undefined || about === "keys" ? {} : { which: `^${name}$` }),
+          agoMs,
+          skip,
+          times: 1,
+        });
+      }
+    },
+
+    async keyByHand(name) {
+      switch (story.provider) {
+        case "openai":
+          return (await openai("POST", "/service_accounts/svc_acct_1/api_keys", { name })) as {
+            id: string;
+            value: string;
+          };
+        case "anthropic":
+          return (await control("/anthropic/keys", { name, workspaceId: "wrkspc_1" })) as { id: string; value: string };
+        case "gemini": {
+          const made = (await google("POST", "", {
+            displayName: name,
+            serviceAccountEmail: "gw@my-project.iam.gserviceaccount.com",
+          })) as { response: { name: string; keyString: string } };
+          return { id: made.response.name.split("/").at(-1) ?? "", value: made.response.keyString };
+        }
+      }
+    },
+    async endByHand(id) {
+      if (story.provider === "openai") await openai("DELETE", `/api_keys/${id}`);
+      else if (story.provider === "anthropic") await anthropic(id, "archived");
+      else await google("DELETE", `/${id}`);
+      await truth.person(`ends ${id}`);
+    },
+    async switchOffByHand(id) {
+      if (story.provider === "openai") return;
+      if (story.provider === "anthropic") await anthropic(id, "inactive");
+      else await google("DELETE", `/${id}`);
+      await truth.person(`switches ${id} off`);
+    },
+    async edit(secret, change) {
+      const found = (await truth.look()).secrets.get(secret);
+      if (found === undefined) return;
+      await cloudflare("PATCH", `/secrets_store/stores/${sandbox.seed["storeId"]}/secrets/${found.id}`, change);
+      await truth.person(`edits ${secret}`, secret);
+    },
+    async valueOf(id) {
+      const { values } = (await control("/values")) as { values: { id: string; value: string }[] };
+      return values.find((one) => one.id === id)?.value ?? "";
+    },
+    async calm() {
+      await ground.weather(undefined);
+      const deadline = performance.now() + 60_000;
+      while (running > 0 && performance.now() < deadline) await pause(20);
+      await pause(requestMs);
+      await truth.look();
+    },
+    close: () => sandbox.close(),
+  };
+
+  await furnish();
+  return ground;
+
+  /** What is there before the run: the neighbour, another installation's things, a service account without a role. */
+  async function furnish(): Promise<void> {
+    const keys = (await truth.look()).keys;
+    const own = [...keys.values()].find(({ id }) => /prod.1$/.test(id) && idOfProvider(id));
+    const stores = `/secrets_store/stores/${sandbox.seed["storeId"]}/secrets`;
+    const value =
+      world.neighbour === "own"
+        ? (await ground.keyByHand("batch, by hand")).value
+        : await ground.valueOf(own?.id ?? "");
+    if (neighbour !== undefined) {
+      if (world.neighbour === "shares without config") {
+        await cloudflare("POST", stores, [{ name: secretOf("batch"), value, scopes: ["ai_gateway"] }]);
+      } else {
+        await cloudflare("POST", `/ai-gateway/gateways/${gateway}/provider_configs`, {
+          alias: "batch",
+          provider_slug: kind.slug,
+          default_config: false,
+          secret: value,
+        });
+      }
+    }
+    const foreign = await ground.keyByHand(`kt.other.production.${story.provider}.default.0badcafe.1-1`);
+    await cloudflare("POST", stores, [
+      {
+        name: secretOf("kt-0badcafe-new"),
+        value: foreign.value,
+        scopes: ["ai_gateway"],
+        comment: "keyturn/1 alias of=other rot=0badcafe",
+      },
+    ]);
+    if (world.inactive && story.provider === "openai") {
+      await control("/openai/service-accounts/svc_acct_1/role", { role: "none" });
+    }
+    await truth.look();
+  }
+  function idOfProvider(id: string): boolean {
+    return { openai: /^key_/, anthropic: /^apikey_/, gemini: /^gemini-/ }[story.provider].test(id);
+  }
+}
+
+function outcomeOf(error: unknown): Outcome & { ok: false } {
+  const cancelled = error instanceof CancelledFailure;
+  if (error instanceof ApplicationFailure) {
+    return {
+      ok: false,
+      type: error.type ?? "",
+      final: error.nonRetryable === true,
+      message: error.message,
+      details: error.details ?? [],
+      cancelled,
+    };
+  }
+  if (cancelled) {
+    return {
+      ok: false,
+      type: "cancelled",
+      final: true,
+      message: error.message,
+      details: [...(error.details ?? [])],
+      cancelled,
+    };
+  }
+  // What is not ours is repeated, as Temporal repeats it.
+  return { ok: false, type: "", final: false, message: String(error), details: [], cancelled };
+}

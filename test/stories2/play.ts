@@ -1,0 +1,446 @@
+import { setTimeout as pause } from "node:timers/promises";
+
+import type {
+  Compromised,
+  Cut,
+  Holders,
+  Inspection,
+  Installed,
+  Issued,
+  NewKey,
+  Revoked,
+  Settled,
+  SwitchedOff,
+} from "../../src/activities/contract.ts";
+import { Custody } from "../../src/domain/custody.ts";
+import { type Attempt, type Ground, type Name, type Outcome, prepare } from "./ground.ts";
+import type { Deed, Scene, Story } from "./story.ts";
+
+/**
+ * Plays one story: the activities in the order in which a run calls them, with attempts that are lost, repeated and at
+ * work twice at once. Afterwards the world is compared with what the run would have said. Returns what was wrong.
+ */
+export async function playStory(story: Story): Promise<Played> {
+  const ground = await prepare(story);
+  try {
+    const played = await new Run(ground, story).play();
+    return played;
+  } finally {
+    await ground.close();
+  }
+}
+
+export interface Played {
+  violations: string[];
+  /** What happened, line by line. */
+  log: string[];
+  /** What the story met, for counting. */
+  met: string[];
+}
+
+/** The run stops here, as a workflow would. */
+class Stopped extends Error {}
+
+const soon = (ms: number): string => new Date(Date.now() + ms).toISOString();
+const oneAnswer = { answers: 1, span: "0s" } as const;
+const most = 6;
+
+class Run {
+  readonly #ground: Ground;
+  readonly #story: Story;
+  readonly #custody = new Custody();
+  readonly #met = new Set<string>();
+  #step = 0;
+  #old: string | undefined;
+  #new: NewKey | undefined;
+  #settledAt = 0;
+  #removedAt = 0;
+  #cut = false;
+
+  constructor(ground: Ground, story: Story) {
+    this.#ground = ground;
+    this.#story = story;
+    const short = ground.of.rotationId.replaceAll("-", "").slice(0, 8);
+    const own = new RegExp(`^kt\\.acme\\.production\\.${story.provider}\\.default\\.${short}\\.(\\d+)-\\d+$`);
+    ground.truth.ownName = (name) => {
+      const ordinal = own.exec(name)?.[1];
+      return ordinal !== undefined && Number(ordinal) <= this.#custody.carry().issued;
+    };
+  }
+
+  async play(): Promise<Played> {
+    const { truth } = this.#ground;
+    try {
+      await this.#act();
+      this.#met.add("went to its end");
+    } catch (error) {
+      if (!(error instanceof Stopped)) throw error;
+      this.#say(`stopped: ${error.message}`);
+    }
+    await this.#end();
+    await this.#ground.calm();
+    this.#judgeEnd();
+    await this.#judgeSecrecy();
+    return { violations: [...new Set(truth.violations)], log: truth.story, met: [...this.#met] };
+  }
+
+  async #act(): Promise<void> {
+    const { kind, remedy } = this.#story;
+    const ground = this.#ground;
+    const { truth } = ground;
+    if (kind === "ghost") return this.#ghost();
+    const inspection = (await this.#do("inspectSlot", {})) as Inspection;
+    truth.inspected();
+    this.#old = inspection.held.id;
+    const told = kind !== "normal";
+    this.#custody.take(this.#old, told ? "compromised" : "old", { given: true });
+    truth.may.add(this.#old);
+    this.#checkHeld(inspection);
+    let through = ground.slot;
+    if (told) {
+      const [found] = (await this.#do("findCompromised", { keyIds: [this.#old] })) as Compromised[];
+      through = found?.through ?? through;
+    }
+    if (kind === "cut-first") {
+      const cut = (await this.#do("cutKey", { keyId: this.#old, through })) as Cut;
+      this.#cut = true;
+      this.#requireDead(this.#old, `cutKey says ${cut.how}`, ["disabled", "revoked", "expired"]);
+    }
+    await this.#newKey();
+    if (kind !== "cut-first") {
+      await this.#do("stageAliases", { key: this.#new });
+      await this.#do("verifyThroughGateway", { alias: "new", goodAnswers: 1, until: soon(400) });
+    }
+    await this.#install(inspection.secretModified);
+    await this.#do("awaitPropagation", { until: soon(400) });
+    await this.#inSlot();
+    if (remedy === "store again") await this.#install(inspection.secretModified, true);
+    if (remedy === "another key") {
+      await this.#newKey();
+      await this.#install(inspection.secretModified);
+      await this.#inSlot();
+    }
+    if (remedy === "restore" && kind === "normal" && this.#new !== undefined) {
+      await this.#do("restoreOldValue", { installedKeyId: this.#new.id });
+      throw new Stopped("the old value was put back");
+    }
+    if (told) await this.#endCompromised(this.#old, through);
+    else await this.#endOld(this.#old, inspection);
+  }
+
+  async #newKey(): Promise<void> {
+    const { provider } = this.#story;
+    const { truth } = this.#ground;
+    if (provider === "anthropic") {
+      const made = await this.#ground.keyByHand(`handed in ${this.#step}`);
+      truth.may.add(made.id);
+      this.#custody.take(made.id, "handed-in");
+      const sealed = await this.#ground.seal(made.value);
+      this.#new = (await this.#do("acceptKey", { sealed, openedAt: soon(-60_000) })) as NewKey;
+    } else {
+      const ordinal = this.#custody.expect();
+      const issued = (await this.#do("issueKey", { ordinal, unprovenLife: "2h" })) as Issued;
+      for (const id of issued.leftBehind) this.#custody.take(id, "new");
+      this.#custody.take(issued.id, "new");
+      this.#new = { id: issued.id, fingerprint: issued.fingerprint, sealed: issued.sealed };
+    }
+    truth.may.add(this.#new.id);
+    await this.#do("verifyAtProvider", { key: this.#new, settleUntil: soon(600), rule: oneAnswer });
+  }
+
+  async #install(secretModified: string, again = false): Promise<void> {
+    const key = this.#new;
+    if (key === undefined) return;
+    const done = await this.#try("installKey", { key, secretModified, ...(again ? { again } : {}) });
+    if (done.ok) {
+      this.#custody.give(key.id);
+      this.#met.add("installed");
+      const { at } = done.value as Installed;
+      if (Number.isNaN(Date.parse(at))) this.#wrong(`installKey says ${at}`);
+      return;
+    }
+    const sent = (done.details[0] as { sent?: boolean } | undefined)?.sent ?? true;
+    if (sent) this.#custody.give(key.id);
+    throw new Stopped(`installKey: ${done.type} ${done.message} (sent: ${sent})`);
+  }
+
+  async #inSlot(): Promise<void> {
+    await this.#do("verifyThroughGateway", {
+      alias: "real",
+      goodAnswers: 1,
+      until: soon(400),
+      installedKeyId: this.#new?.id,
+    });
+  }
+
+  async #endOld(old: string, { canDisable }: Inspection): Promise<void> {
+    const order = { keyId: old, installedKeyId: this.#new?.id };
+    if (canDisable) {
+      const already = this.#ground.truth.find(old);
+      const off = (await this.#do("disableKey", order)) as SwitchedOff;
+      this.#requireDead(old, "disableKey says it is off", ["disabled", "revoked", "expired"]);
+      const byPerson = already !== undefined && this.#ground.truth.switchedOff.get(already.id) === "person";
+      if (already?.state === "active" && off.wasOff && !byPerson) {
+        this.#wrong(`disableKey says that somebody else switched ${old} off, and it was this run`);
+      }
+      if (!off.wasOff && this.#step % 3 === 0) await this.#do("enableKey", { keyId: old });
+    }
+    const revoked = (await this.#do("revokeKey", order)) as Revoked;
+    this.#requireDead(old, "revokeKey says it is revoked", ["revoked", "expired"]);
+    this.#custody.settle(old, { fate: "ended", at: revoked.at, seen: revoked.seen });
+    this.#met.add("old key revoked");
+  }
+
+  async #endCompromised(id: string, through: string): Promise<void> {
+    const [holders] = (await this.#do("lookAtHolders", { keyIds: [id] })) as Holders[];
+    this.#checkHolders(holders);
+    const others = [...(holders?.yes ?? []), ...(holders?.unknown ?? []).map(({ slot }) => slot)];
+    if (others.length > 0 && !this.#story.atDeadline) throw new Stopped(`${id} is held by ${others.join(", ")}`);
+    const revoked = (await this.#do("endCompromisedKey", { keyId: id, through })) as Revoked;
+    this.#cut = true;
+    this.#requireDead(id, "endCompromisedKey says it is ended", ["revoked", "expired"]);
+    this.#custody.settle(id, { fate: "ended", at: revoked.at, seen: revoked.seen });
+    this.#met.add("compromised key ended");
+  }
+
+  /** Ids that nobody knows, another project's key, a value in place of an id: nothing is cut, and nothing is said to be. */
+  async #ghost(): Promise<void> {
+    const { truth } = this.#ground;
+    const foreign = [...truth.now().keys.values()].find(({ id }) => /stg.1$/.test(id) && this.#isOwnProvider(id));
+    const names = ["key_prod_l", foreign?.id ?? "", await this.#ground.valueOf(foreign?.id ?? "")];
+    const id = names[this.#step % 3 === 0 ? this.#story.stopAt % 3 : 0] ?? "";
+    for (const name of ["findCompromised", "cutKey", "endCompromisedKey"] as const) {
+      const order = name === "findCompromised" ? { keyIds: [id] } : { keyId: id, through: this.#ground.slot };
+      const done = await this.#try(name, order);
+      // Another slot of the inventory knows the foreign key; through this one it is nobody's.
+      if (done.ok && name !== "findCompromised")
+        this.#wrong(`${name} says it ended a key that ${this.#ground.slot} has never seen`);
+      if (done.ok && id === "key_prod_l") this.#wrong(`${name} knows a key that is not there`);
+    }
+    this.#met.add("ghost");
+  }
+
+  #isOwnProvider(id: string): boolean {
+    return { openai: /^key_/, anthropic: /^apikey_/, gemini: /^gemini-/ }[this.#story.provider].test(id);
+  }
+
+  /** The one exit: aliases go, and what is open gets a fate. */
+  async #end(): Promise<void> {
+    const ground = this.#ground;
+    const open = this.#custody.open().filter(({ role }) => role !== "compromised");
+    this.#removedAt = performance.now();
+    const removed = await this.#try("removeAliases", {}, { last: true });
+    if (!removed.ok) this.#wrong(`removeAliases fails for good: ${removed.type} ${removed.message}`);
+    this.#settledAt = Date.now();
+    const settled = await this.#try(
+      "settleKeys",
+      { keys: open.map(({ id, role, given }) => ({ id, role, given })), ordinals: this.#custody.ordinals },
+      { last: true },
+    );
+    if (!settled.ok) {
+      this.#wrong(`settleKeys fails for good: ${settled.type} ${settled.message}`);
+      return;
+    }
+    const { keys } = settled.value as Settled;
+    for (const { id, role, fate } of keys) {
+      this.#custody.take(id, role);
+      this.#custody.settle(id, fate);
+      ground.truth.may.add(id);
+      this.#met.add(`settled ${role} ${fate.fate}`);
+      this.#say(`settled ${id} (${role}): ${JSON.stringify(fate)}`);
+      if (fate.fate === "ended") this.#requireDead(id, "settleKeys says it is ended", ["revoked", "expired"]);
+      const holders = ground.truth.holders(ground.truth.find(id)?.id ?? "");
+      if (fate.fate === "held" && !fate.by.split(", ").every((slot) => holders.includes(slot))) {
+        this.#wrong(`settleKeys says that ${fate.by} holds ${id}, and it does not`);
+      }
+    }
+    for (const { id } of open) {
+      if (!keys.some((one) => one.id === id)) this.#wrong(`settleKeys drops ${id}`);
+    }
+    for (const { id, role } of this.#custody.open()) {
+      if (role === "compromised") this.#custody.settle(id, { fate: "named", why: "the run stopped before it was cut" });
+    }
+  }
+
+  // ---- steps, with what goes wrong around them ------------------------------------------------------------------
+
+  /** A step that must succeed, or the run stops. */
+  async #do(name: Name, order: object): Promise<unknown> {
+    const done = await this.#try(name, order);
+    if (done.ok) return done.value;
+    throw new Stopped(`${name}: ${done.type} ${done.message}`);
+  }
+
+  async #try(name: Name, order: object, { last = false } = {}): Promise<Outcome> {
+    const { scenes, stopAt } = this.#story;
+    const at = this.#step++;
+    if (!last && at >= stopAt) throw new Stopped(`aborted before ${name}`);
+    const scene = scenes[at % scenes.length];
+    if (scene === undefined) throw new Error("a story has scenes");
+    // A run that ends is not disturbed by people: its last look has to be true, and they may come after it.
+    if (!last) for (const deed of scene.deeds) await this.#deed(deed);
+    await this.#ground.weather(scene);
+    if (scene.faults.length + scene.lies.length > 0) {
+      this.#say(`weather at ${name}: ${JSON.stringify({ faults: scene.faults, lies: scene.lies })}`);
+    }
+    for (const { mode } of scene.faults) this.#met.add(`fault ${mode}`);
+    for (const { about, mode } of scene.lies) this.#met.add(`lie ${about} ${mode}`);
+    this.#met.add(`attempts ${scene.attempts}`);
+    const done = await this.#attempts(name, order, scene, last);
+    if (!done.ok) this.#say(`${name} fails: ${done.type} ${done.message}`);
+    return done;
+  }
+
+  async #attempts(name: Name, order: object, scene: Scene, last: boolean): Promise<Outcome> {
+    const { attempts: mode, afterMs } = scene;
+    const ground = this.#ground;
+    let attempt = 1;
+    let former = ground.attempt(name, order, { attempt });
+    if (mode === "two at once") {
+      // Given up on for want of heartbeats, and still at work.
+      await Promise.race([former.outcome, pause(afterMs)]);
+      former = ground.attempt(name, order, { attempt: ++attempt, heartbeat: former.heartbeat() });
+    }
+    if (mode === "cancelled" && !last) {
+      const ended = await Promise.race([former.outcome, pause(afterMs)]);
+      if (ended === undefined) {
+        former.cancel();
+        const done = await former.outcome;
+        return done.ok ? done : { ...done, final: true };
+      }
+    }
+    let done = await former.outcome;
+    if (mode === "result lost" && done.ok) {
+      former = ground.attempt(name, order, { attempt: ++attempt, heartbeat: former.heartbeat() });
+      done = await former.outcome;
+    }
+    while (!done.ok && !done.final && attempt < most + (last ? 4 : 0)) {
+      if (last && attempt > most) await ground.weather(undefined);
+      await pause(25);
+      const next: Attempt = ground.attempt(name, order, { attempt: ++attempt, heartbeat: former.heartbeat() });
+      former = next;
+      done = await next.outcome;
+    }
+    return done;
+  }
+
+  async #deed(deed: Deed): Promise<void> {
+    const ground = this.#ground;
+    const { truth } = ground;
+    const [old, made] = [this.#old, this.#new?.id].map((id) => (id === undefined ? undefined : truth.find(id)?.id));
+    this.#met.add(deed);
+    switch (deed) {
+      case "edits the value":
+      case "edits value and comment": {
+        const { id, value } = await ground.keyByHand("by hand");
+        truth.disturbed = true;
+        this.#say(`a person puts ${id} into the slot`);
+        await ground.edit(ground.secretOf(), deed === "edits the value" ? { value } : { value, comment: "by alice" });
+        return;
+      }
+      case "edits the comment":
+        return ground.edit(ground.secretOf(), { comment: "please ask alice" });
+      case "puts the old key into the neighbour":
+      case "puts the new key into the neighbour": {
+        const id = deed === "puts the old key into the neighbour" ? old : made;
+        if (ground.neighbour === undefined || id === undefined) return;
+        return ground.edit(ground.secretOf("batch"), { value: await ground.valueOf(id) });
+      }
+      case "ends the new key":
+        if (made === undefined || truth.now().keys.get(made)?.state !== "active") return;
+        truth.disturbed = true;
+        return ground.endByHand(made);
+      case "switches the old key off":
+        if (old === undefined || truth.now().keys.get(old)?.state !== "active") return;
+        truth.disturbed = true;
+        return ground.switchOffByHand(old);
+      case "makes keys of like names": {
+        const name = `kt.acme.production.${this.#story.provider}.default.${ground.of.rotationId.replaceAll("-", "").slice(0, 8)}`;
+        for (const end of [".1-1x", ".77-1", "0.1-1"]) await ground.keyByHand(`${name}${end}`);
+        return;
+      }
+    }
+  }
+
+  // ---- what is judged -------------------------------------------------------------------------------------------
+
+  #judgeEnd(): void {
+    const { truth, slot } = this.#ground;
+    const { keys, secrets } = truth.now();
+    const entries = this.#custody.all();
+    const known = (id: string) => entries.find((entry) => truth.find(entry.id)?.id === id);
+    for (const { id, name, state, createdAt, expiresAt } of keys.values()) {
+      const entry = known(id);
+      if (entry === undefined && !truth.ownName(name)) continue;
+      const alive = state === "active" || state === "disabled";
+      if (!alive || truth.holders(id).length > 0) continue;
+      if (entry?.fate?.fate === "named") continue;
+      if (entry?.fate?.fate === "held") {
+        this.#wrong(`${id} is said to be held by ${entry.fate.by}, lives, and no slot holds it in the end`);
+        continue;
+      }
+      // Came after the last look: it ends by itself.
+      const endsByItself = expiresAt !== undefined && expiresAt - createdAt < 3 * 3_600_000;
+      if (entry === undefined && createdAt >= this.#settledAt && endsByItself) continue;
+      this.#wrong(
+        `${id} (${name}) lives and is named nowhere${entry === undefined ? "" : ` (${JSON.stringify(entry.fate)})`}`,
+      );
+    }
+    for (const { id, fate } of entries) {
+      if (fate?.fate === "ended") this.#requireDead(id, "the run says it is ended", ["revoked", "expired"]);
+    }
+    const short = this.#ground.of.rotationId.replaceAll("-", "").slice(0, 8);
+    for (const name of secrets.keys()) {
+      if (name.includes(`_kt-${short}-`) && truth.aliasWritten < this.#removedAt)
+        this.#wrong(`alias ${name} stays behind`);
+    }
+    if (truth.disturbed || this.#cut) return;
+    const held = secrets.get(this.#ground.secretOf());
+    const state = held?.keyId === undefined ? "not there" : keys.get(held.keyId)?.state;
+    if (state !== "active") this.#wrong(`${slot} is left with a key that is ${state}`);
+  }
+
+  async #judgeSecrecy(): Promise<void> {
+    const { values } = (await this.#ground.control("/values")) as { values: { id: string; value: string }[] };
+    for (const { activity, text } of this.#ground.answers) {
+      for (const { id, value } of values) {
+        if (text.includes(value)) this.#wrong(`${activity} tells the value of ${id}`);
+      }
+    }
+  }
+
+  #checkHeld({ held, sharedWith }: Inspection): void {
+    const { truth, slot, neighbour } = this.#ground;
+    const key = truth.find(held.id);
+    const holders = key === undefined ? [] : truth.holders(key.id);
+    if (!holders.includes(slot)) this.#wrong(`inspectSlot says that ${slot} holds ${held.id}, and it holds another`);
+    if (neighbour !== undefined && holders.includes(neighbour) && !sharedWith.includes(neighbour)) {
+      this.#wrong(`inspectSlot does not say that ${neighbour} holds ${held.id} too`);
+    }
+  }
+
+  #checkHolders(holders: Holders | undefined): void {
+    const { truth } = this.#ground;
+    const key = holders === undefined ? undefined : truth.find(holders.keyId);
+    if (holders === undefined || key === undefined) return;
+    for (const slot of truth.holders(key.id)) {
+      if (holders.yes.includes(slot) || holders.unknown.some((one) => one.slot === slot)) continue;
+      this.#wrong(`lookAtHolders says that ${slot} does not hold ${key.id}, and it does`);
+    }
+  }
+
+  #requireDead(id: string, said: string, states: string[]): void {
+    const key = this.#ground.truth.find(id);
+    if (key === undefined) this.#wrong(`${said}, and nobody knows ${id}`);
+    else if (!states.includes(key.state)) this.#wrong(`${said}, and ${id} is ${key.state}`);
+  }
+
+  #wrong(what: string): void {
+    this.#ground.truth.violations.push(what);
+    this.#say(`WRONG: ${what}`);
+  }
+
+  #say(what: string): void {
+    this.#ground.truth.story.push(`       ${what}`);
+  }
+}

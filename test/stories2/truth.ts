@@ -1,0 +1,245 @@
+import type { ExchangeEvent } from "../../src/sandbox/index.ts";
+
+/**
+ * What is true, by the sandbox's own record: which keys live, which key lies in which slot, and which attempt of which
+ * activity changed it. Nothing here believes a word of keyturn.
+ */
+
+export interface TrueKey {
+  id: string;
+  name: string;
+  provider: string;
+  state: "active" | "disabled" | "revoked" | "expired";
+  createdAt: number;
+  expiresAt: number | undefined;
+  /** By which ids an activity may name it. */
+  ids: string[];
+}
+
+export interface TrueSecret {
+  id: string;
+  name: string;
+  comment: string | null;
+  modified: string;
+  keyId: string | undefined;
+  config: boolean;
+}
+
+export interface Snapshot {
+  keys: Map<string, TrueKey>;
+  /** By name. */
+  secrets: Map<string, TrueSecret>;
+}
+
+export interface Truth {
+  /** The sandbox's hook: told of every exchange. */
+  hear(event: ExchangeEvent): Promise<void>;
+  look(): Promise<Snapshot>;
+  /** As last looked. */
+  now(): Snapshot;
+  began(attempt: string): void;
+  over(attempt: string): void;
+  /** A person did something, to this secret where it was one. */
+  person(what: string, secret?: string): Promise<void>;
+  /** From now on edits are what the run may not write over. */
+  inspected(): void;
+  /** Keys that the run may touch, by the ids that it was told. */
+  may: Set<string>;
+  /** Which names of keys are the run's own. */
+  ownName: (name: string) => boolean;
+  find(id: string): TrueKey | undefined;
+  holders(id: string, at?: Snapshot): string[];
+  /** What should never have happened, in sentences. */
+  violations: string[];
+  /** What happened, for people who look for why. */
+  story: string[];
+  /** Keys that lay in a slot at any time. */
+  everHeld: Set<string>;
+  /** Whether people did something that takes the slot's service away. */
+  disturbed: boolean;
+  /** Who switched keys off. */
+  switchedOff: Map<string, "person" | "keyturn">;
+  /** The last time an alias of the run was written. */
+  aliasWritten: number;
+  waitUntilSettled: number | undefined;
+}
+
+interface Parts {
+  control: (path: string, body?: unknown) => Promise<unknown>;
+  short: string;
+  configNeeded: boolean;
+  /** The secrets of the inventory's slots, by name. */
+  slots: Map<string, string>;
+  hook: ((event: ExchangeEvent) => Promise<void>) | undefined;
+}
+
+/** Activities that end a key whoever holds it. */
+const enders = ["cutKey", "endCompromisedKey"];
+
+export function watch({ control, short, configNeeded, slots }: Parts): Truth {
+  const begun = new Map<string, number>();
+  /** Since when a slot holds its key, and who put it there. */
+  const since = new Map<string, { at: number; by: "person" | "keyturn" }>();
+  /** People's last edit of each slot's secret. */
+  const edits = new Map<string, number>();
+  let last: Snapshot = { keys: new Map(), secrets: new Map() };
+  let inspectedAt = Number.POSITIVE_INFINITY;
+  let queue: Promise<unknown> = Promise.resolve();
+  const started = performance.now();
+  const clock = (): string => `${Math.round(performance.now() - started)}`.padStart(6);
+  const ownAlias = (name: string): boolean => new RegExp(`_kt-${short}-(?:new|prev)$`).test(name);
+
+  async function read(): Promise<Snapshot> {
+    const [{ keys }, { secrets }] = (await Promise.all([control("/keys"), control("/secrets")])) as [
+      { keys: Record<string, string | null>[] },
+      { secrets: (Omit<TrueSecret, "keyId"> & { keyId: string | null })[] },
+    ];
+    return {
+      keys: new Map(
+        keys.map((key): [string, TrueKey] => [
+          String(key["id"]),
+          {
+            id: String(key["id"]),
+            name: String(key["name"]),
+            provider: String(key["provider"]),
+            state: key["state"] as TrueKey["state"],
+            createdAt: Date.parse(String(key["createdAt"])),
+            expiresAt: key["expiresAt"] == null ? undefined : Date.parse(key["expiresAt"]),
+            ids: [key["id"], key["keyId"], key["resource"], key["uid"]].filter((id) => typeof id === "string"),
+          },
+        ]),
+      ),
+      secrets: new Map(secrets.map((secret) => [secret.name, { ...secret, keyId: secret.keyId ?? undefined }])),
+    };
+  }
+
+  function note(by: "person" | "keyturn", next: Snapshot): void {
+    for (const [name, slot] of slots) {
+      const [before, after] = [last.secrets.get(name)?.keyId, next.secrets.get(name)?.keyId];
+      if (after !== undefined) truth.everHeld.add(after);
+      if (before === after) continue;
+      since.set(name, { at: performance.now(), by });
+      truth.story.push(`${clock()} ${slot} holds ${after ?? "nothing"} (${by})`);
+    }
+    for (const [id, { state, name }] of next.keys) {
+      const before = last.keys.get(id)?.state;
+      if (before === state) continue;
+      if (state === "disabled") truth.switchedOff.set(id, by);
+      truth.story.push(`${clock()} key ${id} (${name}) is ${state} (${by})`);
+    }
+    last = next;
+  }
+
+  const wrong = (what: string): void => {
+    truth.violations.push(what);
+    truth.story.push(`${clock()} WRONG: ${what}`);
+  };
+
+  /** A write of keyturn's that was executed, judged against what was true before. */
+  async function judge({ method, path, userAgent = "" }: ExchangeEvent): Promise<void> {
+    const attempt = userAgent.replace(/^keyturn\/story /, "");
+    const activity = attempt.split("#")[0] ?? "";
+    const beganAt = begun.get(attempt) ?? 0;
+    const before = last;
+    const next = await read();
+    truth.story.push(`${clock()} ${attempt}: ${method} ${path.split("?")[0]?.slice(-70)}`);
+    const key = keyOfPath(path, next);
+    if (key !== undefined) {
+      if (!truth.may.has(key.id) && !truth.ownName(key.name)) {
+        wrong(`${activity} touched ${key.id} (${key.name}), which is not the run's`);
+      }
+      const was = before.keys.get(key.id)?.state;
+      if (was === "active" && key.state !== "active") judgeEnd(activity, beganAt, key, next);
+    }
+    const secret = [...before.secrets.values()].find(({ id }) => path.includes(`/secrets/${id}`));
+    const changes = secret !== undefined && !path.endsWith("/duplicate") && method !== "GET";
+    if (changes && !ownAlias(secret.name)) {
+      const slot = slots.get(secret.name);
+      if (slot !== [...slots.values()][0]) wrong(`${activity} wrote to ${secret.name}, which is not the run's`);
+      const edit = edits.get(secret.name);
+      if (edit !== undefined && edit > inspectedAt && edit < beganAt) {
+        wrong(`${activity} wrote over what a person had put into ${secret.name} (${method})`);
+      }
+    }
+    for (const { name } of next.secrets.values()) {
+      if (before.secrets.has(name)) continue;
+      if (!ownAlias(name) && !slots.has(name)) wrong(`${activity} made ${name}, which is not the run's`);
+    }
+    if ([...next.secrets.keys()].some((name) => ownAlias(name) && !before.secrets.has(name))) {
+      truth.aliasWritten = performance.now();
+    }
+    note("keyturn", next);
+  }
+
+  function judgeEnd(activity: string, beganAt: number, key: TrueKey, at: Snapshot): void {
+    if (activity === "issueKey") wrong(`issueKey ended ${key.id}`);
+    if (enders.includes(activity)) return;
+    if (activity === "settleKeys" && truth.everHeld.has(key.id)) {
+      wrong(`settleKeys ended ${key.id}, which clients were given`);
+    }
+    for (const name of slots.keys()) {
+      if (!serves(name, key.id, at)) continue;
+      const held = since.get(name);
+      // Put there by a person while this attempt was under way: nobody can look and act in one moment.
+      if (held?.by === "person" && held.at > beganAt) continue;
+      wrong(`${activity} ended ${key.id} while ${slots.get(name)} holds it`);
+    }
+  }
+
+  const serves = (name: string, id: string, at: Snapshot): boolean => {
+    const secret = at.secrets.get(name);
+    return secret?.keyId === id && (secret.config || !configNeeded);
+  };
+  const inTurn = async (work: () => Promise<void>): Promise<void> => {
+    const turn = queue.then(work);
+    queue = turn.catch(() => undefined);
+    await turn;
+  };
+
+  const truth: Truth = {
+    violations: [],
+    story: [],
+    may: new Set(),
+    ownName: () => false,
+    everHeld: new Set(),
+    disturbed: false,
+    switchedOff: new Map(),
+    aliasWritten: 0,
+    waitUntilSettled: undefined,
+    async hear(event) {
+      if (event.phase !== "executed" || event.method === "GET") return;
+      if (event.userAgent?.startsWith("keyturn/story") !== true) return;
+      if (!["cloudflare", "openai", "anthropic", "apikeys"].includes(event.service)) return;
+      if (/\/v1\/(?:messages|chat|responses|models)/.test(event.path)) return;
+      await inTurn(() => judge(event));
+    },
+    async look() {
+      await inTurn(async () => note("keyturn", await read()));
+      return last;
+    },
+    now: () => last,
+    began: (attempt) => {
+      begun.set(attempt, performance.now());
+      truth.story.push(`${clock()} ${attempt} begins`);
+    },
+    over: (attempt) => void truth.story.push(`${clock()} ${attempt} ends`),
+    async person(what, secret) {
+      await inTurn(async () => {
+        truth.story.push(`${clock()} a person ${what}`);
+        if (secret !== undefined) edits.set(secret, performance.now());
+        note("person", await read());
+      });
+    },
+    inspected() {
+      inspectedAt = performance.now();
+    },
+    find: (id) => [...last.keys.values()].find(({ ids }) => ids.includes(id)),
+    holders: (id, at = last) => [...slots].flatMap(([name, slot]) => (serves(name, id, at) ? [slot] : [])),
+  };
+  return truth;
+}
+
+function keyOfPath(path: string, { keys }: Snapshot): TrueKey | undefined {
+  const id = /\/(?:api_keys|keys)\/([^/?:]+)/.exec(path)?.[1];
+  return id === undefined ? undefined : [...keys.values()].find(({ ids }) => ids.includes(id));
+}
