@@ -76,13 +76,22 @@ export async function findHeldKey(
   const { name, provider } = access;
   if (keys === undefined || !canReadValues(provider)) return identifyHeldKey(name, held, keys, heldKeyId);
   const standingOf = (key: KeyRecord): Standing => provider.standingOf(key);
-  const mark = parseMark(held.comment);
-  const plain = mark === undefined ? undefined : doubtMark(seenSecret(held));
-  if (mark !== undefined && plain === undefined) return identifyHeldKey(name, held, keys, heldKeyId, { standingOf });
   const values = new Map<string, Redacted>();
-  for (const { id } of candidatesOf(keys, standingOf).slice(0, mostValues)) {
-    const value = await provider.readValue(id);
-    if (value !== undefined) values.set(id, value);
+  const readAll = async (some: KeyRecord[]): Promise<void> => {
+    for (const { id } of some.slice(0, mostValues)) {
+      const value = await provider.readValue(id);
+      if (value !== undefined) values.set(id, value);
+    }
+  };
+  const mark = parseMark(held.comment);
+  const marked = keys.filter(({ id, state }) => id === mark?.keyId && state === "active");
+  await readAll(marked);
+  const seen = seenSecret(held, marked[0] === undefined ? undefined : maskOf(marked[0], values));
+  if (doubtMark(seen) === undefined) return identifyHeldKey(name, held, keys, heldKeyId, { values, standingOf });
+  await readAll(candidatesOf(keys, standingOf));
+  // Another account's key may lie in the slot: then that is said, instead of "none fits".
+  if (![...values.values()].some((value) => agreesWithMarkOrPreview(seen, value))) {
+    await readAll(keys.filter((key) => key.state === "active" && standingOf(key) === "foreign"));
   }
   return identifyHeldKey(name, held, keys, heldKeyId, { values, standingOf });
 }
