@@ -23,6 +23,8 @@ export interface InspectOrder extends OfRotation {
   onlyIfDue?: boolean;
   /** The slot's run before this one, where the starter knows it: its result says which keys stayed behind. */
   formerRunId?: string;
+  /** Keys this run has cut already: their provider may list them no more, and the slot may still hold one of them. */
+  cutKeyIds?: string[];
 }
 
 /** A key that the slot's last closed run named, looked at again. */

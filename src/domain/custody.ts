@@ -92,6 +92,12 @@ export class Custody {
     if (entry !== undefined) entry.given = true;
   }
 
+  /** Takes back that clients may have been given it: the write is known never to have left. */
+  neverGiven(id: string): void {
+    const entry = this.#entries.get(id);
+    if (entry !== undefined) entry.given = false;
+  }
+
   /**
    * Says where the key is. An end stays an end: only the news that it was seen is added. Anything else is replaced by
    * what is known later. A key that was never taken is nobody's to settle: ignored.
@@ -110,6 +116,11 @@ export class Custody {
   reopen(id: string): void {
     const entry = this.#entries.get(id);
     if (entry?.fate !== undefined && entry.fate.fate !== "ended") delete entry.fate;
+  }
+
+  /** Forgets a key that turned out not to exist: nobody knows it, so there is nothing to answer for. */
+  drop(id: string): void {
+    this.#entries.delete(id);
   }
 
   has(id: string): boolean {
@@ -136,7 +147,11 @@ export class Custody {
 
   /** `keys` of progress and result. */
   keys(): KeyEntry[] {
-    return this.all().map(({ id, role, fate }) => ({ id, role, ...(fate === undefined ? { fate: "open" } : shown(fate)) }));
+    return this.all().map(({ id, role, fate }) => ({
+      id,
+      role,
+      ...(fate === undefined ? { fate: "open" } : shown(fate)),
+    }));
   }
 
   /** Live keys that stay behind, and why: those that are named. */

@@ -56,7 +56,9 @@ export interface EscalationRow {
 
 const atDeadline = ({ by, atDeadline: what }: EscalationWords): string => {
   const when = by === undefined ? "its revoke deadline" : by;
-  return what === "revoke" ? `at ${when} at the latest` : `and past ${when} it stays alive without a new key (policy: hold)`;
+  return what === "revoke"
+    ? `at ${when} at the latest`
+    : `and past ${when} it stays alive without a new key (policy: hold)`;
 };
 
 export const escalationRows: readonly EscalationRow[] = [
@@ -96,14 +98,14 @@ export const escalationRows: readonly EscalationRow[] = [
     name: "held key of a normal rotation",
     when: ({ key, kind }) => key === "held" && kind === "normal",
     does: "hurries",
-    says: (words) =>
-      `the rotation hurries: ${words.keyId} is cut as soon as the new key serves, ${atDeadline(words)}`,
+    says: (words) => `the rotation hurries: ${words.keyId} is cut as soon as the new key serves, ${atDeadline(words)}`,
   },
   {
-    name: "held key of an emergency",
+    name: "held key, an emergency of another key runs",
     when: ({ key }) => key === "held",
-    does: "cuts",
-    says: (words) => `${words.keyId} is cut as soon as the new key serves, ${atDeadline(words)}`,
+    does: "hands-over",
+    says: (words) =>
+      `the emergency that runs is about another key: one of ${words.keyId} follows at once, which replaces and then cuts it, ${atDeadline(words)}`,
   },
   {
     name: "new key, installed",
@@ -142,7 +144,8 @@ export const escalationRows: readonly EscalationRow[] = [
     name: "another key, by hand",
     when: ({ byHand }) => byHand,
     does: "cuts",
-    says: ({ keyId }) => `${keyId} is not a key of this run, and only a person can end it: revoke it at the provider now`,
+    says: ({ keyId }) =>
+      `${keyId} is not a key of this run, and only a person can end it: revoke it at the provider now`,
   },
   {
     name: "another key, its holders cannot be told",
@@ -165,4 +168,3 @@ export function decideEscalation(facts: EscalationFacts): EscalationRow {
   if (row === undefined) throw new RangeError("no row of the escalation table fits");
   return row;
 }
-

@@ -82,6 +82,15 @@ export interface RotationResult {
   steps: StepRecord[];
 }
 
+/** How an emergency ended that was known by a leaked value alone: one result for each slot that held the key. */
+export interface LeakedResult {
+  keyIds: string[];
+  results: RotationResult[];
+  /** Slots whose emergency failed, and the sentence of the failure. */
+  failed: { slot: string; type: string; message: string }[];
+  unknown: string[];
+}
+
 /** The clocks of an emergency: RFC 3339 deadlines, and when each was kept. */
 export interface Clocks {
   /** When the compromise was told: both deadlines count from here. */
@@ -95,6 +104,8 @@ export interface Clocks {
 /** What is known of a compromised key's use, from its provider and from the gateway. */
 export interface Incident {
   compromisedKey: { id: string };
+  /** Since when the key may have been known to others, as it was told; `from` is since when its use was looked at. */
+  asked?: string;
   from: string;
   to: string;
   /** Requests with the key, as its provider counts them. */

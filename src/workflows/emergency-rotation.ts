@@ -1,89 +1,260 @@
-import {
-  ApplicationFailure,
-  CancellationScope,
-  condition,
-  isCancellation,
-  ParentClosePolicy,
-  sleep,
-  startChild,
-} from "@temporalio/workflow";
+import { ApplicationFailure, isCancellation } from "@temporalio/workflow";
 
-import type { Compromised, Inspection, NewKey } from "../activities/contract.ts";
-import type { Policy } from "../domain/policy.ts";
-import { type Clocks, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
-import { gatherEvidence } from "./gather-evidence.ts";
-import { cleanup, management } from "./groups.ts";
-import { type EmergencyRotationStart, emergencyRotationInput, escalateUpdate, parseInput } from "./messages.ts";
+import type { Compromised, EmergencyPlan, Inspection } from "../activities/contract.ts";
+import { defined } from "../domain/defined.ts";
+import type { EscalationAnswer } from "../domain/escalation.ts";
+import type { LeakedResult, RotationResult } from "../domain/rotation.ts";
+import { management } from "./groups.ts";
+import { everySlotOfLeak } from "./leaked-key.ts";
+import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import { askToRevoke, believeOnlyDeath } from "./revoke-by-hand.ts";
-import { endForGood } from "./revoke-for-good.ts";
-import { failureMessage, failureType, Rotation } from "./rotation.ts";
-import { confirmRevoked, heldKey } from "./steps.ts";
+import { cutNow, endWhenMoved, lookUpCompromised, startClocks } from "./rotation/compromised.ts";
+import type { End } from "./rotation/ending.ts";
+import { failureMessage, failureType } from "./rotation/failures.ts";
+import { gatherEvidence } from "./rotation/gather-evidence.ts";
+import { measureOutage } from "./rotation/measure-outage.ts";
+import { Rotation } from "./rotation/rotation.ts";
+import { finish } from "./rotation/settle.ts";
+import { confirmRevoked, heldKey, notRevoked } from "./rotation/steps.ts";
 
-/** How long `cut-first` waits at most for a look at the slot, before it cuts. */
-const lookFirstMs = 3_000;
+/** How long a look is repeated that an outage prevents: past the deadline too, since the slot still needs a new key. */
+const lookForMs = 24 * 3_600_000;
 
 /**
- * Gets a compromised key out of a slot, by the clock: `swap-first` puts a new key in and then cuts the old one, at the
- * revoke deadline at the latest; `cut-first` cuts at once and then replaces. Ends with what the key was used for.
+ * Gets compromised keys out of a slot, by the clock: `swap-first` puts a new key in and then cuts the old one, at the
+ * revoke deadline at the latest; `cut-first` cuts at once and then replaces. Ends with what the keys were used for.
  *
- * Input `{"slot":"production/openai","strategy"?,"compromisedKeyId"?,"leaked"?,"since"?,"reason"?,"heldKeyId"?}`; result
- * `RotationResult` with `clocks` and `incident`. Where a rotation of the slot is running it is told (`escalate`) and the
- * result is `joined`.
+ * Input `{"slot":"production/openai","strategy"?,"compromisedKeyId"?,"compromisedKeyIds"?,"leaked"?,"since"?,"reason"?,
+ * "heldKeyId"?,"formerRunId"?}`; result `RotationResult` with `clocks` and `incident`. Where a rotation of the slot is
+ * running it is told (`escalate`) and the result is `joined`. `{"leaked"}` alone finds every slot that holds the value;
+ * the result is `LeakedResult`. Fails with `KeyAmbiguous` before any clock where it would have to guess which key is
+ * meant, and with `KeyUnknown` where nobody knows the key: nothing was changed.
  */
-export async function emergencyRotation(input: unknown): Promise<RotationResult> {
+export async function emergencyRotation(input: unknown): Promise<RotationResult | LeakedResult> {
   const start = parseInput(emergencyRotationInput, input, "emergencyRotation");
-  return oneRunPerSlot("emergencyRotation", start, rotateInEmergency, join);
+  const { slot } = start;
+  if (slot === undefined) return everySlotOfLeak(start);
+  return oneRunPerSlot("emergencyRotation", { ...start, slot }, rotateInEmergency, join);
 }
 
 async function rotateInEmergency(start: EmergencyRotationStart): Promise<RotationResult> {
   const rotation = new Rotation("emergency", start);
+  const { record } = rotation;
   return rotation.toTheEnd(async () => {
-    const policy = await management.readPolicy({ slot: rotation.of.slot });
+    const policy = await rotation.readPolicy();
     const strategy = start.strategy ?? policy.emergency.strategy;
-    const clocks = rotation.startClocks(policy);
     const reason = start.reason ?? `the key is compromised (${strategy})`;
-    const cutFirst = strategy === "cut-first" && start.cutBy === undefined;
+    const keyIds = await namedKeys(rotation, start);
+    startTheClocks(rotation, keyIds, reason, start.since);
 
-    const inspection = { ...rotation.of, ...(start.heldKeyId === undefined ? {} : { heldKeyId: start.heldKeyId }) };
-    const looking = rotation.step("inspectSlot", () => management.inspectSlot(inspection), { told: heldKey });
-    if (cutFirst && start.compromisedKeyId !== undefined) {
-      // A key that is gone can no longer be matched with the slot. Whatever comes of the look, the cut waits no longer.
-      await Promise.race([looking.catch(() => undefined), sleep(lookFirstMs, { summary: "a look at the slot" })]);
-      await cut(rotation, start.compromisedKeyId);
-    }
-    const found = await looking;
+    if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
+    const found = await look(rotation, start);
     rotation.plan(found);
-    for (const check of found.byHand?.unknown ?? []) rotation.unknown(check);
-    const compromised = await find(rotation, start, found);
-    rotation.compromised(compromised.id);
-    if (cutFirst) await cut(rotation, compromised.id);
-    if (compromised.id !== found.held.id) return cutOnly(rotation, { start, found, policy, compromised, reason });
+    const compromised = await findAll(rotation, start, keyIds);
+    startTheClocks(
+      rotation,
+      compromised.map(({ id }) => id),
+      reason,
+      start.since,
+    );
+    record.oldKey = { id: mainOf(compromised, found)?.id ?? found.held.id };
 
-    const others = await startOthers(rotation, start, compromised);
-    const key = await swapInTime(rotation, { found, clocks, compromised });
-    if (key === undefined) return conclude(rotation, { start, policy, compromised, outcome: "cut", reason });
-    if (rotation.outage !== undefined) rotation.outage.until = rotation.times.verified ?? new Date().toISOString();
-    if (start.cutBy !== undefined) {
-      await rotation.step("finish", () => rotation.finish(key));
-      rotation.leaves(compromised.id, `${start.cutBy} cuts it when all slots have moved`);
-      return rotation.ended("rotated", reason);
+    const held = compromised.find(({ id }) => id === found.held.id);
+    const others = compromised.filter(({ id }) => id !== found.held.id);
+    const strangers = others.map(({ id }) => rotation.beside(() => endWhenMoved(rotation, id)));
+    if (held === undefined) {
+      await Promise.all(strangers);
+      return rotation.pastTheReturn(() => endWithoutSwap(rotation, { start, found, compromised, reason }));
     }
-    await others(clocks);
-
+    await swap(rotation, found);
+    if (start.cutBy !== undefined) {
+      await rotation.step("finish", () => finish(rotation));
+      return { outcome: "rotated", reason };
+    }
     return rotation.pastTheReturn(async () => {
-      for (const id of [compromised.id, ...(start.leftOver ?? [])]) {
-        await rotation.step("revokeKey", () => end(rotation, found, id));
-        if (found.byHand !== undefined && id !== compromised.id)
-          rotation.leaves(id, "only a person said it is revoked");
-      }
-      await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
-      believeOnlyDeath(rotation, compromised.id);
-      await rotation.step("finish", () => rotation.finish(key));
-      return conclude(rotation, { start, policy, compromised, outcome: "rotated", reason });
+      record.stage = "revoking";
+      await endWhenMoved(rotation, held.id);
+      await Promise.all(strangers);
+      for (const key of compromised) await seeDead(rotation, { key, found, leaked: start.leaked });
+      await rotation.step("finish", () => finish(rotation));
+      await gatherAll(rotation, { start, found, compromised });
+      return { outcome: "rotated", reason };
     });
   });
+}
+
+/** The keys that the start names; without a name the one the slot holds, where that is no guess. */
+async function namedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<string[]> {
+  const { compromisedKeyId, compromisedKeyIds = [], leaked, carried } = start;
+  const named = [
+    ...(compromisedKeyId === undefined ? [] : [compromisedKeyId]),
+    ...compromisedKeyIds,
+    ...(carried?.clock.map(({ keyId }) => keyId) ?? []),
+  ];
+  if (named.length > 0 || leaked !== undefined) return [...new Set(named)];
+  const { since, heldKeyId, formerRunId } = start;
+  const order = { slot: rotation.of.slot, ...defined({ since, heldKeyId, formerRunId }) };
+  const plan = await outlastingOutages(rotation, () =>
+    rotation.step("findCompromised", () => management.planEmergency(order), { says: whichKey }),
+  );
+  const { ambiguous, keys } = plan;
+  if (ambiguous === undefined && keys.length > 0) return keys.map(({ id }) => id);
+  const why = ambiguous?.why ?? `which key ${rotation.of.slot} holds is unknown`;
+  throw ApplicationFailure.create({
+    type: "KeyAmbiguous",
+    message: `${why}: start again with the ids of the keys that are compromised`,
+    nonRetryable: true,
+    details: [{ candidates: ambiguous?.candidates ?? [] }],
+  });
+}
+
+function whichKey({ keys, ambiguous }: EmergencyPlan): string {
+  return ambiguous?.why ?? keys.map(({ id, madeBy }) => `${id}, made by ${madeBy}`).join("; ");
+}
+
+/** The clocks run from the start of the run. A slot that only moves off a key leaves the clock to the one that cuts. */
+function startTheClocks(rotation: Rotation, keyIds: string[], by: string, since: string | undefined): void {
+  const { record, clock } = rotation;
+  for (const keyId of keyIds) {
+    record.custody.take(keyId, "compromised", record.custody.has(keyId) ? {} : { given: true });
+    if (rotation.cutBy === undefined) clock.tell({ keyId, at: record.times.started, by, ...defined({ since }) });
+    startClocks(rotation, keyId);
+  }
+  if (record.oldKey === null && keyIds[0] !== undefined) record.oldKey = { id: keyIds[0] };
+}
+
+/** Cuts the keys before anything else. One that is refused is replaced first, and cut at its deadline. */
+async function cutFirst(rotation: Rotation, keyIds: string[]): Promise<void> {
+  for (const keyId of keyIds) {
+    try {
+      await cutNow(rotation, keyId, { patiently: false });
+    } catch (error) {
+      // A key that nobody knows, or that only a person can cut: that is said at once.
+      if (isCancellation(error) || isRefusal(error)) {
+        if (isRefusal(error)) refuse(rotation, keyId, error);
+        throw error;
+      }
+      rotation.record.warn(`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`);
+    }
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  return ["KeyUnknown", "KeyAmbiguous", "InvalidInput"].includes(failureType(error) ?? "");
+}
+
+/** A key that nobody knows is nobody's to answer for; one that only a person can cut is named. */
+function refuse({ record, clock }: Rotation, keyId: string, error: unknown): void {
+  clock.forget(keyId);
+  if (failureType(error) === "KeyUnknown") record.custody.drop(keyId);
+  else record.custody.settle(keyId, { fate: "named", why: failureMessage(error) });
+}
+
+/** What the slot holds, by a look that outlasts outages; the clock runs beside it. */
+async function look(rotation: Rotation, start: EmergencyRotationStart): Promise<Inspection> {
+  const { heldKeyId, formerRunId } = start;
+  const cutKeyIds = [...rotation.seen.keys()].filter(
+    (id) => rotation.record.times.cut !== undefined && rotation.isCompromised(id),
+  );
+  const order = {
+    ...rotation.of,
+    ...defined({ heldKeyId, formerRunId }),
+    ...(cutKeyIds.length === 0 ? {} : { cutKeyIds }),
+  };
+  return outlastingOutages(rotation, () =>
+    rotation.step("inspectSlot", () => management.inspectSlot(order), { says: heldKey }),
+  );
+}
+
+async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<Result>): Promise<Result> {
+  const untilMs = Date.parse(rotation.record.times.started) + lookForMs;
+  for (;;) {
+    try {
+      return await ask();
+    } catch (error) {
+      const mayPass = ["Unavailable", "RateLimited"].includes(failureType(error) ?? "");
+      if (isCancellation(error) || !mayPass || Date.now() >= untilMs) throw error;
+      rotation.record.warn(`the look at ${rotation.of.slot} is repeated: ${failureMessage(error)}`);
+    }
+  }
+}
+
+/** All compromised keys with their holders. A key that nobody knows ends the emergency, and nothing was changed. */
+async function findAll(
+  rotation: Rotation,
+  { leaked }: EmergencyRotationStart,
+  keyIds: string[],
+): Promise<Compromised[]> {
+  try {
+    return await rotation.step(
+      "findCompromised",
+      () => lookUpCompromised(rotation, { keyIds, ...defined({ leaked }) }),
+      { says: describeFound },
+    );
+  } catch (error) {
+    if (isRefusal(error)) for (const id of keyIds) refuse(rotation, id, error);
+    throw error;
+  }
+}
+
+function describeFound(found: Compromised[]): string {
+  return found
+    .map(({ id, how, state, heldBy, unknown }) => {
+      const holders = heldBy.length === 0 ? "no slot" : heldBy.join(", ");
+      const doubt = unknown.length === 0 ? "" : `; it cannot be told of ${unknown.map(({ slot }) => slot).join(", ")}`;
+      return `${id} (by ${how}, ${state}), held by ${holders}${doubt}`;
+    })
+    .join("; ");
+}
+
+function mainOf(compromised: Compromised[], { held }: Inspection): Compromised | undefined {
+  return compromised.find(({ id }) => id === held.id) ?? compromised[0];
+}
+
+/** Puts a new key in. Where that fails the exit waits for the deadline, at which the key is cut. */
+async function swap(rotation: Rotation, found: Inspection): Promise<void> {
+  try {
+    await swapKey(rotation, found);
+  } catch (error) {
+    if (!isCancellation(error)) rotation.record.warn(`no new key was proven in the slot: ${failureMessage(error)}`);
+    throw error;
+  }
+}
+
+interface Ending {
+  start: EmergencyRotationStart;
+  found: Inspection;
+  compromised: Compromised[];
+  reason: string;
+}
+
+/** None of the keys is the slot's: they are ended, and its own stays. */
+async function endWithoutSwap(rotation: Rotation, { start, found, compromised, reason }: Ending): Promise<End> {
+  for (const key of compromised) await seeDead(rotation, { key, found, leaked: start.leaked });
+  await rotation.step("finish", () => finish(rotation));
+  await gatherAll(rotation, { start, found, compromised });
+  return { outcome: "cut", reason };
+}
+
+/** Sees a compromised key dead, by the rule of its kind. */
+async function seeDead(
+  rotation: Rotation,
+  { key: { id, dead }, found, leaked }: { key: Compromised; found: Inspection; leaked: string | undefined },
+): Promise<void> {
+  const policy = { ...found.policy, dead: dead ?? found.policy.dead };
+  await rotation.step("confirmRevoked", () => confirmRevoked(rotation, { policy, keyId: id, leaked }), {
+    unless: notRevoked(rotation, id),
+  });
+}
+
+/** How long requests failed, and what each key was used for, until the provider's late data no longer changes it. */
+async function gatherAll(rotation: Rotation, { start, found, compromised }: Omit<Ending, "reason">): Promise<void> {
+  if (rotation.record.outage !== undefined) await rotation.step("measureOutage", () => measureOutage(rotation));
+  for (const { id, createdAt } of compromised) {
+    const suspect = { keyId: id, createdAt, since: start.since ?? rotation.clock.find(id)?.since };
+    await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));
+  }
 }
 
 /** A rotation of the slot is running: it is told, and decides by which key it is. */
@@ -91,252 +262,39 @@ async function join(
   start: EmergencyRotationStart,
   { workflowId, runId }: { workflowId: string; runId: string },
 ): Promise<RotationResult> {
-  const { slot, leaked, reason = "compromised", since } = start;
-  const byValue = { slot, rotationId: runId, ...(leaked === undefined ? {} : { leaked }) };
-  const compromisedKeyId =
-    start.compromisedKeyId ?? (leaked === undefined ? undefined : (await management.findCompromised(byValue)).id);
-  if (compromisedKeyId === undefined) {
+  const { slot, leaked, reason = "compromised", since, compromisedKeyId, compromisedKeyIds = [] } = start;
+  const named = [...new Set([...(compromisedKeyId === undefined ? [] : [compromisedKeyId]), ...compromisedKeyIds])];
+  const keyIds =
+    named.length > 0 || leaked === undefined
+      ? named
+      : (await management.findCompromised({ slot, rotationId: runId, keyIds: [], leaked })).map(({ id }) => id);
+  if (keyIds.length === 0) {
     throw ApplicationFailure.nonRetryable(
-      `a rotation of ${slot} is running (workflow ${workflowId}, run ${runId}): say which key is compromised, with compromisedKeyId`,
-      "InvalidInput",
+      `a rotation of ${slot} is running (workflow ${workflowId}, run ${runId}): say which key is compromised, with compromisedKeyIds`,
+      "KeyAmbiguous",
     );
   }
-  const arg = {
-    compromisedKeyId,
-    why: reason,
-    by: "an emergency that joins",
-    ...(since === undefined ? {} : { since }),
-  };
-  const said = await management.updateRun({ workflowId, runId, update: escalateUpdate.name, arg });
+  const said: string[] = [];
+  for (const keyId of keyIds) {
+    const arg = { compromisedKeyId: keyId, why: reason, by: "an emergency that joins", ...defined({ since }) };
+    const answer = (await management.updateRun({ workflowId, update: escalateUpdate.name, arg })) as EscalationAnswer;
+    said.push(answer.says);
+  }
   const now = new Date().toISOString();
+  const why = `the run ${runId} of ${workflowId} answers for it`;
   return {
     slot,
     kind: "emergency",
     outcome: "joined",
-    reason: `${said} (workflow ${workflowId}, run ${runId})`,
+    reason: `${said.join("; ")} (workflow ${workflowId}, run ${runId})`,
     rotationId: runId,
-    oldKey: { id: compromisedKeyId },
+    oldKey: { id: keyIds[0] ?? "" },
     newKey: null,
     times: { started: now, finished: now },
+    keys: [],
     unknown: [],
     leftOver: [],
-    warnings: [],
+    warnings: keyIds.map((id) => `${id}: ${why}`),
     steps: [],
   };
-}
-
-async function find(rotation: Rotation, start: EmergencyRotationStart, found: Inspection): Promise<Compromised> {
-  const { compromisedKeyId, leaked } = start;
-  const named = compromisedKeyId ?? (leaked === undefined ? found.held.id : undefined);
-  return rotation.step("findCompromised", () =>
-    management.findCompromised({
-      ...rotation.of,
-      ...(named === undefined ? {} : { compromisedKeyId: named }),
-      ...(leaked === undefined ? {} : { leaked }),
-      ...(rotation.times.cut === undefined ? {} : { cut: true }),
-    }),
-  );
-}
-
-/**
- * Cuts the key at once. From here on requests may fail until a new key is in. A cut that is refused ends nothing: the
- * key is replaced all the same, and its revocation is not given up.
- */
-async function cut(rotation: Rotation, keyId: string): Promise<void> {
-  if (rotation.times.cut !== undefined) return;
-  try {
-    await rotation.step("cutKey", async () => {
-      const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId });
-      rotation.reached("cut", at);
-      rotation.outage = { from: at };
-      return `${keyId} ${how}`;
-    });
-  } catch (error) {
-    // Without an admin credential only a person can cut: that is said at once.
-    if (isCancellation(error) || failureType(error) === "InvalidInput") throw error;
-    rotation.warn([`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`]);
-  }
-}
-
-/**
- * Says how long requests could fail: past the proof of the new key, isolates go on sending the cut one while it is in
- * their caches. The last refusal in the gateway's logs tells; without logs the end is named unknown.
- */
-async function measureOutage(rotation: Rotation): Promise<string> {
-  const { outage } = rotation;
-  if (outage === undefined) return "none";
-  const proven = outage.until ?? outage.from;
-  try {
-    const { lastRefused, note } = await management.findLastRefusal({ ...rotation.of, from: outage.from });
-    if (note === undefined) {
-      if (lastRefused !== undefined && lastRefused > proven) outage.until = lastRefused;
-      return lastRefused === undefined ? "no client was refused" : `a client was last refused at ${lastRefused}`;
-    }
-    rotation.warn([note]);
-  } catch (error) {
-    rotation.warn([`how long requests failed could not be read: ${failureMessage(error)}`]);
-  }
-  rotation.unknown("end of the outage");
-  return `requests failed at least until ${proven}`;
-}
-
-/** The key is in no slot of ours, or in another: it is ended, and this slot's key stays. */
-async function cutOnly(
-  rotation: Rotation,
-  { found, ...ending }: Ending & { found: Inspection },
-): Promise<RotationResult> {
-  const { start, policy, compromised } = ending;
-  rotation.outage = undefined;
-  return rotation.pastTheReturn(async () => {
-    await rotation.step("revokeKey", () => end(rotation, found, compromised.id));
-    await rotation.step("confirmRevoked", () => seeDead(rotation, { policy, compromised, leaked: start.leaked }));
-    believeOnlyDeath(rotation, compromised.id);
-    return conclude(rotation, { ...ending, outcome: "cut" });
-  });
-}
-
-/** Sees the compromised key dead, by the rule of its kind. */
-async function seeDead(
-  rotation: Rotation,
-  {
-    policy,
-    compromised: { id, dead = policy.dead },
-    leaked,
-  }: Pick<Ending, "policy" | "compromised"> & { leaked: string | undefined },
-): Promise<string> {
-  return confirmRevoked(rotation, { policy: { ...policy, dead }, keyId: id, leaked });
-}
-
-/** Starts emergencies in the other slots that hold the key. What it returns waits until all have moved, or the deadline. */
-async function startOthers(
-  rotation: Rotation,
-  start: EmergencyRotationStart,
-  { id, heldBy }: Compromised,
-): Promise<(clocks: Clocks) => Promise<void>> {
-  const slots = start.cutBy === undefined ? heldBy.filter((name) => name !== rotation.of.slot) : [];
-  const moving = new Set(slots);
-  for (const slot of slots) {
-    const args = [{ slot, compromisedKeyId: id, strategy: "swap-first", cutBy: rotation.of.slot }];
-    try {
-      const child = await startChild("emergencyRotation", {
-        workflowId: slotWorkflowId(slot),
-        args,
-        parentClosePolicy: ParentClosePolicy.ABANDON,
-        staticSummary: `emergency rotation of ${slot}`,
-      });
-      void child.result().then(
-        () => moving.delete(slot),
-        (error: unknown) => rotation.warn([`${slot}, which holds ${id} too, has not moved: ${failureMessage(error)}`]),
-      );
-    } catch (error) {
-      rotation.warn([`${slot} holds ${id} too, and no emergency could be started there: ${failureMessage(error)}`]);
-    }
-  }
-  return async ({ revokeBy }) => {
-    if (moving.size === 0) return;
-    const wait = {
-      for: `${[...moving].join(", ")} to move off ${id}`,
-      until: revokeBy,
-      then: "it is cut all the same",
-    };
-    await rotation.waiting(wait, async () => {
-      await condition(() => moving.size === 0, msUntil(revokeBy), { summary: "other slots" });
-    });
-  };
-}
-
-/**
- * Puts a new key in, and cuts the compromised one at the revoke deadline if that comes first and policy says so. Returns
- * nothing where the key had to be cut without a new one.
- */
-async function swapInTime(
-  rotation: Rotation,
-  { found, clocks, compromised }: { found: Inspection; clocks: Clocks; compromised: Compromised },
-): Promise<NewKey | undefined> {
-  type Swapped = { key: NewKey } | { error: unknown };
-  const swap: Promise<Swapped> = swapKey(rotation, found).then(
-    (key) => ({ key }),
-    (error: unknown) => ({ error }),
-  );
-  const deadline = new CancellationScope();
-  const late = deadline.run(async () => {
-    await sleep(msUntil(clocks.revokeBy), { summary: "until the compromised key is cut" });
-    return "late" as const;
-  });
-  const first = await Promise.race([swap, late.catch(() => "late" as const)]);
-  const revokes = found.policy.emergency.atDeadline === "revoke";
-  if (first === "late" && revokes) {
-    if (found.byHand === undefined) await cut(rotation, compromised.id);
-    else
-      rotation.warn([`the deadline for ${compromised.id} came, and only a person can cut it: ${found.byHand.missing}`]);
-  }
-  const ended = first === "late" ? await swap : first;
-  if ("key" in ended) {
-    deadline.cancel();
-    return ended.key;
-  }
-  if (isCancellation(ended.error)) throw ended.error;
-  rotation.warn([`no new key could be put in: ${failureMessage(ended.error)}`]);
-  if (!revokes && rotation.times.cut === undefined) throw ended.error;
-  if (rotation.times.cut === undefined) {
-    await rotation.waiting(
-      {
-        for: `the revoke deadline, since no new key could be put in: ${failureMessage(ended.error)}`,
-        until: clocks.revokeBy,
-        then: `${compromised.id} is cut without a new key, and requests fail`,
-        action: `keyturn approve ${rotation.of.slot} to cut it now, or keyturn abort ${rotation.of.slot} and start again`,
-        takes: "approval",
-        person: true,
-      },
-      async () => {
-        await condition(() => rotation.approved, msUntil(clocks.revokeBy), {
-          summary: "until the compromised key is cut",
-        });
-      },
-    );
-    if (found.byHand === undefined) await cut(rotation, compromised.id);
-  }
-  await CancellationScope.nonCancellable(async () => {
-    await rotation.step("revokeKey", () => end(rotation, found, compromised.id));
-    believeOnlyDeath(rotation, compromised.id);
-    await rotation.release();
-  });
-  return undefined;
-}
-
-/** Ends a compromised key for good: by the provider's API, or, without an admin credential, by a person. */
-async function end(rotation: Rotation, found: Inspection, keyId: string): Promise<string> {
-  if (found.byHand !== undefined) return askToRevoke(rotation, keyId, found);
-  return endForGood(rotation, { keyId, policy: found.policy });
-}
-
-interface Ending {
-  start: EmergencyRotationStart;
-  policy: Policy;
-  compromised: Compromised;
-  reason: string;
-}
-
-/** Gathers evidence until the provider's late data no longer changes it, and ends. */
-async function conclude(
-  rotation: Rotation,
-  { start, policy, compromised, outcome, reason }: Ending & { outcome: "rotated" | "cut" },
-): Promise<RotationResult> {
-  if (rotation.outage !== undefined && outcome === "rotated") {
-    await CancellationScope.nonCancellable(() => rotation.step("measureOutage", () => measureOutage(rotation)));
-  }
-  await CancellationScope.nonCancellable(() =>
-    rotation.step("gatherEvidence", () =>
-      gatherEvidence(
-        rotation,
-        { keyId: compromised.id, createdAt: compromised.createdAt, since: start.since },
-        policy.usageLag,
-      ),
-    ),
-  );
-  return rotation.ended(outcome, reason);
-}
-
-function msUntil(at: string): number {
-  return Math.max(1, Date.parse(at) - Date.now());
 }

@@ -11,14 +11,10 @@ import { withSummaries } from "./summaries.ts";
 /** When a worker that gives no sign of life is taken for dead, and its attempt is made again elsewhere. */
 const deadWorkerAfter = "10 seconds";
 
-/**
- * Calls of management APIs: patient enough to outlast Cloudflare's five-minute block. A cancellation waits for the
- * attempt that is under way, since only its end tells what there is to clean up.
- */
+/** Calls of management APIs: patient enough to outlast Cloudflare's five-minute block. */
 export const management = group({
   startToCloseTimeout: "2 minutes",
   scheduleToCloseTimeout: "45 minutes",
-  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "30 seconds" },
 });
 
@@ -48,6 +44,20 @@ export const cleanup = group({
   retry: { initialInterval: "1 second", backoffCoefficient: 2, maximumInterval: "5 minutes" },
 });
 
+/** A look that somebody waits for at a prompt: one that cannot be made soon is not made. */
+export const promptly = group({
+  startToCloseTimeout: "10 seconds",
+  scheduleToCloseTimeout: "10 seconds",
+  retry: { initialInterval: "1 second", maximumAttempts: 2 },
+});
+
+/** A cancellation waits for the attempt that is under way, since only its end tells what there is to clean up. */
 function group(options: ActivityOptions) {
-  return withSummaries(proxyActivities<RotationActivities>({ heartbeatTimeout: deadWorkerAfter, ...options }));
+  return withSummaries(
+    proxyActivities<RotationActivities>({
+      heartbeatTimeout: deadWorkerAfter,
+      cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+      ...options,
+    }),
+  );
 }

@@ -2,3 +2,4 @@
 export { emergencyRotation } from "./emergency-rotation.ts";
 export { normalRotation } from "./normal-rotation.ts";
 export { sweepOrphans } from "./sweep-orphans.ts";
+export { listSlotKeys, planEmergency } from "./plan-emergency.ts";

@@ -2,8 +2,10 @@ import { defineQuery, defineSignal, defineUpdate } from "@temporalio/workflow";
 import { ApplicationFailure } from "@temporalio/common";
 import { z } from "zod";
 
-import type { Progress } from "../domain/rotation.ts";
+import type { EscalationAnswer } from "../domain/escalation.ts";
+import type { Approved, Progress, Submitted } from "../domain/rotation.ts";
 import { parseSlot } from "../domain/slot.ts";
+import type { CarriedRecord } from "./rotation/record.ts";
 
 /** What a start, a signal or an update may carry. One plain JSON object each, never a secret. */
 
@@ -14,31 +16,55 @@ const slot = z
     "a slot, written environment/provider or environment/provider:alias",
   );
 const words = z.string().max(500);
+const keyId = z.string().min(1).max(200);
+/** The slot's run before this one, where the starter knows it. */
+const formerRunId = z.string().min(1).max(100).optional();
+const sealed = z.string().min(1).max(10_000);
 
 export const normalRotationInput = z.strictObject({
   slot,
   reason: words.optional(),
   onlyIfDue: z.boolean().optional(),
-  heldKeyId: z.string().min(1).max(200).optional(),
+  heldKeyId: keyId.optional(),
+  formerRunId,
 });
 export type NormalRotationStart = z.output<typeof normalRotationInput>;
 
-export const emergencyRotationInput = z.strictObject({
+export const emergencyRotationInput = z
+  .strictObject({
+    /** Left out where only the leaked value is known: then each slot that holds it is found. */
+    slot: slot.optional(),
+    reason: words.optional(),
+    strategy: z.enum(["swap-first", "cut-first"]).optional(),
+    compromisedKeyId: keyId.optional(),
+    compromisedKeyIds: z.array(keyId).min(1).max(20).optional(),
+    heldKeyId: keyId.optional(),
+    /** The leaked value, sealed for this slot and the purpose `leaked`; without a slot, for the purpose alone. */
+    leaked: sealed.optional(),
+    /** From when on the key's use is looked at; the day before, where it is not known when it leaked. */
+    since: z.iso.datetime({ offset: true }).optional(),
+    formerRunId,
+    /** Moves the slot off the key and leaves the cut to the emergency of this slot, which started this one. */
+    cutBy: slot.optional(),
+    /** What a rotation of the slot hands over that an emergency follows. Not for people. */
+    carried: z.custom<CarriedRecord>((value) => typeof value === "object" && value !== null).optional(),
+  })
+  .refine(({ slot: named, leaked }) => named !== undefined || leaked !== undefined, {
+    path: ["slot"],
+    message: "without a slot the leaked value is needed, sealed",
+  });
+export type EmergencyStart = z.output<typeof emergencyRotationInput>;
+export type EmergencyRotationStart = EmergencyStart & { slot: string };
+
+export const planEmergencyInput = z.strictObject({
   slot,
-  reason: words.optional(),
-  strategy: z.enum(["swap-first", "cut-first"]).optional(),
-  compromisedKeyId: z.string().min(1).max(200).optional(),
-  heldKeyId: z.string().min(1).max(200).optional(),
-  /** The leaked value, sealed for this slot and the purpose `leaked`. */
-  leaked: z.string().max(10_000).optional(),
-  /** From when on the key's use is looked at; the day before, where it is not known when it leaked. */
+  keyIds: z.array(keyId).max(20).optional(),
+  leaked: sealed.optional(),
   since: z.iso.datetime({ offset: true }).optional(),
-  /** Live keys that an earlier rotation left behind: ended with the compromised one. */
-  leftOver: z.array(z.string().min(1).max(200)).max(10).optional(),
-  /** Moves the slot off the key and leaves the cut to the emergency that started this one. */
-  cutBy: z.string().max(200).optional(),
+  heldKeyId: keyId.optional(),
+  formerRunId,
 });
-export type EmergencyRotationStart = z.output<typeof emergencyRotationInput>;
+export const slotInput = z.strictObject({ slot });
 
 export const submissionInput = z.strictObject({
   /** The key's value, sealed for the slot and the rotation that waits for it. */
@@ -53,7 +79,7 @@ export const submissionInput = z.strictObject({
 export type Submission = z.output<typeof submissionInput>;
 
 export const escalationInput = z.strictObject({
-  compromisedKeyId: z.string().min(1).max(200),
+  compromisedKeyId: keyId,
   /** Since when the key may have been in wrong hands. */
   since: z.iso.datetime({ offset: true }).optional(),
   by: words.optional(),
@@ -61,18 +87,23 @@ export const escalationInput = z.strictObject({
 });
 export type Escalation = z.output<typeof escalationInput>;
 
-export const approvalInput = z.strictObject({ by: words.optional(), why: words.optional() });
+export const approvalInput = z.strictObject({
+  by: words.optional(),
+  why: words.optional(),
+  /** The wait it was shown for. Without it, it counts for the wait that is open when it comes. */
+  wait: z.string().min(1).max(20).optional(),
+});
 export type Approval = z.output<typeof approvalInput>;
 
 export const abortInput = z.strictObject({ by: words.optional(), why: words.optional() });
 export type AbortRequest = z.output<typeof abortInput>;
 
 export const progressQuery = defineQuery<Progress>("progress");
-export const approveUpdate = defineUpdate<string, [Approval | undefined]>("approve");
+export const approveUpdate = defineUpdate<Approved, [Approval | undefined]>("approve");
 export const approveSignal = defineSignal<[Approval | undefined]>("approveSignal");
-export const submitKeyUpdate = defineUpdate<string, [Submission | undefined]>("submitKey");
+export const submitKeyUpdate = defineUpdate<Submitted, [Submission | undefined]>("submitKey");
 export const submitKeySignal = defineSignal<[Submission | undefined]>("submitKeySignal");
-export const escalateUpdate = defineUpdate<string, [Escalation | undefined]>("escalate");
+export const escalateUpdate = defineUpdate<EscalationAnswer, [Escalation | undefined]>("escalate");
 export const escalateSignal = defineSignal<[Escalation | undefined]>("escalateSignal");
 export const abortSignal = defineSignal<[AbortRequest | undefined]>("abortSignal");
 /** From a rotation to the start that follows it; not for people. */

@@ -1,16 +1,23 @@
+import { ApplicationFailure } from "@temporalio/workflow";
+
 import type { InspectOrder, Inspection, NewKey, OfRotation } from "../activities/contract.ts";
+import { defined } from "../domain/defined.ts";
 import type { RotationResult } from "../domain/rotation.ts";
-import { awaitIdle } from "./await-idle.ts";
-import { disableAndSoak } from "./disable-and-soak.ts";
-import { gatherEvidence } from "./gather-evidence.ts";
 import { management } from "./groups.ts";
 import { normalRotationInput, type NormalRotationStart, parseInput } from "./messages.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import { proveInSlot } from "./prove-in-slot.ts";
-import { keysTried, provenKey } from "./proven-key.ts";
-import { believeOnlyDeath, revokedByHand } from "./revoke-by-hand.ts";
-import { revokeForGood } from "./revoke-for-good.ts";
-import { failureType, Rotation } from "./rotation.ts";
+import { awaitIdle } from "./rotation/await-idle.ts";
+import { endWhenMoved } from "./rotation/compromised.ts";
+import { disableAndSoak } from "./rotation/disable-and-soak.ts";
+import type { End } from "./rotation/ending.ts";
+import { failureType } from "./rotation/failures.ts";
+import { gatherEvidence } from "./rotation/gather-evidence.ts";
+import { proveInSlot } from "./rotation/prove-in-slot.ts";
+import { giveUp, keysTried, provenKey, refuseCompromised } from "./rotation/proven-key.ts";
+import { revokedByHand } from "./rotation/revoke-by-hand.ts";
+import { revokeForGood } from "./rotation/revoke-for-good.ts";
+import { Rotation } from "./rotation/rotation.ts";
+import { finish } from "./rotation/settle.ts";
 import {
   awaitCacheInvalidation,
   awaitPropagation,
@@ -18,17 +25,18 @@ import {
   heldKey,
   inPlace,
   install,
+  notRevoked,
   proveOnOwnAlias,
   stage,
-} from "./steps.ts";
+} from "./rotation/steps.ts";
 
 /**
  * Replaces the key in one slot without a failed request: makes a new key, proves it, switches over, and revokes the
  * old one when nobody uses it. The steps are those of docs/rotation.md, in the same words.
  *
- * Input `{"slot":"production/openai","reason"?,"onlyIfDue"?,"heldKeyId"?}`; result `RotationResult`. Fails with
- * `InvalidInput`, `SlotBusy` (another run holds the slot), or the failure of the step that stopped it, the result so
- * far in its details.
+ * Input `{"slot":"production/openai","reason"?,"onlyIfDue"?,"heldKeyId"?,"formerRunId"?}`; result `RotationResult`. Fails
+ * with `InvalidInput`, `SlotBusy` (another run holds the slot), `NobodyDecided`, or the failure of the step that stopped
+ * it, the result so far in its details.
  */
 export async function normalRotation(input: unknown): Promise<RotationResult> {
   const start = parseInput(normalRotationInput, input, "normalRotation");
@@ -38,38 +46,54 @@ export async function normalRotation(input: unknown): Promise<RotationResult> {
 async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
   const rotation = new Rotation("normal", start);
   return rotation.toTheEnd(async () => {
-    const found = await rotation.step("inspectSlot", () => management.inspectSlot(inspectOrder(start, rotation.of)), {
-      told: heldKey,
-    });
+    const order = inspectOrder(start, rotation.of);
+    const found = await rotation.step("inspectSlot", () => management.inspectSlot(order), { says: heldKey });
     rotation.plan(found);
-    if (!found.due.due) return rotation.kept(found.due.reason);
-    for (const check of found.byHand?.unknown ?? []) rotation.unknown(check);
+    if (!found.due.due) return keep(rotation, found);
 
     const key = await swapKey(rotation, found); // 2 to 9
 
-    const shared = { unless: sharedKey(rotation, found) };
+    const shared = { unless: sharedKey(found) };
     await rotation.step("awaitIdle", () => awaitIdle(rotation, found, key), shared);
-    if (await rotation.approval("before-revoke")) {
+    if (await rotation.mailbox.approval("before-revoke")) {
       await rotation.step("awaitIdle", () => awaitIdle(rotation, found, key), shared);
     }
     const kept = { unless: shared.unless ?? cannotUndo(rotation, found) };
     await rotation.step("disableKey", () => disableAndSoak(rotation, found, key), kept);
 
     // By hand it is a person who passes the point of no return: until then the rotation can be aborted.
-    const { byHand } = found;
-    if (byHand !== undefined) await rotation.step("revokeKey", () => revokedByHand(rotation, found, key), shared);
+    const { byHand, held } = found;
+    if (byHand !== undefined && rotation.hurry === undefined) {
+      await rotation.step("revokeKey", () => revokedByHand(rotation, found, key), shared);
+    }
     return rotation.pastTheReturn(async () => {
-      if (byHand === undefined) await rotation.step("revokeKey", () => revokeForGood(rotation, found, key), shared);
-      await rotation.step("confirmRevoked", () => confirmRevoked(rotation, { ...found, keyId: found.held.id }), shared);
-      if (byHand !== undefined && shared.unless === undefined) believeOnlyDeath(rotation, found.held.id);
-      await rotation.step("finish", () => rotation.finish(key));
-      if (rotation.hurry() !== undefined) {
-        const suspect = { keyId: found.held.id, since: rotation.compromisedSince };
+      if (rotation.hurry === undefined && byHand === undefined) {
+        rotation.record.stage = "revoking";
+        await rotation.step("revokeKey", () => revokeForGood(rotation, found, key), shared);
+      }
+      if (rotation.hurry !== undefined) await endHurried(rotation, found);
+      const dead = { unless: notRevoked(rotation, held.id) };
+      await rotation.step("confirmRevoked", () => confirmRevoked(rotation, { ...found, keyId: held.id }), dead);
+      await rotation.step("finish", () => finish(rotation));
+      if (rotation.hurry !== undefined) {
+        const suspect = { keyId: held.id, since: rotation.clock.find(held.id)?.since };
         await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));
       }
-      return rotation.ended("rotated", start.reason ?? found.due.reason);
+      return { outcome: "rotated", reason: start.reason ?? found.due.reason };
     });
   });
+}
+
+/** The slot is looked at, and nothing is due: its key stays. */
+function keep({ of, record }: Rotation, { held, due }: Inspection): End {
+  record.custody.settle(held.id, { fate: "held", by: of.slot });
+  return { outcome: "kept", reason: due.reason };
+}
+
+/** The old key was called compromised: slots that hold it too are moved off it first; at its deadline its clock cuts it. */
+async function endHurried(rotation: Rotation, { held }: Inspection): Promise<void> {
+  rotation.record.stage = "revoking";
+  await endWhenMoved(rotation, held.id);
 }
 
 /** Steps 2 to 9: the new key made, proven and in the slot, the old one no longer in caches. */
@@ -77,49 +101,51 @@ export async function swapKey(rotation: Rotation, found: Inspection): Promise<Ne
   const first = await installedKey(rotation, found);
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
   const key = await proveInSlot(rotation, found, first); // verifyThroughGateway(real)
-  rotation.reached("verified");
+  rotation.verified();
   await rotation.step("awaitCacheInvalidation", () => awaitCacheInvalidation(rotation, found));
   return key;
 }
 
-/** Steps 2 to 6. A key whose seal is opened no more, since the sealing key was lost meanwhile, is revoked and another made. */
+/**
+ * Steps 2 to 6. A key whose seal is opened no more, since the sealing key was lost meanwhile, or that was called
+ * compromised before it was installed, is given up and another one made.
+ */
 async function installedKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
-  const staged = { unless: inPlace(found) };
   let approved = false;
   for (let tries = 1; ; tries++) {
     const key = await provenKey(rotation, found); // issueKey, verifyAtProvider
     try {
-      await rotation.step("stageAliases", () => stage(rotation, found, key), staged);
+      await rotation.step("stageAliases", () => stage(rotation, found, key), { unless: inPlace(rotation, found) });
+      const staged = { unless: inPlace(rotation, found) };
       await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
-      if (!approved) await rotation.approval("before-install");
+      if (!approved) await rotation.mailbox.approval("before-install");
       approved = true;
+      refuseCompromised(rotation, key);
       await rotation.step("installKey", () => install(rotation, found, key));
       return key;
     } catch (error) {
-      if (failureType(error) !== "SealUnreadable" || tries === keysTried) throw error;
-      await management.revokeLeftoverKeys(rotation.of);
+      if (tries === keysTried || !isReplaceable(rotation, key, error)) throw error;
+      await giveUp(rotation, key);
     }
   }
 }
 
-function inspectOrder({ heldKeyId, onlyIfDue }: NormalRotationStart, of: OfRotation): InspectOrder {
-  return {
-    ...of,
-    ...(heldKeyId === undefined ? {} : { heldKeyId }),
-    ...(onlyIfDue === undefined ? {} : { onlyIfDue }),
-  };
+function isReplaceable(rotation: Rotation, key: NewKey, error: unknown): boolean {
+  if (failureType(error) === "SealUnreadable") return true;
+  return error instanceof ApplicationFailure && error.type === "KeyRejected" && rotation.isCompromised(key.id);
+}
+
+function inspectOrder({ heldKeyId, onlyIfDue, formerRunId }: NormalRotationStart, of: OfRotation): InspectOrder {
+  return { ...of, ...defined({ heldKeyId, onlyIfDue, formerRunId }) };
 }
 
 /** Why the old key is not switched off before it is revoked, where it isn't. */
 function cannotUndo(rotation: Rotation, { canDisable, byHand }: Inspection): string | undefined {
-  if (canDisable) return rotation.hurry();
+  if (canDisable) return rotation.hurry;
   return byHand === undefined ? "this provider cannot undo it" : byHand.missing;
 }
 
-/** A key that another slot holds as well is not revoked: it is named as left over instead. */
-function sharedKey(rotation: Rotation, { held, sharedWith }: Inspection): string | undefined {
-  if (sharedWith.length === 0) return undefined;
-  const why = `${sharedWith.join(", ")} holds it too`;
-  rotation.leaves(held.id, why);
-  return why;
+/** A key that another slot holds as well is not revoked: its fate is looked up at the end. */
+function sharedKey({ sharedWith }: Inspection): string | undefined {
+  return sharedWith.length === 0 ? undefined : `${sharedWith.join(", ")} holds it too`;
 }

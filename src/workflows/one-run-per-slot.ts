@@ -2,6 +2,7 @@ import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
 import {
   ApplicationFailure,
   ChildWorkflowFailure,
+  defineUpdate,
   ParentClosePolicy,
   setHandler,
   startChild,
@@ -11,6 +12,7 @@ import {
 import { type Progress, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
 import { parseSlot, slotName } from "../domain/slot.ts";
 import { management } from "./groups.ts";
+import { failureType } from "./rotation/failures.ts";
 import {
   abortSignal,
   approveSignal,
@@ -23,6 +25,12 @@ import {
   submitKeyUpdate,
 } from "./messages.ts";
 
+/** What every start carries. `formerRunId` is the slot's run before, where the starter knows it. */
+export interface SlotStart {
+  slot: string;
+  formerRunId?: string | undefined;
+}
+
 /** What a start does that finds the slot's id taken, instead of failing. */
 export type WhenBusy<Start> = (start: Start, running: { workflowId: string; runId: string }) => Promise<RotationResult>;
 
@@ -31,7 +39,7 @@ export type WhenBusy<Start> = (start: Start, running: { workflowId: string; runI
  * id. A start under any other id becomes a thin follower of it: it starts that run, passes on what it is told, and ends
  * as it does. Fails with `SlotBusy` when the slot's id is taken.
  */
-export async function oneRunPerSlot<Start extends { slot: string }>(
+export async function oneRunPerSlot<Start extends SlotStart>(
   workflowType: string,
   start: Start,
   work: (start: Start) => Promise<RotationResult>,
@@ -43,7 +51,7 @@ export async function oneRunPerSlot<Start extends { slot: string }>(
   return workflowInfo().workflowId === workflowId ? work(named) : follow(workflowType, workflowId, named, whenBusy);
 }
 
-async function follow<Start extends { slot: string }>(
+async function follow<Start extends SlotStart>(
   workflowType: string,
   workflowId: string,
   start: Start,
@@ -53,7 +61,9 @@ async function follow<Start extends { slot: string }>(
   setHandler(followedProgressSignal, (progress) => {
     told = progress;
   });
-  const child = await startOnlyRun(workflowType, workflowId, start);
+  const formerRunId = start.formerRunId ?? (await formerRunOf(workflowId));
+  const known = formerRunId === undefined ? start : { ...start, formerRunId };
+  const child = await startOnlyRun(workflowType, workflowId, known);
   if (child === "taken") {
     const running = await management.findRun({ workflowId });
     if (whenBusy === undefined) throw busy(start.slot, running);
@@ -66,11 +76,13 @@ async function follow<Start extends { slot: string }>(
     return { ...told, follows: { workflowId, runId } };
   });
   for (const signal of [abortSignal, approveSignal, submitKeySignal, escalateSignal]) {
-    setHandler(signal, (said: unknown) => child.signal(signal.name, said));
+    // A run that has just ended takes no signal any more: this start ends as it did.
+    setHandler(signal, async (said: unknown) => child.signal(signal.name, said).catch(() => undefined));
   }
-  for (const update of [approveUpdate, submitKeyUpdate, escalateUpdate]) {
-    setHandler(update, (said: unknown) =>
-      management.updateRun({ workflowId, runId, update: update.name, arg: said ?? {} }),
+  for (const { name } of [approveUpdate, submitKeyUpdate, escalateUpdate]) {
+    setHandler(defineUpdate<unknown, [unknown]>(name), (said) =>
+      // Without a run id: after a hand-over another run goes on under the workflow id.
+      management.updateRun({ workflowId, update: name, arg: said ?? {} }),
     );
   }
 
@@ -79,6 +91,16 @@ async function follow<Start extends { slot: string }>(
   } catch (error) {
     const cause = error instanceof ChildWorkflowFailure ? error.cause : undefined;
     throw cause instanceof ApplicationFailure ? sameFailure(cause) : error;
+  }
+}
+
+/** The slot's last run, as far as the server's own record of the workflow id tells; undefined if there was none. */
+async function formerRunOf(workflowId: string): Promise<string | undefined> {
+  try {
+    return (await management.findRun({ workflowId })).runId;
+  } catch (error) {
+    if (failureType(error) === "SlotMissing") return undefined;
+    throw error;
   }
 }
 

@@ -1,15 +1,19 @@
 import type { ActivityInterfaceFor } from "@temporalio/workflow";
 
 import type {
+  CompromisedOrder,
   ConfirmOrder,
   CutOrder,
-  FinishOrder,
+  HoldersOrder,
   IdleOrder,
   InstallOrder,
   IssueOrder,
   OfRotation,
   RevokeOrder,
+  SavedOrder,
+  SettleOrder,
   StageOrder,
+  SwitchOn,
   VerifyAtProviderOrder,
   VerifyThroughGatewayOrder,
 } from "../activities/contract.ts";
@@ -26,10 +30,10 @@ const summaries: Partial<Record<keyof RotationActivities, (order: never) => stri
     `${alias === "real" ? "the slot itself" : `alias ${alias}`}, ${goodAnswers} good answer${goodAnswers === 1 ? "" : "s in a row"}`,
   installKey: ({ slot, key, again }: InstallOrder) =>
     `new key ${key.id} into ${slot}${again === true ? ", once more" : ""}`,
-  checkSaved: ({ slot, installedKeyId }: FinishOrder) => `whether ${slot} holds ${installedKeyId}`,
+  checkSaved: ({ slot, installedKeyId }: SavedOrder) => `whether ${slot} holds ${installedKeyId}`,
   checkIdle: ({ oldKeyId }: IdleOrder) => `old key ${oldKeyId}`,
   disableKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
-  enableKey: ({ keyId }: CutOrder) => `old key ${keyId}`,
+  enableKey: ({ keyId }: SwitchOn) => `old key ${keyId}`,
   cutKey: ({ keyId }: CutOrder) => `compromised key ${keyId}`,
   endCompromisedKey: ({ keyId }: CutOrder) => `compromised key ${keyId}`,
   revokeKey: ({ keyId }: RevokeOrder) => `old key ${keyId}`,
@@ -37,7 +41,10 @@ const summaries: Partial<Record<keyof RotationActivities, (order: never) => stri
     `key ${keyId}${throughPrev ? ", seen through alias prev" : ""}`,
   revokeOrphan: ({ id, slot }: EndOrphanOrder) => `orphan ${id} of ${slot}`,
   removeOrphanAlias: ({ id, slot }: EndOrphanOrder) => `left-over alias ${id} beside ${slot}`,
-  finish: ({ installedKeyId }: FinishOrder) => `${installedKeyId} stays installed`,
+  findCompromised: ({ keyIds }: CompromisedOrder) => (keyIds.length === 0 ? "by its value" : keyIds.join(", ")),
+  lookAtHolders: ({ keyIds }: HoldersOrder) => `who holds ${keyIds.join(", ")}`,
+  settleKeys: ({ slot, keys }: SettleOrder) =>
+    keys.length === 0 ? `what rotations of ${slot} left` : keys.map(({ id, role }) => `${role} key ${id}`).join(", "),
 };
 
 /** The same activities, each call with a line in the Temporal UI that says what it is about. */

@@ -1,8 +1,9 @@
-import type { Inspection, NewKey } from "../activities/contract.ts";
-import { oneAnswer } from "../domain/policy.ts";
-import { management, propagation } from "./groups.ts";
-import { provenKey } from "./proven-key.ts";
-import { failureMessage, failureType, type Rotation } from "./rotation.ts";
+import type { Inspection, NewKey } from "../../activities/contract.ts";
+import { oneAnswer } from "../../domain/policy.ts";
+import { management, propagation } from "../groups.ts";
+import { failureMessage, failureType } from "./failures.ts";
+import { provenKey, refuseCompromised } from "./proven-key.ts";
+import type { Rotation } from "./rotation.ts";
 import { awaitPropagation, install } from "./steps.ts";
 
 /**
@@ -29,7 +30,9 @@ export async function proveInSlot(rotation: Rotation, found: Inspection, first: 
       failure = error;
     }
   }
-  if (rotation.prevAnswered) await rotation.step("restoreOldValue", () => restore(rotation));
+  // What is compromised is never put back.
+  const mayRestore = rotation.prevAnswered && !rotation.isCompromised(found.held.id);
+  if (mayRestore) await rotation.step("restoreOldValue", () => restore(rotation));
   throw failure;
 }
 
@@ -38,12 +41,13 @@ async function worksDirectly(rotation: Rotation, key: NewKey): Promise<boolean> 
   const { note } = await rotation.step(
     "checkSaved",
     () => management.checkSaved({ ...rotation.of, installedKeyId: key.id }),
-    { told: (saved) => `was it saved? ${saved.note}` },
+    { says: (saved) => `was it saved? ${saved.note}` },
   );
   const direct = await rotation.step("tryDirectly", () => tryDirectly(rotation, key), {
-    told: ({ said }) => `does ${key.id} work at its provider, and has it quota? ${said}`,
+    says: ({ said }) => `does ${key.id} work at its provider, and has it quota? ${said}`,
   });
-  if (!direct.works) rotation.warn([`${key.id} is stored (${note}) and refused by its provider: another key is made`]);
+  if (!direct.works)
+    rotation.record.warn(`${key.id} is stored (${note}) and refused by its provider: another key is made`);
   return direct.works;
 }
 
@@ -51,7 +55,7 @@ async function tryDirectly(rotation: Rotation, key: NewKey): Promise<{ works: bo
   try {
     const settleUntil = new Date().toISOString(); // it was settled before it was installed
     const { warnings } = await propagation.verifyAtProvider({ ...rotation.of, key, settleUntil, rule: oneAnswer });
-    rotation.warn(warnings);
+    rotation.record.warn(...warnings);
     return { works: true, said: warnings.length === 0 ? "it does: the gateway is the cause" : warnings.join("; ") };
   } catch (error) {
     if (failureType(error) !== "KeyRejected") throw error;
@@ -68,7 +72,7 @@ async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): P
       propagation.verifyThroughGateway({ ...rotation.of, alias: "real", goodAnswers, until, installedKeyId: key.id }),
   );
   rotation.probes += verified.probes;
-  rotation.warn(verified.warnings);
+  rotation.record.warn(...verified.warnings);
   return `${goodAnswers} good answers in a row`;
 }
 
@@ -82,13 +86,15 @@ async function storeAgain(rotation: Rotation, { secretModified }: Inspection, ke
 
 async function tryAnotherKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
   const key = await provenKey(rotation, found);
+  refuseCompromised(rotation, key);
   await rotation.step("installKey", () => install(rotation, found, key));
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
   return key;
 }
 
 async function restore(rotation: Rotation): Promise<string> {
-  await management.restoreOldValue(rotation.of);
+  const installedKeyId = rotation.record.newKey?.id ?? "";
+  await management.restoreOldValue({ ...rotation.of, installedKeyId });
   return "the old value is back, from its copy on prev: the slot did not answer with a new key";
 }
 
@@ -96,4 +102,18 @@ function remedyHelps(error: unknown): boolean {
   const type = failureType(error);
   // A seal that is opened no more cannot be stored again; another key can.
   return type === "KeyRejected" || type === "SlotMissing" || type === "SealUnreadable";
+}
+
+/** One more try of the new key that the slot holds, after its rotation had failed and the old key was cut. */
+export async function proveAfterAll(rotation: Rotation, installedKeyId: string): Promise<void> {
+  const { of, policy, record } = rotation;
+  if (policy === undefined) return;
+  await rotation.step("verifyThroughGateway(real)", async () => {
+    const until = rotation.deadline(policy.propagationBudget);
+    const { goodAnswers } = policy;
+    await propagation.verifyThroughGateway({ ...of, alias: "real", goodAnswers, until, installedKeyId });
+    rotation.verified();
+    record.warn(`${installedKeyId} serves ${of.slot}, though its rotation had failed before`);
+    return `${goodAnswers} good answers in a row`;
+  });
 }

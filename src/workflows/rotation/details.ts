@@ -1,5 +1,5 @@
-import { readableMs } from "../domain/duration.ts";
-import type { Progress, RotationTimes, StepRecord } from "../domain/rotation.ts";
+import { readableMs } from "../../domain/duration.ts";
+import type { Progress, RotationTimes, StepRecord } from "../../domain/rotation.ts";
 
 /** The rotation as Markdown, for the Temporal UI: what it waits for, its moments, and a table of its steps. */
 export function describeProgress({ waiting, steps, oldKey, newKey, times }: Progress): string {

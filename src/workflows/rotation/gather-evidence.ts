@@ -1,8 +1,10 @@
 import { condition } from "@temporalio/workflow";
 
-import { type Duration, inMs, readableMs } from "../domain/duration.ts";
-import { management } from "./groups.ts";
-import { failureMessage, type Rotation } from "./rotation.ts";
+import { defined } from "../../domain/defined.ts";
+import { type Duration, inMs, readableMs } from "../../domain/duration.ts";
+import { management } from "../groups.ts";
+import { failureMessage } from "./failures.ts";
+import type { Rotation } from "./rotation.ts";
 
 /** How far back a compromised key's use is looked at, where nobody says since when it may have leaked. */
 const lookBackMs = 24 * 3_600_000;
@@ -23,22 +25,22 @@ export async function gatherEvidence(
   { keyId, since, createdAt }: Suspect,
   usageLag: Duration,
 ): Promise<string> {
-  const asked = since ?? new Date(Date.parse(rotation.times.started) - lookBackMs).toISOString();
+  const asked = since ?? new Date(Date.parse(rotation.record.times.started) - lookBackMs).toISOString();
   const from = createdAt !== undefined && Date.parse(createdAt) > Date.parse(asked) ? createdAt : asked;
   let seen = -1;
   for (let round = 1; ; round++) {
     const to = new Date().toISOString();
     try {
       const evidence = await management.gatherEvidence({ ...rotation.of, keyId, from, to });
-      rotation.incident({ compromisedKey: { id: keyId }, ...evidence });
+      rotation.record.incident = { compromisedKey: { id: keyId }, ...defined({ asked: since }), ...evidence };
       const settled = evidence.providerRequests === seen;
       if ((settled || round === evidenceRounds) && evidence.gatewayRequests === undefined) {
-        rotation.unknown("whether others used the compromised key");
+        rotation.record.unknown("whether others used the compromised key");
       }
       if (settled) return `settled after ${round} looks: ${evidence.providerRequests} requests`;
       seen = evidence.providerRequests;
     } catch (error) {
-      rotation.unknown("use of the compromised key");
+      rotation.record.unknown("use of the compromised key");
       return `the use of the key could not be read: ${failureMessage(error)}`;
     }
     if (round === evidenceRounds) return `still changing after ${round} looks: ${seen} requests; look again later`;
@@ -50,16 +52,19 @@ export async function gatherEvidence(
         then: "the evidence is gathered again",
         action: afterwards(rotation),
       },
-      () => condition(() => rotation.abortAsked, lagMs, { summary: `usage lag of ${readableMs(lagMs)}` }),
+      () =>
+        condition(() => rotation.mailbox.aborted !== undefined, lagMs, {
+          summary: `usage lag of ${readableMs(lagMs)}`,
+        }),
     );
-    if (rotation.abortAsked) {
-      rotation.unknown("use of the compromised key that its provider told later");
-      return `${rotation.stopReason()}, after ${round} looks: ${seen} requests so far`;
+    if (rotation.mailbox.aborted !== undefined) {
+      rotation.record.unknown("use of the compromised key that its provider told later");
+      return `${rotation.stopReason}, after ${round} looks: ${seen} requests so far`;
     }
   }
 }
 
-function afterwards({ of: { slot }, outage }: Rotation): string {
+function afterwards({ of: { slot }, record: { outage } }: Rotation): string {
   const end = `keyturn abort ${slot} ends the gathering, with what is known by then`;
   return outage !== undefined && outage.until === undefined
     ? `REQUESTS FAIL, no working key is in: ${end}; then keyturn rotate ${slot}`

@@ -1,5 +1,5 @@
-import type { Inspection, NewKey } from "../activities/contract.ts";
-import { management, propagation } from "./groups.ts";
+import type { Inspection, NewKey } from "../../activities/contract.ts";
+import { management, propagation } from "../groups.ts";
 import type { Rotation } from "./rotation.ts";
 
 /**
@@ -21,28 +21,29 @@ export async function revokedByHand(rotation: Rotation, found: Inspection, key: 
   return askToRevoke(rotation, held.id, found);
 }
 
-/** Asks a person to revoke a key, and returns what they said. */
+/** Asks a person to revoke a key, and returns what they said. It counts once the key was seen dead: until then it is named. */
 export async function askToRevoke(
   rotation: Rotation,
   keyId: string,
   { held, byHand, policy }: Pick<Inspection, "held" | "byHand" | "policy">,
 ): Promise<string> {
-  const which = keyId === held.id ? (byHand?.oldKey ?? keyId) : keyId;
-  const by = await rotation.person({
+  const { record, mailbox } = rotation;
+  const decision = await mailbox.person({
     for: `a person to revoke ${keyId}, since ${byHand?.missing}`,
-    first: `revoke the key ${which} at ${byHand?.where}`,
+    asks: {
+      kind: "revocation",
+      keyId,
+      which: keyId === held.id ? (byHand?.oldKey ?? keyId) : keyId,
+      where: byHand?.where ?? "its provider's console",
+    },
     deadline: policy.personDeadline,
     orElse: `nobody revoked ${keyId} by hand in ${policy.personDeadline}: it stays alive`,
   });
-  rotation.saidRevoked = { by, at: new Date().toISOString() };
+  const by = decision?.by ?? "somebody";
+  record.saidRevoked.set(keyId, { by, at: new Date().toISOString() });
+  record.custody.settle(keyId, {
+    fate: "named",
+    why: `${by} says that it is revoked, and it was not seen dead: look at the provider`,
+  });
   return `${by} says that ${keyId} is revoked`;
-}
-
-/** What a person says of a revocation counts once the key was seen dead; else it is named as left over. */
-export function believeOnlyDeath(rotation: Rotation, keyId: string): void {
-  const { saidRevoked } = rotation;
-  if (saidRevoked === undefined) return;
-  if (rotation.times.confirmedDead !== undefined) return rotation.reached("revoked", saidRevoked.at);
-  rotation.unknown("revoked");
-  rotation.leaves(keyId, `${saidRevoked.by} says that it is revoked, and it was not seen dead: look at the provider`);
 }

@@ -1,0 +1,134 @@
+import { CancellationScope, condition } from "@temporalio/workflow";
+
+import { inMs } from "../../domain/duration.ts";
+import type { Policy } from "../../domain/policy.ts";
+
+/** A key that was called compromised: by whom, and when, which is when its clock started. RFC 3339 times. */
+export interface Told {
+  keyId: string;
+  at: string;
+  by: string;
+  /** Since when it may have been in wrong hands. */
+  since?: string;
+}
+
+export interface ClockWork {
+  /** The slot's policy; read where it is not known yet. Rejects where it cannot be read. */
+  policy(): Promise<Policy>;
+  /** Whether the key's custody is settled: ended, or named. */
+  isSettled(keyId: string): boolean;
+  /** Cuts the key, whatever the state of the rest. Never rejects. */
+  cut(keyId: string): Promise<void>;
+}
+
+/**
+ * The revoke deadlines of a run: one for each key that was called compromised, from the moment that is said until the
+ * key's custody is settled. It runs beside everything else a run does, whatever fails, waits or is cancelled there. It
+ * stops for an abort alone, by which a person calls the emergency off.
+ */
+export class RevokeClock {
+  readonly #told = new Map<string, Told>();
+  readonly #due = new Set<string>();
+  readonly #work: ClockWork;
+  #policy: Policy | undefined;
+  #running: Promise<void> | undefined;
+  #closed = false;
+  readonly #calledOff = new Map<string, string>();
+
+  constructor(work: ClockWork) {
+    this.#work = work;
+  }
+
+  /** Starts the key's clock, at once and for good: the first word counts. Returns whether this was the first. */
+  tell(told: Told): boolean {
+    if (this.#told.has(told.keyId)) return false;
+    this.#told.set(told.keyId, told);
+    this.#running ??= CancellationScope.nonCancellable(() => this.#run());
+    return true;
+  }
+
+  has(keyId: string): boolean {
+    return this.#told.has(keyId);
+  }
+
+  /** Takes back a word about a key that does not exist. */
+  forget(keyId: string): void {
+    this.#told.delete(keyId);
+  }
+
+  all(): Told[] {
+    return [...this.#told.values()];
+  }
+
+  find(keyId: string): Told | undefined {
+    return this.#told.get(keyId);
+  }
+
+  /** The key's revoke deadline, RFC 3339; undefined while the policy is not known. */
+  deadlineOf(keyId: string): string | undefined {
+    const told = this.#told.get(keyId);
+    if (told === undefined || this.#policy === undefined) return undefined;
+    return new Date(Date.parse(told.at) + inMs(this.#policy.emergency.revokeWithin)).toISOString();
+  }
+
+  knows(policy: Policy): void {
+    this.#policy ??= policy;
+  }
+
+  /** Whether the deadline has come: then the key is cut, or held where policy says so. */
+  isDue(keyId: string): boolean {
+    return this.#due.has(keyId);
+  }
+
+  /** A person calls the emergency off: none of the keys told so far is cut any more. */
+  callOff(who: string): void {
+    for (const keyId of this.#told.keys()) this.#calledOff.set(keyId, who);
+  }
+
+  /** Who called the key's emergency off; undefined if nobody did. */
+  calledOff(keyId: string): string | undefined {
+    return this.#calledOff.get(keyId);
+  }
+
+  /** Ends with the run, when every key is settled. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    let policy: Policy;
+    try {
+      policy = this.#policy ?? (await this.#work.policy());
+    } catch {
+      return; // no such slot: the run's own steps fail with the reason, and its end names the keys
+    }
+    this.#policy = policy;
+    const cuts: Promise<void>[] = [];
+    while (!this.#closed) {
+      const next = this.#next();
+      if (next === undefined) {
+        await condition(() => this.#closed || this.#next() !== undefined);
+        continue;
+      }
+      const ms = Date.parse(this.deadlineOf(next) ?? "") - Date.now();
+      if (ms > 0) {
+        await condition(() => this.#closed || this.#next() !== next, ms, {
+          summary: "until the compromised key is cut",
+        });
+        if (this.#closed || this.#next() !== next) continue;
+        if (Date.parse(this.deadlineOf(next) ?? "") > Date.now()) continue;
+      }
+      this.#due.add(next);
+      if (policy.emergency.atDeadline === "revoke") cuts.push(this.#work.cut(next));
+    }
+    await Promise.all(cuts);
+  }
+
+  /** The key whose deadline comes first, of those that are not settled and not due yet. */
+  #next(): string | undefined {
+    return [...this.#told.values()]
+      .filter(({ keyId }) => !this.#due.has(keyId) && !this.#calledOff.has(keyId) && !this.#work.isSettled(keyId))
+      .toSorted((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0))[0]?.keyId;
+  }
+}

@@ -1,0 +1,189 @@
+import { allHandlersFinished, ApplicationFailure, condition, isCancellation, sleep } from "@temporalio/workflow";
+
+import type { CustodyEntry } from "../../domain/custody.ts";
+import type { RotationResult } from "../../domain/rotation.ts";
+import { cutNow, endCompromised, endOrAsk, lookBeside, whoHoldsBack } from "./compromised.ts";
+import { causeOf, failureMessage, failureType } from "./failures.ts";
+import { gatherEvidence } from "./gather-evidence.ts";
+import { proveAfterAll } from "./prove-in-slot.ts";
+import type { Rotation } from "./rotation.ts";
+import { cleanUp, name } from "./settle.ts";
+
+/** How the body of a run ended, where it did not fail. */
+export interface End {
+  outcome: RotationResult["outcome"];
+  reason: string;
+}
+
+/**
+ * The one exit of every run: it cannot be passed while a key is open. What was started is waited for; then each
+ * compromised key is cut by its clock, or named; then the rest of what the run answers for is looked up, ended by the
+ * rules of its role, or named. A message that comes meanwhile is heard, and the exit begins again. A hand-over goes on
+ * with all of it as it is.
+ */
+export async function settleAll(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
+  rotation.ending = true;
+  const { record, mailbox, clock } = rotation;
+  const isQuiet = (): boolean => !rotation.busy && mailbox.isIdle && allHandlersFinished();
+  for (;;) {
+    if (!rotation.handsOver) await settleCompromised(rotation, end);
+    await condition(() => isQuiet());
+    if (rotation.handsOver) break;
+    if (compromisedAndOpen(rotation).length > 0) continue;
+    await cleanUp(rotation);
+    if ("error" in end) await afterACut(rotation);
+    await rotation.flush();
+    if (record.custody.open().length === 0 && isQuiet() && !rotation.handsOver) break;
+  }
+  await clock.close();
+}
+
+/** What the run has to say at its end, when every key has its fate. */
+export function conclude(
+  rotation: Rotation,
+  end: End | { error: unknown },
+  scopeCancelled: boolean,
+): { result: RotationResult } | { failure: ApplicationFailure } {
+  const { record, mailbox } = rotation;
+  if ("outcome" in end) return finished(rotation, end.outcome, end.reason);
+  const { error } = end;
+  const { newKey, custody } = record;
+  if (newKey !== null && custody.find(newKey.id)?.given !== true) record.newKey = null;
+  // An attempt that fails while it is cancelled ends with its own failure.
+  const cancelled = isCancellation(error) || (!rotation.returnPassed && scopeCancelled);
+  const stopped = cancelled || (mailbox.aborted !== undefined && rotation.returnPassed);
+  const reason = stopped ? rotation.stopReason : failureMessage(error);
+  if (wasCut(rotation) && (stopped || record.kind === "emergency")) {
+    const isNew =
+      record.times.verified !== undefined && newKey !== null && custody.find(newKey.id)?.fate?.fate === "held";
+    return finished(rotation, isNew ? "rotated" : "cut", reason);
+  }
+  if (stopped) return finished(rotation, "aborted", reason);
+  record.stage = "failed";
+  const cause = causeOf(error);
+  const details = cause instanceof ApplicationFailure ? (cause.details ?? []) : [];
+  return {
+    failure: ApplicationFailure.create({
+      message: reason,
+      type: failureType(error) ?? "Unexpected",
+      nonRetryable: true,
+      details: [record.result("aborted", reason), ...details],
+    }),
+  };
+}
+
+function finished(
+  { record }: Rotation,
+  outcome: RotationResult["outcome"],
+  reason: string,
+): { result: RotationResult } {
+  record.stage = outcome;
+  return { result: record.result(outcome, reason) };
+}
+
+/** Whether a compromised key was ended, and where the slot held one, that one. */
+function wasCut({ record, found }: Rotation): boolean {
+  const { custody } = record;
+  const gone = custody.all().filter(({ id, role }) => role === "compromised" && custody.isEnded(id));
+  const held = found?.held.id;
+  return gone.some(({ id }) => held === undefined || id === held);
+}
+
+// ---- compromised keys ---------------------------------------------------------------------------------------------
+
+function compromisedAndOpen({ record }: Rotation): CustodyEntry[] {
+  return record.custody.open().filter(({ role }) => role === "compromised");
+}
+
+/** Gives each compromised key its fate. */
+async function settleCompromised(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
+  const { clock, cutBy } = rotation;
+  for (const { id, given } of compromisedAndOpen(rotation)) {
+    if (rotation.handsOver) return;
+    const who = clock.calledOff(id);
+    if (cutBy !== undefined && !clock.has(id)) {
+      name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
+    } else if (who !== undefined && given) {
+      name(
+        rotation,
+        id,
+        `it is compromised and ALIVE, and nobody cuts it: ${who}; start keyturn emergency again, or revoke it by hand`,
+      );
+    } else {
+      const why = "error" in end ? failureMessage(end.error) : "the run ends";
+      await settleOne(rotation, id, { given, why }).catch((error: unknown) => {
+        if (rotation.handsOver || clock.calledOff(id) !== undefined) return;
+        name(rotation, id, `it is compromised and may be ALIVE: ${failureMessage(error)}; revoke it by hand now`);
+      });
+    }
+  }
+}
+
+async function settleOne(
+  rotation: Rotation,
+  id: string,
+  { given, why }: { given: boolean; why: string },
+): Promise<void> {
+  const { record, clock, found } = rotation;
+  if (found?.byHand !== undefined) return endOrAsk(rotation, id);
+  // Nobody was ever given it: nothing is waited for.
+  if (!given) return endCompromised(rotation, id);
+  const policy = await rotation.readPolicy();
+  await lookBeside(rotation, id);
+  if (record.custody.isEnded(id)) return;
+  if (whoHoldsBack(rotation, id) === undefined) return endCompromised(rotation, id);
+  if (policy.emergency.atDeadline === "hold") {
+    name(
+      rotation,
+      id,
+      `it is compromised and ALIVE: ${why}, and policy says to hold it past its deadline; revoke it by hand, or start keyturn emergency again`,
+    );
+    return;
+  }
+  const over = (): boolean =>
+    record.custody.find(id)?.fate !== undefined || clock.calledOff(id) !== undefined || rotation.handsOver;
+  await rotation.waiting(
+    {
+      for: `the revoke deadline of ${id}, since no new key could be put in: ${why}`,
+      until: clock.deadlineOf(id) ?? rotation.deadline(policy.emergency.revokeWithin),
+      then: `${id} is cut without a new key, and requests fail`,
+      action: `keyturn approve ${rotation.of.slot} to cut it now, or keyturn abort ${rotation.of.slot} to call the emergency off`,
+      asks: { kind: "approval", of: "cut-now" },
+      person: true,
+    },
+    (wait) => condition(() => over() || clock.isDue(id) || rotation.mailbox.decisionFor(wait) !== undefined),
+  );
+  if (!over() && !clock.isDue(id)) {
+    await cutNow(rotation, id, { patiently: true });
+    await endCompromised(rotation, id);
+  }
+  // Past the deadline the clock cuts, however long it is refused; what it waits for is shown by itself.
+  await condition(() => over() || !rotation.ends.has(id));
+  if (!over()) name(rotation, id, `it is compromised and ALIVE: it could not be cut; revoke it by hand now`);
+}
+
+/** Where a key was cut and the body had failed: what it was used for, and whether the slot answers with the new key after all. */
+async function afterACut(rotation: Rotation): Promise<void> {
+  const { record, policy } = rotation;
+  const { newKey, custody, times } = record;
+  if (policy === undefined || !wasCut(rotation)) return;
+  const isIn = newKey !== null && custody.find(newKey.id)?.fate?.fate === "held";
+  if (isIn && times.verified === undefined && !rotation.triedAfterCut) {
+    rotation.triedAfterCut = true;
+    await proveAfterAll(rotation, newKey.id).catch((error: unknown) =>
+      record.warn(`${newKey.id} is in the slot, and was not seen to answer there: ${failureMessage(error)}`),
+    );
+  }
+  await evidence(rotation);
+}
+
+async function evidence(rotation: Rotation): Promise<void> {
+  const { record, policy, clock } = rotation;
+  if (policy === undefined || record.incident !== undefined) return;
+  for (const { id } of record.custody
+    .all()
+    .filter(({ role, fate }) => role === "compromised" && fate?.fate === "ended")) {
+    const suspect = { keyId: id, createdAt: rotation.seen.get(id)?.createdAt, since: clock.find(id)?.since };
+    await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, policy.usageLag));
+  }
+}

@@ -1,0 +1,26 @@
+import { ActivityFailure, ApplicationFailure, CancelledFailure, ChildWorkflowFailure } from "@temporalio/workflow";
+
+/** The failure behind an error: an activity's or a child's own, where there is one. */
+export function causeOf(error: unknown): unknown {
+  return (error instanceof ActivityFailure || error instanceof ChildWorkflowFailure) && error.cause !== undefined
+    ? error.cause
+    : error;
+}
+
+/** The type of the failure behind an error, as the table of failures names it. */
+export function failureType(error: unknown): string | undefined {
+  const cause = causeOf(error);
+  return cause instanceof ApplicationFailure ? (cause.type ?? undefined) : undefined;
+}
+
+/** The sentence of the failure behind an error. */
+export function failureMessage(error: unknown): string {
+  const cause = causeOf(error);
+  return cause instanceof Error ? cause.message : String(cause);
+}
+
+/** What the failure carries beside its sentence, failures and cancellations alike. */
+export function failureDetails(error: unknown): unknown {
+  const cause = causeOf(error);
+  return cause instanceof ApplicationFailure || cause instanceof CancelledFailure ? cause.details?.[0] : undefined;
+}

@@ -1,0 +1,186 @@
+import { Custody, type CarriedCustody } from "../../domain/custody.ts";
+import type {
+  Clocks,
+  EmergencyStep,
+  Incident,
+  Phase,
+  Progress,
+  Remedy,
+  RotationKind,
+  RotationResult,
+  RotationStep,
+  RotationTimes,
+  StepRecord,
+  Wait,
+} from "../../domain/rotation.ts";
+
+export type StepName = RotationStep | EmergencyStep | Remedy;
+
+/** What a run that goes on as another one hands it: all it answers for, and all it has to say. */
+export interface CarriedRecord {
+  rotationId: string;
+  custody: CarriedCustody;
+  unknown: string[];
+  warnings: string[];
+  /** Deadlines of the keys that were called compromised. */
+  clock: { keyId: string; at: string; by: string; since?: string }[];
+  /** What the run that handed over had done, in its own words. */
+  said: string;
+}
+
+/**
+ * What a run has done, what it waits for and which keys it answers for: the one object that the query, the UI and the
+ * result show. Knows nothing of Temporal; times are the workflow's own clock.
+ */
+export class RotationRecord {
+  readonly custody: Custody;
+  readonly times: RotationTimes = { started: iso() };
+  readonly slot: string;
+  readonly kind: RotationKind;
+  readonly rotationId: string;
+  oldKey: { id: string } | null = null;
+  newKey: { id: string } | null = null;
+  clocks: Clocks | undefined;
+  incident: Incident | undefined;
+  nextDue: string | undefined;
+  /** From when until when requests could fail, since a key was cut that a slot served. */
+  outage: RotationResult["outage"];
+  /** The coarse phase that searches show; a wait for a person is shown instead while it lasts. */
+  stage: Phase = "preparing";
+
+  /** Who says that a key was revoked by hand, and when they said it. */
+  readonly saidRevoked = new Map<string, { by: string; at: string }>();
+
+  readonly #steps: StepRecord[] = [];
+  readonly #waits: Wait[] = [];
+  readonly #unknown: Set<string>;
+  readonly #warnings: Set<string>;
+  #waitCount = 0;
+
+  constructor({ slot, kind, rotationId, carried }: RecordStart) {
+    this.slot = slot;
+    this.kind = kind;
+    this.rotationId = rotationId;
+    this.custody = new Custody(carried?.custody);
+    this.#unknown = new Set(carried?.unknown);
+    this.#warnings = new Set(carried?.warnings);
+    if (carried !== undefined) this.#warnings.add(carried.said);
+  }
+
+  begin(step: StepName): StepRecord {
+    const record: StepRecord = { step, started: iso(), outcome: "running" };
+    this.#steps.push(record);
+    return record;
+  }
+
+  /** Writes down what took no time: a step that is skipped, a decision. */
+  note(step: string, outcome: StepRecord["outcome"], note: string): void {
+    const at = iso();
+    this.#steps.push({ step, started: at, ended: at, outcome, note });
+  }
+
+  open(plan: Omit<Wait, "since" | "id">): Wait {
+    this.#waitCount += 1;
+    const wait = { id: `w${this.#waitCount}`, ...plan, since: iso() };
+    this.#waits.push(wait);
+    return wait;
+  }
+
+  close(wait: Wait): void {
+    const index = this.#waits.indexOf(wait);
+    if (index >= 0) this.#waits.splice(index, 1);
+  }
+
+  /** Of several waits at once, one for a person is shown first, then the one that began last. */
+  get waiting(): Wait | null {
+    return this.#waits.findLast(({ person }) => person === true) ?? this.#waits.at(-1) ?? null;
+  }
+
+  /** The wait that takes this of a person, where one is open. */
+  waitFor(kind: "approval" | "key"): Wait | undefined {
+    return this.#waits.findLast(({ asks }) =>
+      kind === "key" ? asks?.kind === "key" : asks?.kind === "approval" || asks?.kind === "revocation",
+    );
+  }
+
+  get phase(): Phase {
+    return this.waiting?.person === true ? "waiting-for-a-person" : this.stage;
+  }
+
+  reached(moment: keyof RotationTimes, at: string = iso()): void {
+    this.times[moment] = at;
+    if ((moment === "cut" || moment === "revoked") && this.clocks !== undefined) this.clocks.revoked ??= at;
+    if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
+  }
+
+  warn(...warnings: string[]): void {
+    for (const warning of warnings) this.#warnings.add(warning);
+  }
+
+  /** Names checks that could not be made. */
+  unknown(...checks: string[]): void {
+    for (const check of checks) this.#unknown.add(check);
+  }
+
+  progress(): Progress {
+    return {
+      ...this.#shared(),
+      // A remedy is a step within another, which goes on after it.
+      phase: (this.#steps.findLast(({ outcome }) => outcome === "running") ?? this.#steps.at(-1))?.step ?? "starting",
+      waiting: this.waiting,
+      action: this.waiting?.action ?? "nothing",
+    };
+  }
+
+  result(outcome: RotationResult["outcome"], reason: string): RotationResult {
+    this.reached("finished");
+    return {
+      ...this.#shared(),
+      outcome,
+      reason,
+      unknown: [...this.#unknown],
+      leftOver: this.custody.leftOver(),
+      warnings: [...this.#warnings],
+      ...(this.nextDue === undefined ? {} : { nextDue: this.nextDue }),
+      ...(this.incident === undefined ? {} : { incident: this.incident }),
+    };
+  }
+
+  carry(said: string, clock: CarriedRecord["clock"]): CarriedRecord {
+    return {
+      rotationId: this.rotationId,
+      custody: this.custody.carry(),
+      unknown: [...this.#unknown],
+      warnings: [...this.#warnings],
+      clock,
+      said,
+    };
+  }
+
+  /** What progress and result both show. */
+  #shared() {
+    return {
+      slot: this.slot,
+      kind: this.kind,
+      rotationId: this.rotationId,
+      oldKey: this.oldKey,
+      newKey: this.newKey,
+      keys: this.custody.keys(),
+      times: { ...this.times },
+      ...(this.clocks === undefined ? {} : { clocks: { ...this.clocks } }),
+      ...(this.outage === undefined ? {} : { outage: { ...this.outage } }),
+      steps: this.#steps.map((step) => ({ ...step })),
+    };
+  }
+}
+
+interface RecordStart {
+  slot: string;
+  kind: RotationKind;
+  rotationId: string;
+  carried?: CarriedRecord | undefined;
+}
+
+function iso(): string {
+  return new Date().toISOString();
+}

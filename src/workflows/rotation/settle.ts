@@ -1,0 +1,106 @@
+import { sleep } from "@temporalio/workflow";
+
+import type { CustodyEntry } from "../../domain/custody.ts";
+import { inMs } from "../../domain/duration.ts";
+import { cleanup } from "../groups.ts";
+import { failureMessage } from "./failures.ts";
+import type { Rotation } from "./rotation.ts";
+
+/** How often a clean-up is tried that is refused or answered with nonsense; outages are outlasted by each try. */
+const cleanUpTries = 3;
+
+/** Step 14: aliases gone, each key given its fate, the next date set. */
+export async function finish(rotation: Rotation): Promise<string> {
+  const { record, policy } = rotation;
+  await removeAliases(rotation);
+  rotation.stageStarted = false;
+  await settleOpen(rotation);
+  if (policy !== undefined) record.nextDue = rotation.deadline(policy.every);
+  return record.nextDue === undefined ? "done" : `next rotation due ${record.nextDue}`;
+}
+
+/** Leaves the slot with one working key where it has one, and no alias of this rotation. Lists lag: it looks twice. */
+export async function cleanUp(rotation: Rotation): Promise<void> {
+  const { policy, stageStarted, issueUnsure } = rotation;
+  if (stageStarted) await removeAliases(rotation);
+  await settleOpen(rotation);
+  if ((!stageStarted && !issueUnsure) || rotation.handsOver) return;
+  if (policy !== undefined) {
+    await sleep(inMs(policy.propagationWait), { summary: "until lists show what was made last" });
+  }
+  if (stageStarted) await removeAliases(rotation);
+  rotation.stageStarted = false;
+  rotation.issueUnsure = false;
+  await settleOpen(rotation);
+}
+
+async function removeAliases(rotation: Rotation): Promise<void> {
+  try {
+    await patiently(rotation, () => cleanup.removeAliases(rotation.of));
+  } catch (error) {
+    rotation.record.warn(
+      `aliases of this rotation could not be removed: ${failureMessage(error)}; keyturn sweep finds them`,
+    );
+  }
+}
+
+/**
+ * Looks up every key that has no fate yet, compromised ones excepted, and every key that may exist under a name of ours
+ * without our knowing. `which` picks some in the middle of a run: then the names stay to be looked up at the end.
+ */
+export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry) => boolean): Promise<void> {
+  const { custody } = rotation.record;
+  const keys = custody
+    .open()
+    .filter((key) => key.role !== "compromised" && (which === undefined || which(key)))
+    .map(({ id, role, given }) => ({ id, role, given }));
+  const { ordinals } = custody;
+  if (keys.length === 0 && ordinals.length === 0) return;
+  try {
+    const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals }));
+    for (const { id, role, fate } of settled.keys) {
+      // A key that was called compromised meanwhile is its clock's.
+      if (custody.has(id) && rotation.isCompromised(id)) continue;
+      custody.take(id, role);
+      custody.settle(id, fate);
+    }
+    rotation.record.warn(...settled.warnings);
+    for (const { id } of keys) {
+      if (custody.find(id)?.fate === undefined && !rotation.isCompromised(id)) {
+        name(rotation, id, "the clean-up said nothing of it: look whether it is alive and who uses it");
+      }
+    }
+    if (which === undefined && !rotation.issueUnsure) custody.accountFor(ordinals);
+  } catch (error) {
+    if (rotation.handsOver) return;
+    rotation.record.warn(`cleaning up failed: ${failureMessage(error)}`);
+    for (const { id } of keys) {
+      if (!rotation.isCompromised(id)) name(rotation, id, "the clean-up failed: look whether a slot holds it");
+    }
+    if (which === undefined && ordinals.length > 0) {
+      rotation.record.warn(
+        `keys of rotation ${rotation.of.rotationId} may be alive that could not be looked up: keyturn sweep finds them`,
+      );
+      rotation.issueUnsure = false;
+      custody.accountFor(ordinals);
+    }
+  }
+}
+
+/** Tries a clean-up again that failed for good: giving up leaves something behind, and the cause may have passed. */
+async function patiently<Result>(rotation: Rotation, work: () => Promise<Result>): Promise<Result> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await work();
+    } catch (error) {
+      const { policy } = rotation;
+      if (tries === cleanUpTries || policy === undefined || rotation.handsOver) throw error;
+      await sleep(inMs(policy.propagationWait) * tries, { summary: "before cleaning up again" });
+    }
+  }
+}
+
+/** Names a key that stays, or may stay, alive. */
+export function name({ record }: Rotation, id: string, why: string): void {
+  record.custody.settle(id, { fate: "named", why });
+}
