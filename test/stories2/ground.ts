@@ -110,7 +110,7 @@ const shortened = 12;
 export async function prepare(story: Story): Promise<Ground> {
   const kind = providers[story.provider];
   const { world } = story;
-  let hook: Parameters<typeof watch>[0]["hook"];
+  let hook: Truth["hear"] | undefined;
   const sandbox: Sandbox = await startSandbox({
     timeScale: 600,
     edges: [{ name: "near", propagationMs: 0, cacheTtlMs: 0, isolates: 1 }],
@@ -214,7 +214,6 @@ export async function prepare(story: Story): Promise<Ground> {
       ...(neighbour === undefined ? [] : ([[secretOf("batch"), neighbour]] as const)),
       [`github-ai-agent-staging_${kind.slug}_default`, `staging/${story.provider}`],
     ]),
-    hook: undefined,
   });
   hook = truth.hear;
 
@@ -342,6 +341,7 @@ export async function prepare(story: Story): Promise<Ground> {
       }
     },
     async endByHand(id) {
+      truth.personEnds(id);
       if (story.provider === "openai") await openai("DELETE", `/api_keys/${id}`);
       else if (story.provider === "anthropic") await anthropic(id, "archived");
       else await google("DELETE", `/${id}`);
@@ -349,6 +349,7 @@ export async function prepare(story: Story): Promise<Ground> {
     },
     async switchOffByHand(id) {
       if (story.provider === "openai") return;
+      truth.personEnds(id);
       if (story.provider === "anthropic") await anthropic(id, "inactive");
       else await google("DELETE", `/${id}`);
       await truth.person(`switches ${id} off`);

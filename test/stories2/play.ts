@@ -15,6 +15,7 @@ import type {
 import { Custody } from "../../src/domain/custody.ts";
 import { type Attempt, type Ground, type Name, type Outcome, prepare } from "./ground.ts";
 import type { Deed, Scene, Story } from "./story.ts";
+import type { Snapshot } from "./truth.ts";
 
 /**
  * Plays one story: the activities in the order in which a run calls them, with attempts that are lost, repeated and at
@@ -79,7 +80,7 @@ class Run {
     }
     await this.#end();
     await this.#ground.calm();
-    this.#judgeEnd();
+    await this.#judgeEnd();
     await this.#judgeSecrecy();
     return { violations: [...new Set(truth.violations)], log: truth.story, met: [...this.#met] };
   }
@@ -104,7 +105,7 @@ class Run {
     if (kind === "cut-first") {
       const cut = (await this.#do("cutKey", { keyId: this.#old, through })) as Cut;
       this.#cut = true;
-      this.#requireDead(this.#old, `cutKey says ${cut.how}`, ["disabled", "revoked", "expired"]);
+      await this.#requireDead(this.#old, `cutKey says ${cut.how}`, ["disabled", "revoked", "expired"]);
     }
     await this.#newKey();
     if (kind !== "cut-first") {
@@ -178,7 +179,7 @@ class Run {
     if (canDisable) {
       const already = this.#ground.truth.find(old);
       const off = (await this.#do("disableKey", order)) as SwitchedOff;
-      this.#requireDead(old, "disableKey says it is off", ["disabled", "revoked", "expired"]);
+      await this.#requireDead(old, "disableKey says it is off", ["disabled", "revoked", "expired"]);
       const byPerson = already !== undefined && this.#ground.truth.switchedOff.get(already.id) === "person";
       if (already?.state === "active" && off.wasOff && !byPerson) {
         this.#wrong(`disableKey says that somebody else switched ${old} off, and it was this run`);
@@ -186,38 +187,43 @@ class Run {
       if (!off.wasOff && this.#step % 3 === 0) await this.#do("enableKey", { keyId: old });
     }
     const revoked = (await this.#do("revokeKey", order)) as Revoked;
-    this.#requireDead(old, "revokeKey says it is revoked", ["revoked", "expired"]);
+    await this.#requireDead(old, "revokeKey says it is revoked", ["revoked", "expired"]);
     this.#custody.settle(old, { fate: "ended", at: revoked.at, seen: revoked.seen });
     this.#met.add("old key revoked");
   }
 
   async #endCompromised(id: string, through: string): Promise<void> {
+    const before = await this.#ground.truth.fresh();
     const [holders] = (await this.#do("lookAtHolders", { keyIds: [id] })) as Holders[];
-    this.#checkHolders(holders);
+    await this.#checkHolders(holders, before);
     const others = [...(holders?.yes ?? []), ...(holders?.unknown ?? []).map(({ slot }) => slot)];
     if (others.length > 0 && !this.#story.atDeadline) throw new Stopped(`${id} is held by ${others.join(", ")}`);
     const revoked = (await this.#do("endCompromisedKey", { keyId: id, through })) as Revoked;
     this.#cut = true;
-    this.#requireDead(id, "endCompromisedKey says it is ended", ["revoked", "expired"]);
+    await this.#requireDead(id, "endCompromisedKey says it is ended", ["revoked", "expired"]);
     this.#custody.settle(id, { fate: "ended", at: revoked.at, seen: revoked.seen });
     this.#met.add("compromised key ended");
   }
 
   /** Ids that nobody knows, another project's key, a value in place of an id: nothing is cut, and nothing is said to be. */
   async #ghost(): Promise<void> {
-    const { truth } = this.#ground;
+    const { truth, slot } = this.#ground;
     const foreign = [...truth.now().keys.values()].find(({ id }) => /stg.1$/.test(id) && this.#isOwnProvider(id));
-    const names = ["key_prod_l", foreign?.id ?? "", await this.#ground.valueOf(foreign?.id ?? "")];
-    const id = names[this.#step % 3 === 0 ? this.#story.stopAt % 3 : 0] ?? "";
-    for (const name of ["findCompromised", "cutKey", "endCompromisedKey"] as const) {
-      const order = name === "findCompromised" ? { keyIds: [id] } : { keyId: id, through: this.#ground.slot };
-      const done = await this.#try(name, order);
-      // Another slot of the inventory knows the foreign key; through this one it is nobody's.
-      if (done.ok && name !== "findCompromised")
-        this.#wrong(`${name} says it ended a key that ${this.#ground.slot} has never seen`);
-      if (done.ok && id === "key_prod_l") this.#wrong(`${name} knows a key that is not there`);
+    const which = (["nobody's", "foreign", "value"] as const)[(this.#story.scenes[0]?.afterMs ?? 0) % 3] ?? "foreign";
+    const ids = {
+      "nobody's": "key_prod_l",
+      foreign: foreign?.id ?? "",
+      value: await this.#ground.valueOf(foreign?.id ?? ""),
+    };
+    const id = ids[which];
+    const found = await this.#try("findCompromised", { keyIds: [id] });
+    if (found.ok && which !== "foreign") this.#wrong(`findCompromised knows a key that is ${which}`);
+    // What was never seen is not passed on; another project's key may be, by a slip.
+    for (const name of which === "nobody's" ? [] : (["cutKey", "endCompromisedKey"] as const)) {
+      const done = await this.#try(name, { keyId: id, through: slot });
+      if (done.ok) this.#wrong(`${name} says that it ended, through ${slot}, a key that is ${which}`);
     }
-    this.#met.add("ghost");
+    this.#met.add(`ghost ${which}`);
   }
 
   #isOwnProvider(id: string): boolean {
@@ -242,14 +248,15 @@ class Run {
       return;
     }
     const { keys } = settled.value as Settled;
+    const then = await ground.truth.fresh();
     for (const { id, role, fate } of keys) {
       this.#custody.take(id, role);
       this.#custody.settle(id, fate);
       ground.truth.may.add(id);
       this.#met.add(`settled ${role} ${fate.fate}`);
       this.#say(`settled ${id} (${role}): ${JSON.stringify(fate)}`);
-      if (fate.fate === "ended") this.#requireDead(id, "settleKeys says it is ended", ["revoked", "expired"]);
-      const holders = ground.truth.holders(ground.truth.find(id)?.id ?? "");
+      if (fate.fate === "ended") await this.#requireDead(id, "settleKeys says it is ended", ["revoked", "expired"]);
+      const holders = ground.truth.holders(ground.truth.find(id, then)?.id ?? "", then);
       if (fate.fate === "held" && !fate.by.split(", ").every((slot) => holders.includes(slot))) {
         this.#wrong(`settleKeys says that ${fate.by} holds ${id}, and it does not`);
       }
@@ -335,7 +342,9 @@ class Run {
         const { id, value } = await ground.keyByHand("by hand");
         truth.disturbed = true;
         this.#say(`a person puts ${id} into the slot`);
-        await ground.edit(ground.secretOf(), deed === "edits the value" ? { value } : { value, comment: "by alice" });
+        // A new value under an old mark and an old preview shows nowhere for five minutes (design, "the mark").
+        const quiet = deed === "edits the value" && this.#story.world.freshPreviews;
+        await ground.edit(ground.secretOf(), quiet ? { value } : { value, comment: "by alice" });
         return;
       }
       case "edits the comment":
@@ -364,7 +373,7 @@ class Run {
 
   // ---- what is judged -------------------------------------------------------------------------------------------
 
-  #judgeEnd(): void {
+  async #judgeEnd(): Promise<void> {
     const { truth, slot } = this.#ground;
     const { keys, secrets } = truth.now();
     const entries = this.#custody.all();
@@ -387,7 +396,7 @@ class Run {
       );
     }
     for (const { id, fate } of entries) {
-      if (fate?.fate === "ended") this.#requireDead(id, "the run says it is ended", ["revoked", "expired"]);
+      if (fate?.fate === "ended") await this.#requireDead(id, "the run says it is ended", ["revoked", "expired"]);
     }
     const short = this.#ground.of.rotationId.replaceAll("-", "").slice(0, 8);
     for (const name of secrets.keys()) {
@@ -409,28 +418,32 @@ class Run {
     }
   }
 
-  #checkHeld({ held, sharedWith }: Inspection): void {
+  #checkHeld({ held, sharedWith, unknown }: Inspection): void {
     const { truth, slot, neighbour } = this.#ground;
     const key = truth.find(held.id);
     const holders = key === undefined ? [] : truth.holders(key.id);
     if (!holders.includes(slot)) this.#wrong(`inspectSlot says that ${slot} holds ${held.id}, and it holds another`);
-    if (neighbour !== undefined && holders.includes(neighbour) && !sharedWith.includes(neighbour)) {
+    const said = neighbour !== undefined && [...sharedWith, ...unknown].some((text) => text.includes(neighbour));
+    if (neighbour !== undefined && holders.includes(neighbour) && !said) {
       this.#wrong(`inspectSlot does not say that ${neighbour} holds ${held.id} too`);
     }
   }
 
-  #checkHolders(holders: Holders | undefined): void {
+  async #checkHolders(holders: Holders | undefined, before: Snapshot): Promise<void> {
     const { truth } = this.#ground;
-    const key = holders === undefined ? undefined : truth.find(holders.keyId);
+    const after = await truth.fresh();
+    const key = holders === undefined ? undefined : truth.find(holders.keyId, after);
     if (holders === undefined || key === undefined) return;
-    for (const slot of truth.holders(key.id)) {
+    const heldBefore = truth.holders(key.id, before);
+    for (const slot of truth.holders(key.id, after).filter((one) => heldBefore.includes(one))) {
       if (holders.yes.includes(slot) || holders.unknown.some((one) => one.slot === slot)) continue;
       this.#wrong(`lookAtHolders says that ${slot} does not hold ${key.id}, and it does`);
     }
   }
 
-  #requireDead(id: string, said: string, states: string[]): void {
-    const key = this.#ground.truth.find(id);
+  async #requireDead(id: string, said: string, states: string[]): Promise<void> {
+    const { truth } = this.#ground;
+    const key = truth.find(id, await truth.fresh());
     if (key === undefined) this.#wrong(`${said}, and nobody knows ${id}`);
     else if (!states.includes(key.state)) this.#wrong(`${said}, and ${id} is ${key.state}`);
   }

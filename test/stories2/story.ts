@@ -117,8 +117,8 @@ const scene: fc.Arbitrary<Scene> = fc.record({
     { weight: 1, arbitrary: fc.constant("cancelled" as const) },
   ),
   afterMs: fc.integer({ min: 5, max: 250 }),
-  faults: rarely(fault, 6),
-  lies: rarely(lie, 6),
+  faults: rarely(fault, 8),
+  lies: rarely(lie, 8),
   deeds: fc.oneof(
     { weight: 14, arbitrary: fc.constant<Deed[]>([]) },
     { weight: 1, arbitrary: fc.array(deed, { minLength: 1, maxLength: 1 }) },
@@ -138,7 +138,7 @@ export const stories: fc.Arbitrary<Story> = fc.record({
     { weight: 1, arbitrary: fc.constant("ghost" as const) },
   ),
   stopAt: fc.oneof(
-    { weight: 3, arbitrary: fc.constant(99) },
+    { weight: 5, arbitrary: fc.constant(99) },
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 14 }) },
   ),
   remedy: fc.oneof(

@@ -35,10 +35,14 @@ export interface Truth {
   /** The sandbox's hook: told of every exchange. */
   hear(event: ExchangeEvent): Promise<void>;
   look(): Promise<Snapshot>;
+  /** What is true at this moment, without a word to the judge. */
+  fresh(): Promise<Snapshot>;
   /** As last looked. */
   now(): Snapshot;
   began(attempt: string): void;
   over(attempt: string): void;
+  /** A person is about to end or switch off a key. */
+  personEnds(id: string): void;
   /** A person did something, to this secret where it was one. */
   person(what: string, secret?: string): Promise<void>;
   /** From now on edits are what the run may not write over. */
@@ -47,7 +51,7 @@ export interface Truth {
   may: Set<string>;
   /** Which names of keys are the run's own. */
   ownName: (name: string) => boolean;
-  find(id: string): TrueKey | undefined;
+  find(id: string, at?: Snapshot): TrueKey | undefined;
   holders(id: string, at?: Snapshot): string[];
   /** What should never have happened, in sentences. */
   violations: string[];
@@ -61,7 +65,6 @@ export interface Truth {
   switchedOff: Map<string, "person" | "keyturn">;
   /** The last time an alias of the run was written. */
   aliasWritten: number;
-  waitUntilSettled: number | undefined;
 }
 
 interface Parts {
@@ -70,7 +73,6 @@ interface Parts {
   configNeeded: boolean;
   /** The secrets of the inventory's slots, by name. */
   slots: Map<string, string>;
-  hook: ((event: ExchangeEvent) => Promise<void>) | undefined;
 }
 
 /** Activities that end a key whoever holds it. */
@@ -80,6 +82,9 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
   const begun = new Map<string, number>();
   /** Since when a slot holds its key, and who put it there. */
   const since = new Map<string, { at: number; by: "person" | "keyturn" }>();
+  /** Ends of keys that were judged, or that people made: `key_1 revoked`. */
+  const ends = new Set<string>();
+  const byPerson = new Set<string>();
   /** People's last edit of each slot's secret. */
   const edits = new Map<string, number>();
   let last: Snapshot = { keys: new Map(), secrets: new Map() };
@@ -124,7 +129,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     for (const [id, { state, name }] of next.keys) {
       const before = last.keys.get(id)?.state;
       if (before === state) continue;
-      if (state === "disabled") truth.switchedOff.set(id, by);
+      if (before !== undefined && state !== "active") truth.switchedOff.set(id, byPerson.has(id) ? "person" : by);
       truth.story.push(`${clock()} key ${id} (${name}) is ${state} (${by})`);
     }
     last = next;
@@ -148,8 +153,12 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       if (!truth.may.has(key.id) && !truth.ownName(key.name)) {
         wrong(`${activity} touched ${key.id} (${key.name}), which is not the run's`);
       }
-      const was = before.keys.get(key.id)?.state;
-      if (was === "active" && key.state !== "active") judgeEnd(activity, beganAt, key, next);
+      const ended = `${key.id} ${key.state}`;
+      if (key.state === "active") for (const state of ["disabled", "revoked"]) ends.delete(`${key.id} ${state}`);
+      else if (!ends.has(ended)) {
+        ends.add(ended);
+        judgeEnd(activity, beganAt, key, next);
+      }
     }
     const secret = [...before.secrets.values()].find(({ id }) => path.includes(`/secrets/${id}`));
     const changes = secret !== undefined && !path.endsWith("/duplicate") && method !== "GET";
@@ -205,7 +214,6 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     disturbed: false,
     switchedOff: new Map(),
     aliasWritten: 0,
-    waitUntilSettled: undefined,
     async hear(event) {
       if (event.phase !== "executed" || event.method === "GET") return;
       if (event.userAgent?.startsWith("keyturn/story") !== true) return;
@@ -217,7 +225,12 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       await inTurn(async () => note("keyturn", await read()));
       return last;
     },
+    fresh: read,
     now: () => last,
+    personEnds(id) {
+      ends.add(`${id} disabled`).add(`${id} revoked`);
+      byPerson.add(id);
+    },
     began: (attempt) => {
       begun.set(attempt, performance.now());
       truth.story.push(`${clock()} ${attempt} begins`);
@@ -233,7 +246,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     inspected() {
       inspectedAt = performance.now();
     },
-    find: (id) => [...last.keys.values()].find(({ ids }) => ids.includes(id)),
+    find: (id, at = last) => [...at.keys.values()].find(({ ids }) => ids.includes(id)),
     holders: (id, at = last) => [...slots].flatMap(([name, slot]) => (serves(name, id, at) ? [slot] : [])),
   };
   return truth;
