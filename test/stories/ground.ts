@@ -101,6 +101,8 @@ export interface GroundListener {
   resolved?(call: Call): void;
   closed?(run: Run): void;
   started?(run: Run): void;
+  phase?(run: Run): void;
+  heard?(run: Run, what: string, arg: unknown): void;
 }
 
 /** One execution of an activity, for the account and the judge. */
@@ -138,10 +140,13 @@ interface LiveAttempt {
   noticedAfterMs: number;
 }
 
+/** How an update was answered. */
+export type Answer = Gate<{ value?: unknown; failure?: { type: string; message: string; details?: unknown } }>;
+
 interface Update {
   id: string;
   name: string;
-  gate: Gate<{ value?: unknown; failure?: { type: string; message: string; details?: unknown } }>;
+  gate: Answer;
 }
 
 /** One run of one workflow execution. */
@@ -164,7 +169,7 @@ export interface Run {
   upserts: number;
   calls: Call[];
   /** When a signal, update or cancellation reached the workflow. */
-  heard: { at: number; what: string; arg: unknown }[];
+  heard: { at: number; what: string; arg: unknown; answer?: Answer }[];
 }
 
 interface Live extends Run {
@@ -186,7 +191,7 @@ interface Live extends Run {
 interface Event {
   at: number;
   order: number;
-  go: (() => void) | undefined;
+  go: (() => void | Promise<void>) | undefined;
 }
 
 const toPayload = (value: unknown): Payload => defaultPayloadConverter.toPayload(value);
@@ -251,7 +256,7 @@ export class Ground {
 
   // ---- the clock ----------------------------------------------------------------------------------------------
 
-  at(time: number, go: () => void): Event {
+  at(time: number, go: () => void | Promise<void>): Event {
     const event: Event = { at: Math.max(time, this.now), order: this.#order++, go };
     const heap = this.#heap;
     heap.push(event);
@@ -264,7 +269,7 @@ export class Ground {
     return event;
   }
 
-  after(ms: number, go: () => void): Event {
+  after(ms: number, go: () => void | Promise<void>): Event {
     return this.at(this.now + ms, go);
   }
 
@@ -302,7 +307,7 @@ export class Ground {
       }
       if (events > most) return "busy";
       this.now = event.at;
-      event.go?.();
+      await event.go?.();
       while (this.#dirty.length > 0) {
         const live = this.#dirty.shift() as Live;
         await this.#activate(live);
@@ -422,7 +427,7 @@ export class Ground {
     const live = this.#find(workflowId);
     if (live?.status !== "open") return false;
     this.#add(live, { signalWorkflow: { signalName: name, input: [toPayload(arg)], headers: {}, identity: "story" } });
-    live.heard.push({ at: this.now, what: name, arg });
+    this.#hear(live, { what: name, arg });
     return true;
   }
 
@@ -430,13 +435,13 @@ export class Ground {
     const live = this.#find(workflowId);
     if (live?.status !== "open") return false;
     this.#add(live, { cancelWorkflow: { reason: "story" } });
-    live.heard.push({ at: this.now, what: "cancel", arg: undefined });
+    this.#hear(live, { what: "cancel", arg: undefined });
     return true;
   }
 
   /** Sends an update; the gate opens with its value, its failure, or the news that the run is gone. */
-  update(workflowId: string, name: string, arg: unknown, runId?: string): Update["gate"] {
-    const gate: Update["gate"] = new Gate();
+  update(workflowId: string, name: string, arg: unknown, runId?: string): Answer {
+    const gate: Answer = new Gate();
     const live = this.#find(workflowId);
     if (live?.status !== "open" || (runId !== undefined && live.runId !== runId && live.firstRunId !== runId)) {
       gate.open({ failure: { type: "NotFound", message: `no open run of ${workflowId}` } });
@@ -444,7 +449,7 @@ export class Ground {
     }
     const id = `update-${this.#order++}`;
     live.updates.set(id, { id, name, gate });
-    live.heard.push({ at: this.now, what: name, arg });
+    this.#hear(live, { what: name, arg, answer: gate });
     this.#add(live, {
       doUpdate: {
         id,
@@ -457,6 +462,11 @@ export class Ground {
       },
     });
     return gate;
+  }
+
+  #hear(live: Live, heard: { what: string; arg: unknown; answer?: Answer }): void {
+    live.heard.push({ at: this.now, ...heard });
+    this.#listener.heard?.(live, heard.what, heard.arg);
   }
 
   /** Asks a query of the run as it stands now; nothing where it fails. */
@@ -625,6 +635,7 @@ export class Ground {
       if (said !== undefined) {
         live.phase = String(Array.isArray(said) ? said[0] : said);
         live.phases.push(live.phase);
+        this.#listener.phase?.(live);
       }
     } else if (updateResponse != null) {
       const id = updateResponse.protocolInstanceId ?? "";

@@ -1,0 +1,637 @@
+import type { KeyEntry } from "../../src/domain/custody.ts";
+import { failureTypes } from "../../src/domain/failure.ts";
+import type { RotationResult, StepRecord } from "../../src/domain/rotation.ts";
+import { durationMs } from "./activities.ts";
+import type { Call, Run } from "./ground.ts";
+import { type Played, slackMs } from "./play.ts";
+import type { KeyEvent } from "./world.ts";
+
+/**
+ * What is judged when a story is over. The oracle is the toy world: what a result says is held against what lives there,
+ * never taken for it.
+ *
+ * - `ended`: every run ended, no workflow task fails, and a replay gives the same commands.
+ * - `owned`: each key that a run made, replaced, was handed, was told of or took over is in its result, and no other is.
+ * - `fate`: `held` is held, `ended` is dead, `named` was not seen dead; nothing is open; `leftOver` is what is named.
+ * - `deadline`: a compromised key is cut by its deadline where policy says so, and is never switched on or written back.
+ * - `serving`: no key that a slot serves is ended, but by `cut-first`, at a deadline or on a person's word, and then the
+ *   record says that requests fail.
+ * - `edit`: what a person wrote into a secret is not written over.
+ * - `record`: each step and time has a call, each call that changed something has a step.
+ * - `outcome`: outcome, failure type and exit code fit what is so.
+ * - `slot`: a slot that served at the beginning serves at the end, or its outage is in a record; no alias stays unsaid.
+ */
+export type Rule = "ended" | "owned" | "fate" | "deadline" | "serving" | "edit" | "record" | "outcome" | "slot";
+
+export interface Violation {
+  rule: Rule;
+  says: string;
+}
+
+/** Runs of one execution: a run, and those it went on as. */
+export interface Chain {
+  workflowId: string;
+  slot: string;
+  runs: Run[];
+  runIds: Set<string>;
+  last: Run;
+  startedAt: number;
+  closedAt: number;
+  result: RotationResult | undefined;
+  calls: Call[];
+  heard: Run["heard"];
+}
+
+/** A compromise that a run was told of. */
+export interface Told {
+  chain: Chain;
+  keyId: string;
+  at: number;
+  how: "start" | "escalate";
+  cutFirst: boolean;
+}
+
+export function chainsOf({ ground }: Played): Chain[] {
+  const chains: Chain[] = [];
+  for (const run of ground.runs) {
+    if (!run.workflowId.startsWith("keyturn/") || run.workflowId.startsWith("keyturn/leaked/")) continue;
+    if (run.type !== "normalRotation" && run.type !== "emergencyRotation") continue;
+    const before = run.continuedFrom;
+    const chain = before === undefined ? undefined : chains.find(({ runIds }) => runIds.has(before.runId));
+    const result = (run.status === "failed" ? run.failure?.details : run.result) as RotationResult | undefined;
+    const ownResult = result !== undefined && Array.isArray(result.steps) ? result : undefined;
+    if (chain === undefined) {
+      chains.push({
+        workflowId: run.workflowId,
+        slot: run.workflowId.slice("keyturn/".length),
+        runs: [run],
+        runIds: new Set([run.runId]),
+        last: run,
+        startedAt: run.startedAt,
+        closedAt: run.closedAt ?? ground.now,
+        result: ownResult,
+        calls: [...run.calls],
+        heard: [...run.heard],
+      });
+      continue;
+    }
+    chain.runs.push(run);
+    chain.runIds.add(run.runId);
+    chain.last = run;
+    chain.closedAt = run.closedAt ?? ground.now;
+    chain.result = ownResult;
+    chain.calls.push(...run.calls);
+    chain.heard.push(...run.heard);
+  }
+  return chains;
+}
+
+/** Failures by which a start is refused: nothing was done, and no result is owed. */
+const refusals = new Set(["InvalidInput", "SlotBusy", "KeyAmbiguous", "KeyUnknown"]);
+
+export function toldOf(played: Played, chains: Chain[]): Told[] {
+  const told: Told[] = [];
+  for (const chain of chains) {
+    for (const run of chain.runs) {
+      if (run.type !== "emergencyRotation") continue;
+      const input = run.input as {
+        compromisedKeyId?: string;
+        compromisedKeyIds?: string[];
+        leaked?: string;
+        strategy?: string;
+      };
+      const ids = new Set([...(input.compromisedKeyIds ?? []), ...(input.compromisedKeyId === undefined ? [] : [input.compromisedKeyId])]);
+      if (input.leaked !== undefined) ids.add(input.leaked.replace(/^leaked:/, ""));
+      if (ids.size === 0) {
+        for (const call of run.calls) {
+          if (call.name !== "planEmergency") continue;
+          for (const { id } of (call.result as { keys?: { id: string }[] } | undefined)?.keys ?? []) ids.add(id);
+        }
+      }
+      // What a run hands over was told when it was told to that run.
+      if (run.continuedFrom !== undefined) continue;
+      for (const keyId of ids) told.push({ chain, keyId, at: run.startedAt, how: "start", cutFirst: input.strategy === "cut-first" });
+    }
+    for (const { at, what, arg, answer } of chain.heard) {
+      if (what !== "escalate" && what !== "escalateSignal") continue;
+      const keyId = (arg as { compromisedKeyId?: string }).compromisedKeyId;
+      if (keyId === undefined || answer?.value?.failure !== undefined) continue;
+      // A signal that comes as the run ends may find nobody.
+      if (what === "escalateSignal" && chain.closedAt - at < 10_000) continue;
+      told.push({ chain, keyId, at, how: "escalate", cutFirst: false });
+    }
+  }
+  return told.filter(({ keyId }) => played.world.keys.has(keyId)).toSorted((a, b) => a.at - b.at);
+}
+
+export function judge(played: Played): Violation[] {
+  if (played.taskFailed !== undefined) return [{ rule: "ended", says: played.taskFailed }];
+  const judgement = new Judgement(played);
+  return judgement.all();
+}
+
+class Judgement {
+  readonly #played: Played;
+  readonly #chains: Chain[];
+  readonly #told: Told[];
+  readonly #violations: Violation[] = [];
+
+  constructor(played: Played) {
+    this.#played = played;
+    this.#chains = chainsOf(played);
+    this.#told = toldOf(played, this.#chains);
+  }
+
+  all(): Violation[] {
+    this.#ended();
+    for (const chain of this.#chains) {
+      if (chain.last.status === "open") continue;
+      this.#outcome(chain);
+      const { result } = chain;
+      if (result === undefined) {
+        this.#refused(chain);
+        continue;
+      }
+      this.#owned(chain, result);
+      this.#fates(chain, result);
+      this.#record(chain, result);
+    }
+    this.#deadlines();
+    this.#serving();
+    this.#edits();
+    this.#slots();
+    return this.#violations;
+  }
+
+  #say(rule: Rule, says: string): void {
+    this.#violations.push({ rule, says });
+  }
+
+  #policy(slot: string) {
+    return this.#played.story.slots[slot]?.policy;
+  }
+
+  // ---- ended ----------------------------------------------------------------------------------------------------
+
+  #ended(): void {
+    const { ground, end, differences } = this.#played;
+    if (end === "busy") this.#say("ended", "the story has no end: more events than any story needs");
+    for (const run of ground.openRuns) this.#say("ended", `${run.workflowId} run ${run.number} is still open`);
+    for (const difference of differences) this.#say("ended", difference);
+  }
+
+  // ---- owned ----------------------------------------------------------------------------------------------------
+
+  /** Keys a chain has to answer for, and why. */
+  #answersFor(chain: Chain): Map<string, string> {
+    const { world, inspections } = this.#played;
+    const keys = new Map<string, string>();
+    const lookedLast = Math.max(
+      0,
+      ...chain.calls.filter(({ name, outcome }) => name === "settleKeys" && outcome === "completed").map(({ scheduledAt }) => scheduledAt),
+    );
+    for (const key of world.keys.values()) {
+      if (!chain.runIds.has(key.madeBy.runId ?? "")) continue;
+      // A key whose request arrived after the last look, or after the end, nobody could have seen.
+      const tooLate = this.#landedLate(key.id) && key.madeAt > (lookedLast === 0 ? chain.closedAt : lookedLast);
+      if (!tooLate) keys.set(key.id, "made");
+    }
+    for (const write of world.writes) {
+      if (write.by.activity !== "installKey" || !chain.runIds.has(write.by.runId ?? "")) continue;
+      if (write.before !== undefined && write.at <= chain.closedAt) keys.set(write.before.keyId, "replaced");
+    }
+    for (const call of chain.calls) {
+      if (call.name !== "acceptKey") continue;
+      const taken = (call.result as { id?: string } | undefined)?.id;
+      const refused = (call.failure?.details as { handedIn?: { id: string; heldBy: string[] } } | undefined)?.handedIn;
+      if (taken !== undefined) keys.set(taken, "handed in");
+      if (refused !== undefined && refused.heldBy.length === 0) keys.set(refused.id, "handed in and refused");
+    }
+    for (const { chain: other, keyId } of this.#told) if (other === chain) keys.set(keyId, "told");
+    for (const { runId, inspection } of inspections) {
+      if (!chain.runIds.has(runId)) continue;
+      for (const { id, state } of inspection.earlier) if (state !== "dead" && world.keys.has(id)) keys.set(id, "left by an earlier run");
+    }
+    return keys;
+  }
+
+  #landedLate(keyId: string): boolean {
+    return this.#played.landedLate.some((late) => late.keyId === keyId);
+  }
+
+  #owned(chain: Chain, result: RotationResult): void {
+    const { world } = this.#played;
+    const entries = new Map((result.keys ?? []).map((entry) => [entry.id, entry]));
+    const answersFor = this.#answersFor(chain);
+    for (const [id, why] of answersFor) {
+      if (entries.has(id)) continue;
+      const state = world.stateAt(id, chain.closedAt);
+      this.#say("owned", `${chain.workflowId}: ${id} (${why}, ${state} at the end) is not in the result`);
+    }
+    const told = new Set(this.#told.map(({ keyId }) => keyId));
+    for (const { id } of entries.values()) {
+      if (answersFor.has(id) || told.has(id) || world.heldWithin(chain.slot, id, chain.startedAt, chain.closedAt)) continue;
+      this.#say("owned", `${chain.workflowId}: ${id} is in the result, and is none of its keys`);
+    }
+  }
+
+  /** A run that ended without a result did nothing that needs one. */
+  #refused(chain: Chain): void {
+    const { world } = this.#played;
+    const made = [...world.keys.values()].filter(({ madeBy }) => chain.runIds.has(madeBy.runId ?? ""));
+    const changed = [
+      ...made.map(({ id }) => `made ${id}`),
+      ...world.writes.filter(({ by }) => chain.runIds.has(by.runId ?? "")).map(({ after }) => `wrote ${after.keyId}`),
+      ...world.keyEvents
+        .filter(({ by, what }) => what !== "made" && chain.runIds.has(by.runId ?? ""))
+        .map(({ keyId, what }) => `${keyId} ${what}`),
+    ];
+    if (changed.length > 0) {
+      this.#say("owned", `${chain.workflowId} ended (${chain.last.failure?.type ?? chain.last.status}) without a result: ${changed.join(", ")}`);
+    }
+  }
+
+  // ---- fate -----------------------------------------------------------------------------------------------------
+
+  #fates(chain: Chain, result: RotationResult): void {
+    for (const entry of result.keys ?? []) this.#fate(chain, entry);
+    const named = (result.keys ?? []).filter(({ fate }) => fate === "named").map(({ id }) => id);
+    const left = (result.leftOver ?? []).map(({ id }) => id);
+    if (named.toSorted().join(" ") !== left.toSorted().join(" ")) {
+      this.#say("fate", `${chain.workflowId}: leftOver is ${left.join(", ")}, and named are ${named.join(", ")}`);
+    }
+  }
+
+  #fate(chain: Chain, { id, role, fate, why = "", at, seen }: KeyEntry): void {
+    const { world } = this.#played;
+    const state = world.stateAt(id, chain.closedAt);
+    const where = `${chain.workflowId}: ${id} (${role})`;
+    if (fate === "open") this.#say("fate", `${where} is open in the result`);
+    if (fate === "held") {
+      const slot = [...world.slots.keys()].toSorted((a, b) => b.length - a.length).find((name) => why.startsWith(`${name} `));
+      if (slot === undefined) this.#say("fate", `${where} is held, and by no slot: ${why}`);
+      else if (!world.heldWithin(slot, id, this.#lookedSince(chain), chain.closedAt)) {
+        this.#say("fate", `${where} is said to be held by ${slot}, and is not`);
+      }
+      if (state === "dead" && !this.#endedByPeople(id)) this.#say("fate", `${where} is said to be held, and is dead`);
+    }
+    if (fate === "ended") {
+      if (state !== "dead") this.#say("fate", `${where} is said to be ended (seen ${seen}), and is ${state}`);
+      const deadAt = world.keys.get(id)?.deadAt ?? 0;
+      const saidAt = Date.parse(at ?? "");
+      if (state === "dead" && !(saidAt >= deadAt - 1_000 - this.#skew(chain, id) && saidAt <= chain.closedAt + 1_000)) {
+        this.#say("fate", `${where} is said to be ended at ${at}, and was at ${new Date(deadAt).toISOString()}`);
+      }
+    }
+    if (fate === "named" && state === "dead" && this.#sawEnd(chain, id)) {
+      this.#say("fate", `${where} is named (${why}), and the run had seen its end`);
+    }
+  }
+
+  /** A cut by switching off counts from then, and the end for good comes later. */
+  #skew(chain: Chain, id: string): number {
+    const cut = this.#played.world.keyEvents.find(({ keyId, what }) => keyId === id && what === "off");
+    return cut === undefined ? 0 : chain.closedAt - cut.at;
+  }
+
+  /** From when on what the run says of a slot may have been seen. */
+  #lookedSince(chain: Chain): number {
+    const looks = chain.calls.filter(({ name, outcome }) => name === "settleKeys" && outcome === "completed");
+    return (looks.at(-1)?.scheduledAt ?? chain.startedAt) - 1_000;
+  }
+
+  #endedByPeople(id: string): boolean {
+    return this.#played.byPeople.some(({ of, what }) => of === id && what !== "edit");
+  }
+
+  #sawEnd(chain: Chain, id: string): boolean {
+    return chain.calls.some(({ name, order, outcome, result }) => {
+      if (outcome !== "completed") return false;
+      if (name === "revokeKey" || name === "endCompromisedKey") return order["keyId"] === id;
+      if (name !== "settleKeys") return false;
+      return (result as { keys: { id: string; fate: { fate: string } }[] }).keys.some(
+        (key) => key.id === id && key.fate.fate === "ended",
+      );
+    });
+  }
+
+  // ---- deadline -------------------------------------------------------------------------------------------------
+
+  #deadlines(): void {
+    const { world } = this.#played;
+    const first = new Map<string, Told>();
+    for (const told of this.#told) if (!first.has(told.keyId)) first.set(told.keyId, told);
+    for (const told of first.values()) this.#deadline(told);
+    for (const event of world.keyEvents) {
+      const told = first.get(event.keyId);
+      if (told === undefined || event.what !== "on" || event.by.activity === undefined) continue;
+      if (event.at > told.at + 5_000) this.#say("deadline", `${event.keyId} is compromised, and was switched on again`);
+    }
+    for (const write of world.writes) {
+      const told = first.get(write.after.keyId);
+      if (told === undefined || write.by.activity === undefined) continue;
+      if (write.sentAt > told.at + 5_000 && write.at === write.sentAt + 0 && write.before?.keyId !== write.after.keyId) {
+        this.#say("deadline", `${write.after.keyId} is compromised, and was written into ${write.slot} (${write.by.activity})`);
+      }
+    }
+  }
+
+  #deadline({ chain, keyId, at }: Told): void {
+    const { world, story, ground, snapshots } = this.#played;
+    const policy = this.#policy(chain.slot);
+    const key = world.keys.get(keyId);
+    if (policy?.emergency.atDeadline !== "revoke" || story.flavour === "by-hand" || key === undefined) return;
+    if (![...world.slots.values()].some(({ project }) => project === key.project)) return;
+    const tellers = this.#told.filter((told) => told.keyId === keyId).map((told) => told.chain);
+    // An abort by a person calls an emergency off.
+    if (tellers.some(({ heard }) => heard.some((said) => said.what === "abortSignal" && said.at >= at))) return;
+    if (chain.result === undefined && refusals.has(chain.last.failure?.type ?? "")) return;
+    const deadline = at + durationMs(policy.emergency.revokeWithin);
+    const latest = this.#excused(keyId, at, deadline + slackMs);
+    if (ground.now < latest) return;
+    if (world.stateAt(keyId, latest) === "alive") {
+      const fate = chain.result?.keys?.find(({ id }) => id === keyId);
+      this.#say(
+        "deadline",
+        `${keyId} was called compromised at ${iso(at)} and is alive at ${iso(latest)}; ${chain.workflowId} says ${fate?.fate ?? "nothing"} ${fate?.why ?? ""}`,
+      );
+      return;
+    }
+    if (world.stateAt(keyId, deadline + slackMs) !== "alive") return;
+    const shown = snapshots.filter(({ workflowId, at: then }) => workflowId === chain.workflowId && then >= deadline);
+    if (shown.length > 0 && !shown.some(({ progress }) => JSON.stringify(progress ?? {}).includes(keyId))) {
+      this.#say("deadline", `${keyId} is late, and progress does not say so`);
+    }
+  }
+
+  /** Until when a cut may be late: the provider refused it, or nobody worked. */
+  #excused(keyId: string, told: number, latest: number): number {
+    const { met, ground } = this.#played;
+    const cuts = ["cutKey", "endCompromisedKey", "findCompromised", "readPolicy", "planEmergency", "revokeKey"];
+    let until = latest;
+    for (const { from, to } of ground.outages) if (from < until && to > told) until = Math.max(until, to + slackMs);
+    const last = Math.max(
+      0,
+      ...met.filter((fault) => cuts.includes(fault.activity) && fault.at >= told - 60_000).map((fault) => fault.until),
+    );
+    if (last > 0) until = Math.max(until, last + 2 * Math.max(0, last - told) + 70 * 60_000);
+    void keyId;
+    return until;
+  }
+
+  // ---- serving --------------------------------------------------------------------------------------------------
+
+  #serving(): void {
+    const { world } = this.#played;
+    for (const event of world.keyEvents) {
+      if (event.what !== "off" && event.what !== "dead") continue;
+      if (event.by.activity === undefined || event.serving.length === 0) continue;
+      const was = world.keyEvents.filter(({ keyId, at, what }) => keyId === event.keyId && at < event.at && what !== "made").at(-1);
+      // What was off already fails nobody by its end.
+      if (was?.what === "off") continue;
+      this.#served(event);
+    }
+  }
+
+  #served({ at, keyId, by, serving, holding }: KeyEvent): void {
+    const { world, byPeople } = this.#played;
+    const where = `${keyId}, which ${serving.join(", ")} serves, was ended by ${by.activity} at ${iso(at)}`;
+    const told = this.#told.filter((word) => word.keyId === keyId && word.at <= at);
+    const [first] = told;
+    if (first === undefined) {
+      // A write that was under way may have put it in after the last look.
+      const late = world.writes.some((write) => write.after.keyId === keyId && write.at - write.sentAt > 1_000);
+      if (!late) this.#say("serving", `${where}, and nobody had called it compromised`);
+      return;
+    }
+    const policy = this.#policy(first.chain.slot);
+    const deadline = first.at + durationMs(policy?.emergency.revokeWithin ?? "1h");
+    const cutFirst = told.some((word) => word.cutFirst);
+    const byDeadline = at >= deadline - 1_000 && policy?.emergency.atDeadline === "revoke";
+    const bySaid = byPeople.some(({ what, at: then }) => what === "approve-cut" && then <= at);
+    if (!cutFirst && !byDeadline && !bySaid) {
+      this.#say("serving", `${where}, before its deadline and without cut-first`);
+      return;
+    }
+    if (holding.length === 0) return;
+    const doer = this.#chains.find(({ runIds }) => runIds.has(by.runId ?? ""));
+    const { result } = doer ?? {};
+    if (doer === undefined || result === undefined) return;
+    const saidIt = result.outage !== undefined || result.warnings.some((warning) => holding.some((slot) => warning.includes(slot)));
+    if (!saidIt) this.#say("serving", `${where}; the record of ${doer.workflowId} does not say that requests fail`);
+  }
+
+  // ---- edit -----------------------------------------------------------------------------------------------------
+
+  #edits(): void {
+    const { world, inspections } = this.#played;
+    for (const { before, after, by, at, sentAt, slot } of world.writes) {
+      if (by.activity === undefined || before?.by.person === undefined) continue;
+      if (sentAt < before.modified || at - sentAt > 1_000) continue; // it had left before the edit
+      const saw = inspections.some(
+        (look) => look.slot === slot && look.at >= before.modified && look.runId === by.runId && look.inspection.held.id === before.keyId,
+      );
+      if (!saw) this.#say("edit", `${by.activity} wrote ${after.keyId} over ${before.keyId}, which a person had put into ${slot}`);
+    }
+  }
+
+  // ---- record ---------------------------------------------------------------------------------------------------
+
+  #record(chain: Chain, result: RotationResult): void {
+    for (const step of result.steps) this.#step(chain, step);
+    this.#times(chain, result);
+    const lastRunId = chain.last.runId;
+    const { world } = this.#played;
+    const needs = (at: number, steps: string[], says: string): void => {
+      const covered = result.steps.some(
+        ({ step, started, ended, outcome }) =>
+          outcome !== "skipped" && steps.includes(step) && Date.parse(started) <= at + 1_000 && Date.parse(ended ?? started) >= at - 30_000,
+      );
+      if (!covered) this.#say("record", `${chain.workflowId}: ${says} at ${iso(at)}, and no step says so`);
+    };
+    for (const { by, at, sentAt, after } of world.writes) {
+      if (by.runId !== lastRunId || at - sentAt > 1_000 || at > chain.closedAt) continue;
+      needs(at, ["installKey", "storeAgain", "restoreOldValue"], `${after.keyId} was written`);
+    }
+    for (const { by, at, keyId, what } of world.keyEvents) {
+      if (by.runId !== lastRunId || what === "made" || by.activity === "settleKeys" || at > chain.closedAt) continue;
+      needs(at, changes[by.activity ?? ""] ?? [], `${keyId} is ${what} by ${by.activity}`);
+    }
+  }
+
+  #step(chain: Chain, { step, started, ended, outcome, note = "" }: StepRecord): void {
+    const names = calls[step];
+    if (outcome === "running") this.#say("record", `${chain.workflowId}: step ${step} is still running in the result`);
+    if (names === undefined || outcome === "skipped") return;
+    if (chain.runs.length > 1 && Date.parse(started) < chain.last.startedAt) return;
+    const { story } = this.#played;
+    if (step === "awaitIdle" && /hurr/i.test(note)) return;
+    if (step === "revokeKey" && story.flavour === "by-hand") return;
+    if (step === "issueKey" && outcome === "failed" && (story.flavour === "hand-in" || story.flavour === "by-hand")) return;
+    const from = Date.parse(started) - 1_000;
+    const to = Date.parse(ended ?? started) + 1_000;
+    const called = chain.calls.some(
+      ({ name, scheduledAt, endedAt = Number.POSITIVE_INFINITY }) => names.includes(name) && scheduledAt <= to && endedAt >= from,
+    );
+    if (!called) this.#say("record", `${chain.workflowId}: step ${step} (${outcome}: ${note}) has no call`);
+  }
+
+  #times(chain: Chain, { times, oldKey, newKey }: RotationResult): void {
+    const { world } = this.#played;
+    const near = (at: string, moments: number[]): boolean => moments.some((moment) => Math.abs(moment - Date.parse(at)) <= 2_000);
+    if (times.installed !== undefined) {
+      const landed = world.writes.filter(({ by, slot }) => slot === chain.slot && chain.runIds.has(by.runId ?? ""));
+      if (!near(times.installed, landed.map(({ at }) => at))) {
+        this.#say("record", `${chain.workflowId}: installed at ${times.installed}, and nothing was written then`);
+      }
+    }
+    if (times.verified !== undefined) {
+      const ends = chain.calls
+        .filter(({ name, order, outcome }) => name === "verifyThroughGateway" && order["alias"] === "real" && outcome === "completed")
+        .map(({ endedAt = 0 }) => endedAt);
+      const within = ends.some((end) => Math.abs(end - Date.parse(times.verified ?? "")) <= 15_000);
+      if (!within) this.#say("record", `${chain.workflowId}: verified at ${times.verified}, and the slot did not answer then`);
+    }
+    for (const moment of ["cut", "revoked"] as const) {
+      const at = times[moment];
+      if (at === undefined || this.#played.story.flavour === "by-hand") continue;
+      const ends = world.keyEvents.filter(({ what }) => what === "dead" || what === "off").map((event) => event.at);
+      const answered = chain.calls
+        .filter(({ name, outcome }) => ["cutKey", "revokeKey", "endCompromisedKey", "settleKeys"].includes(name) && outcome === "completed")
+        .map(({ endedAt = 0 }) => endedAt);
+      if (!near(at, [...ends, ...answered])) this.#say("record", `${chain.workflowId}: ${moment} at ${at}, and no key ended then`);
+    }
+    if (times.confirmedDead !== undefined) {
+      const seen = chain.calls.some(
+        ({ name, outcome, result }) =>
+          name === "confirmRevoked" && outcome === "completed" && (result as { deadAt?: string }).deadAt !== undefined,
+      );
+      if (!seen) this.#say("record", `${chain.workflowId}: confirmedDead at ${times.confirmedDead}, and nobody saw it`);
+    }
+    if (newKey !== null && !world.keys.has(newKey.id)) this.#say("record", `${chain.workflowId}: newKey ${newKey.id} is no key`);
+    if (oldKey !== null && !world.keys.has(oldKey.id)) this.#say("record", `${chain.workflowId}: oldKey ${oldKey.id} is no key`);
+  }
+
+  // ---- outcome --------------------------------------------------------------------------------------------------
+
+  #outcome(chain: Chain): void {
+    const { world, byPeople } = this.#played;
+    const { last, result, heard } = chain;
+    const where = `${chain.workflowId}`;
+    if (last.status === "failed") {
+      const type = last.failure?.type ?? "";
+      if (!Object.hasOwn(failureTypes, type)) this.#say("outcome", `${where} failed with ${type}: ${last.failure?.message}`);
+      return;
+    }
+    if (last.status !== "completed") {
+      this.#say("outcome", `${where} is ${last.status}`);
+      return;
+    }
+    if (result === undefined) {
+      this.#say("outcome", `${where} completed without a result`);
+      return;
+    }
+    const content = world.slot(chain.slot)?.past.findLast(({ content: was, until }) => was.modified <= chain.closedAt && until > chain.closedAt)?.content ?? world.slot(chain.slot)?.content;
+    const working = content !== undefined && world.stateAt(content.keyId, chain.closedAt) === "alive";
+    const edited = byPeople.some(({ at }) => at >= chain.startedAt && at <= chain.closedAt);
+    const toldOf = this.#told.some((told) => told.chain === chain);
+    switch (result.outcome) {
+      case "rotated": {
+        const { newKey } = result;
+        if (newKey === null) this.#say("outcome", `${where} is rotated and has no new key`);
+        else if (content?.keyId !== newKey.id && !edited) this.#say("outcome", `${where} is rotated to ${newKey.id}, and the slot holds ${content?.keyId}`);
+        break;
+      }
+      case "kept":
+        this.#refused(chain);
+        break;
+      case "aborted": {
+        const asked = heard.some(({ what }) => what === "abortSignal" || what === "cancel" || what === "escalate" || what === "escalateSignal");
+        if (!asked) this.#say("outcome", `${where} is aborted, and nobody asked for it: ${result.reason}`);
+        break;
+      }
+      case "cut": {
+        if (!toldOf) this.#say("outcome", `${where} is cut, and no key was called compromised`);
+        if (!working && result.outage === undefined && !edited) {
+          this.#say("outcome", `${where} is cut, the slot holds no working key, and no outage is told: exit 0 would be wrong`);
+        }
+        break;
+      }
+      case "joined":
+        break;
+      default:
+        this.#say("outcome", `${where} has outcome ${String(result.outcome)}`);
+    }
+    // What decides the exit code: a live compromised key is named.
+    for (const { keyId } of this.#told.filter((told) => told.chain === chain)) {
+      const entry = result.keys?.find(({ id }) => id === keyId);
+      if (entry !== undefined && entry.role !== "compromised") {
+        this.#say("outcome", `${where}: ${keyId} was called compromised and is ${entry.role} in the result`);
+      }
+    }
+    if (result.slot !== chain.slot) this.#say("outcome", `${where}: the result is of ${result.slot}`);
+  }
+
+  // ---- slot -----------------------------------------------------------------------------------------------------
+
+  #slots(): void {
+    const { world, byPeople, landedLate, ground } = this.#played;
+    for (const slot of world.slots.values()) {
+      const { content, name } = slot;
+      if (content === undefined || world.works(content.keyId)) continue;
+      if (byPeople.some(({ of, what }) => of === content.keyId || (what === "edit" && of === name))) continue;
+      const late = landedLate.some(({ activity }) => ["installKey", "restoreOldValue"].includes(activity));
+      const told = this.#chains.some(
+        ({ result }) =>
+          result?.outage !== undefined || result?.warnings?.some((warning) => warning.includes(name)) === true,
+      );
+      if (!late && !told) this.#say("slot", `${name} holds ${content.keyId}, which is ${world.stateAt(content.keyId, ground.now)}, and no record tells of an outage`);
+    }
+    for (const slot of world.slots.values()) {
+      for (const [short, { madeBy }] of slot.aliases) {
+        const chain = this.#chains.find(({ runIds }) => runIds.has(madeBy.runId ?? ""));
+        if (chain === undefined || chain.last.status === "open") continue;
+        if (landedLate.some(({ activity }) => activity === "stageAliases")) continue;
+        const said = chain.result?.warnings?.some((warning) => /alias/i.test(warning)) === true;
+        if (!said) this.#say("slot", `an alias kt-${short} of ${slot.name} stays, and ${chain.workflowId} does not say so`);
+      }
+    }
+  }
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+/** Which calls a step of the record stands for. Steps that are waits alone have none. */
+const calls: Record<string, string[]> = {
+  inspectSlot: ["inspectSlot"],
+  issueKey: ["issueKey", "acceptKey"],
+  verifyAtProvider: ["verifyAtProvider"],
+  stageAliases: ["stageAliases"],
+  "verifyThroughGateway(new)": ["verifyThroughGateway"],
+  installKey: ["installKey"],
+  awaitPropagation: ["awaitPropagation"],
+  "verifyThroughGateway(real)": ["verifyThroughGateway"],
+  awaitIdle: ["checkIdle"],
+  disableKey: ["disableKey"],
+  revokeKey: ["revokeKey", "endCompromisedKey"],
+  confirmRevoked: ["confirmRevoked"],
+  findCompromised: ["findCompromised", "planEmergency"],
+  cutKey: ["cutKey", "endCompromisedKey"],
+  measureOutage: ["findLastRefusal"],
+  gatherEvidence: ["gatherEvidence"],
+  checkSaved: ["checkSaved"],
+  tryDirectly: ["verifyAtProvider"],
+  purgeCache: ["purgeCache"],
+  storeAgain: ["installKey"],
+  restoreOldValue: ["restoreOldValue"],
+  finish: ["settleKeys", "removeAliases"],
+};
+
+/** Which steps of the record may say that an activity changed a key. */
+const changes: Record<string, string[]> = {
+  revokeKey: ["revokeKey"],
+  endCompromisedKey: ["revokeKey", "cutKey"],
+  cutKey: ["cutKey", "revokeKey"],
+  disableKey: ["disableKey"],
+  enableKey: ["disableKey"],
+};

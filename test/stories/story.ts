@@ -1,0 +1,397 @@
+import fc from "fast-check";
+
+import type { Policy } from "../../src/domain/policy.ts";
+
+/**
+ * A story as data: how the world begins, what starts, what goes wrong, and what people do meanwhile. Drawn by fast-check, so
+ * that it can be drawn again from its seed and shrunk.
+ */
+
+export const faultKinds = [
+  "unavailable",
+  "limited",
+  "refused",
+  "killed-before",
+  "killed-after",
+  "lost-answer",
+  "late",
+  "twice",
+  "slow",
+  "missing-rows",
+  "stale",
+] as const;
+
+export interface Fault {
+  activity: string;
+  /** The first execution of the activity in the story that it meets, and how many it meets. */
+  nth: number;
+  calls: number;
+  /** How many attempts of each it meets. */
+  attempts: number;
+  kind: (typeof faultKinds)[number];
+  ms: number;
+}
+
+export type KeyRef = "held" | "new" | "of-batch" | "of-staging" | "stray" | "former" | "nobody";
+
+export type Anchor = { at: number } | { activity: string; nth: number; edge: "scheduled" | "resolved"; plus: number };
+
+export type Deed =
+  | { do: "abort" | "cancel"; slot: SlotRef }
+  | { do: "compromise"; key: KeyRef; how: "escalate" | "signal" | "start" | "beside"; slot: SlotRef; strategy: Strategy }
+  | { do: "approve"; wait: "right" | "old" | "none"; by: "update" | "signal" }
+  | { do: "hand-in"; key: "good" | "garbage" | "held" | "dead" | "not-yet" | "foreign"; by: "update" | "signal" }
+  | { do: "edit"; slot: SlotRef }
+  | { do: "switch-off"; key: KeyRef }
+  | { do: "rotate" | "emergency"; slot: SlotRef; strategy: Strategy }
+  | { do: "kill"; ms: number };
+
+export type SlotRef = "main" | "batch" | "staging";
+export type Strategy = "swap-first" | "cut-first";
+export type Flavour = "issue" | "issue-disable" | "hand-in" | "by-hand";
+
+export interface Story {
+  seed: number;
+  flavour: Flavour;
+  /** Which of the other slots serve the same key. */
+  sharing: "none" | "batch" | "staging" | "both";
+  start: {
+    kind: "normal" | "emergency";
+    keys: KeyRef[];
+    strategy: Strategy | "policy";
+    /** Started under an id of its own, so that it follows the slot's run. */
+    follower: boolean;
+    leaked: "no" | "for-slot" | "alone";
+    onlyIfDue: boolean;
+  };
+  former: boolean;
+  due: boolean;
+  staged: boolean;
+  canPurge: boolean;
+  settlesMs: number;
+  badKeys: number[];
+  gatewayRefusesReal: number;
+  soakErrors: number;
+  unseenEnds: boolean;
+  idle: {
+    clientsLingerMs: number;
+    unknown: boolean;
+    newKeyNeverReported: boolean;
+    clientsBefore: "yes" | "no" | "unknown";
+    unknownSurfaces: boolean;
+  };
+  edits: { unreadable: boolean };
+  people: { actAfterMs: number; handsIn: boolean; approves: boolean; revokes: boolean };
+  taskLatencyMs: number;
+  faults: Fault[];
+  deeds: { when: Anchor; what: Deed }[];
+  /** By the slot's name; made of `policies` when the story is played. */
+  slots: Record<string, { policy: Policy }>;
+  policies: Record<SlotRef, PolicyChoice>;
+}
+
+export interface PolicyChoice {
+  atDeadline: "revoke" | "hold";
+  approval: Policy["approval"];
+  ceiling: "2h" | "24h";
+  ifUnknown: "revoke" | "ask";
+  ifUsed: "revoke" | "ask";
+  personDeadline: "1d" | "7d";
+}
+
+const minute = 60_000;
+const hour = 60 * minute;
+
+const reads = [
+  "readPolicy",
+  "inspectSlot",
+  "acceptKey",
+  "verifyAtProvider",
+  "seePrevAnswer",
+  "verifyThroughGateway",
+  "checkSaved",
+  "awaitPropagation",
+  "confirmRevoked",
+  "checkIdle",
+  "lookBeforeRevoking",
+  "lookAtHolders",
+  "findCompromised",
+  "lookForErrors",
+  "gatherEvidence",
+  "planEmergency",
+  "updateRun",
+];
+const writes = [
+  "issueKey",
+  "stageAliases",
+  "installKey",
+  "restoreOldValue",
+  "revokeKey",
+  "endCompromisedKey",
+  "cutKey",
+  "disableKey",
+  "enableKey",
+  "settleKeys",
+  "removeAliases",
+];
+const listing = ["inspectSlot", "lookAtHolders", "findCompromised", "settleKeys", "issueKey", "revokeKey", "disableKey"];
+const marked = ["revokeKey", "disableKey", "verifyThroughGateway", "checkSaved", "restoreOldValue", "lookBeforeRevoking"];
+
+/** Each fault that means something for the activity. */
+export const faultsOf: [activity: string, kind: Fault["kind"]][] = [
+  ...[...reads, ...writes].flatMap((activity) =>
+    (["unavailable", "refused", "killed-before", "slow"] as const).map((kind): [string, Fault["kind"]] => [activity, kind]),
+  ),
+  ...["issueKey", "installKey", "verifyThroughGateway", "gatherEvidence", "cutKey", "revokeKey", "lookAtHolders"].map(
+    (activity): [string, Fault["kind"]] => [activity, "limited"],
+  ),
+  ...writes.flatMap((activity) =>
+    (["lost-answer", "killed-after", "late", "twice"] as const).map((kind): [string, Fault["kind"]] => [activity, kind]),
+  ),
+  ...listing.map((activity): [string, Fault["kind"]] => [activity, "missing-rows"]),
+  ...marked.map((activity): [string, Fault["kind"]] => [activity, "stale"]),
+];
+
+/** Some are reached seldom: they are drawn more often. */
+const rare: Record<string, number> = {
+  restoreOldValue: 8,
+  checkSaved: 6,
+  enableKey: 8,
+  lookBeforeRevoking: 4,
+  acceptKey: 2,
+  cutKey: 2,
+  planEmergency: 2,
+  updateRun: 3,
+};
+
+const fault: fc.Arbitrary<Fault> = fc
+  .record({
+    which: fc.oneof(
+      ...faultsOf.map((pair) => ({ weight: rare[pair[0]] ?? 1, arbitrary: fc.constant(pair) })),
+    ),
+    nth: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 2, arbitrary: fc.integer({ min: 2, max: 4 }) }),
+    calls: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.constantFrom(2, 5, 12) }),
+    attempts: fc.oneof(
+      { weight: 5, arbitrary: fc.integer({ min: 1, max: 3 }) },
+      { weight: 2, arbitrary: fc.constantFrom(8, 30, 95) },
+    ),
+    ms: fc.integer({ min: 0, max: 120_000 }),
+  })
+  .map(({ which: [activity, kind], ...rest }) => ({ activity, kind, ...rest }));
+
+const steps = [
+  "readPolicy",
+  "inspectSlot",
+  "findCompromised",
+  "issueKey",
+  "verifyAtProvider",
+  "stageAliases",
+  "verifyThroughGateway",
+  "installKey",
+  "awaitPropagation",
+  "checkIdle",
+  "disableKey",
+  "lookForErrors",
+  "revokeKey",
+  "cutKey",
+  "endCompromisedKey",
+  "confirmRevoked",
+  "gatherEvidence",
+  "settleKeys",
+  "removeAliases",
+  "acceptKey",
+  "lookAtHolders",
+];
+
+const offset = fc.oneof(
+  { weight: 4, arbitrary: fc.integer({ min: 0, max: 400 }) },
+  { weight: 2, arbitrary: fc.integer({ min: 0, max: 20_000 }) },
+  { weight: 2, arbitrary: fc.integer({ min: 0, max: 15 * minute }) },
+  { weight: 1, arbitrary: fc.integer({ min: 0, max: 3 * hour }) },
+);
+
+const anchor: fc.Arbitrary<Anchor> = fc.oneof(
+  { weight: 2, arbitrary: offset.map((at) => ({ at })) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      activity: fc.constantFrom(...steps),
+      nth: fc.oneof({ weight: 5, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.integer({ min: 2, max: 4 }) }),
+      edge: fc.constantFrom("scheduled" as const, "resolved" as const),
+      plus: offset,
+    }),
+  },
+);
+
+const strategy = fc.constantFrom<Strategy>("swap-first", "cut-first");
+const slotRef = fc.oneof(
+  { weight: 3, arbitrary: fc.constant<SlotRef>("main") },
+  { weight: 1, arbitrary: fc.constantFrom<SlotRef>("batch", "staging") },
+);
+const otherSlot = fc.constantFrom<SlotRef>("batch", "staging");
+const keyRef = fc.oneof(
+  { weight: 5, arbitrary: fc.constant<KeyRef>("held") },
+  { weight: 5, arbitrary: fc.constant<KeyRef>("new") },
+  { weight: 4, arbitrary: fc.constantFrom<KeyRef>("of-batch", "of-staging", "stray", "former") },
+  { weight: 1, arbitrary: fc.constant<KeyRef>("nobody") },
+);
+
+const compromise: fc.Arbitrary<Deed> = fc.record({
+  do: fc.constant("compromise" as const),
+  key: keyRef,
+  how: fc.oneof(
+    { weight: 4, arbitrary: fc.constant("escalate" as const) },
+    { weight: 2, arbitrary: fc.constantFrom("signal" as const, "start" as const, "beside" as const) },
+  ),
+  slot: fc.oneof({ weight: 5, arbitrary: fc.constant<SlotRef>("main") }, { weight: 1, arbitrary: otherSlot }),
+  strategy,
+});
+
+const deed: fc.Arbitrary<Deed> = fc.oneof(
+  { weight: 6, arbitrary: compromise },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("abort" as const), slot: slotRef }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("cancel" as const), slot: slotRef }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("approve" as const),
+      wait: fc.constantFrom("right" as const, "old" as const, "none" as const),
+      by: fc.constantFrom("update" as const, "signal" as const),
+    }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("hand-in" as const),
+      key: fc.constantFrom("good" as const, "garbage" as const, "held" as const, "dead" as const, "not-yet" as const, "foreign" as const),
+      by: fc.constantFrom("update" as const, "signal" as const),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("edit" as const), slot: slotRef }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("switch-off" as const), key: keyRef }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constantFrom("rotate" as const, "emergency" as const), slot: slotRef, strategy }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("kill" as const), ms: fc.integer({ min: 1_000, max: 2 * hour }) }) },
+);
+
+const policyChoice: fc.Arbitrary<PolicyChoice> = fc.record({
+  atDeadline: fc.oneof(
+    { weight: 4, arbitrary: fc.constant("revoke" as const) },
+    { weight: 1, arbitrary: fc.constant("hold" as const) },
+  ),
+  approval: fc.oneof(
+    { weight: 6, arbitrary: fc.constant("never" as const) },
+    { weight: 1, arbitrary: fc.constantFrom("before-revoke" as const, "before-install" as const) },
+  ),
+  ceiling: fc.constantFrom("24h" as const, "2h" as const),
+  ifUnknown: fc.constantFrom("revoke" as const, "ask" as const),
+  ifUsed: fc.constantFrom("ask" as const, "revoke" as const),
+  personDeadline: fc.constantFrom("1d" as const, "7d" as const),
+});
+
+/** True in one of so many. */
+function seldom(times: number): fc.Arbitrary<boolean> {
+  return fc.oneof({ weight: times - 1, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) });
+}
+
+export const story: fc.Arbitrary<Story> = fc
+  .record({
+    seed: fc.integer({ min: 1, max: 2 ** 30 }),
+    flavour: fc.oneof(
+      { weight: 4, arbitrary: fc.constant<Flavour>("issue") },
+      { weight: 2, arbitrary: fc.constant<Flavour>("issue-disable") },
+      { weight: 2, arbitrary: fc.constant<Flavour>("hand-in") },
+      { weight: 1, arbitrary: fc.constant<Flavour>("by-hand") },
+    ),
+    sharing: fc.oneof(
+      { weight: 5, arbitrary: fc.constant("none" as const) },
+      { weight: 3, arbitrary: fc.constantFrom("batch" as const, "staging" as const, "both" as const) },
+    ),
+    start: fc.record({
+      kind: fc.oneof(
+        { weight: 5, arbitrary: fc.constant("normal" as const) },
+        { weight: 3, arbitrary: fc.constant("emergency" as const) },
+      ),
+      keys: fc.oneof(
+        { weight: 5, arbitrary: fc.constant<KeyRef[]>(["held"]) },
+        { weight: 2, arbitrary: fc.constant<KeyRef[]>([]) },
+        { weight: 3, arbitrary: fc.uniqueArray(fc.constantFrom<KeyRef>("held", "of-batch", "of-staging", "stray", "former"), { minLength: 1, maxLength: 3 }) },
+        { weight: 1, arbitrary: fc.constant<KeyRef[]>(["nobody"]) },
+      ),
+      strategy: fc.constantFrom<Strategy | "policy">("policy", "swap-first", "cut-first"),
+      follower: seldom(7),
+      leaked: fc.oneof(
+        { weight: 12, arbitrary: fc.constant("no" as const) },
+        { weight: 1, arbitrary: fc.constantFrom("for-slot" as const, "alone" as const) },
+      ),
+      onlyIfDue: seldom(8),
+    }),
+    former: seldom(4),
+    due: fc.boolean(),
+    staged: fc.oneof({ weight: 5, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.constant(false) }),
+    canPurge: seldom(6),
+    settlesMs: fc.oneof(
+      { weight: 4, arbitrary: fc.constant(0) },
+      { weight: 1, arbitrary: fc.integer({ min: 0, max: 20 * minute }) },
+    ),
+    badKeys: fc.oneof(
+      { weight: 8, arbitrary: fc.constant<number[]>([]) },
+      { weight: 1, arbitrary: fc.constantFrom<number[]>([1], [1, 2], [1, 2, 3]) },
+    ),
+    gatewayRefusesReal: fc.oneof(
+      { weight: 8, arbitrary: fc.constant(0) },
+      { weight: 1, arbitrary: fc.integer({ min: 1, max: 4 }) },
+    ),
+    soakErrors: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: 1, max: 3 }) }),
+    unseenEnds: seldom(6),
+    idle: fc.record({
+      clientsLingerMs: fc.oneof(
+        { weight: 5, arbitrary: fc.constant(0) },
+        { weight: 2, arbitrary: fc.integer({ min: 0, max: 3 * hour }) },
+        { weight: 1, arbitrary: fc.integer({ min: 20 * hour, max: 60 * hour }) },
+      ),
+      unknown: seldom(6),
+      newKeyNeverReported: seldom(10),
+      clientsBefore: fc.constantFrom("yes" as const, "no" as const, "unknown" as const),
+      unknownSurfaces: seldom(6),
+    }),
+    edits: fc.record({ unreadable: seldom(3) }),
+    people: fc.record({
+      actAfterMs: fc.constantFrom(minute, 10 * minute, 2 * hour, 9 * hour),
+      handsIn: fc.oneof({ weight: 9, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.constant(false) }),
+      approves: fc.oneof({ weight: 5, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.constant(false) }),
+      revokes: fc.oneof({ weight: 5, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.constant(false) }),
+    }),
+    taskLatencyMs: fc.constantFrom(5, 20, 400, 3_000),
+    faults: fc.oneof(
+      { weight: 2, arbitrary: fc.constant<Fault[]>([]) },
+      { weight: 5, arbitrary: fc.array(fault, { minLength: 1, maxLength: 4 }) },
+    ),
+    deeds: fc.oneof(
+      { weight: 1, arbitrary: fc.constant<Story["deeds"]>([]) },
+      { weight: 4, arbitrary: fc.array(fc.record({ when: anchor, what: deed }), { minLength: 1, maxLength: 3 }) },
+    ),
+    policies: fc.record({ main: policyChoice, batch: policyChoice, staging: policyChoice }),
+  })
+  .map((drawn) => reachable({ ...drawn, slots: {} }));
+
+/** What a fault needs to be met at all, and more, is made to happen. */
+function reachable(drawn: Story): Story {
+  const meets = (...names: string[]): boolean => drawn.faults.some(({ activity }) => names.includes(activity));
+  const told = { ...drawn };
+  if (meets("restoreOldValue")) Object.assign(told, { gatewayRefusesReal: 4, staged: true });
+  else if (meets("checkSaved")) told.gatewayRefusesReal = Math.max(1, drawn.gatewayRefusesReal);
+  if (meets("enableKey", "disableKey", "lookForErrors") && ["issue", "by-hand"].includes(drawn.flavour)) {
+    told.flavour = "issue-disable";
+  }
+  if (meets("enableKey")) told.soakErrors = Math.max(1, drawn.soakErrors);
+  if (meets("acceptKey") && drawn.flavour !== "by-hand") told.flavour = "hand-in";
+  if (meets("lookBeforeRevoking")) told.flavour = "by-hand";
+  if (meets("planEmergency")) told.start = { ...drawn.start, kind: "emergency", keys: [], leaked: "no" };
+  if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence") && drawn.seed % 2 === 0) {
+    told.start = { ...drawn.start, kind: "emergency" };
+  }
+  return told;
+}
