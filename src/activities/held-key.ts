@@ -277,8 +277,6 @@ export interface HoldersOptions {
   ours?: Ours | undefined;
   /** Whether a slot that cannot be looked at is named after a few attempts, instead of failing on and on. */
   patient?: boolean;
-  /** Lets no list rule a slot out: each is read by its secret's id. */
-  fresh?: boolean;
 }
 
 /** Who holds one key. A slot in neither list holds another one. */
@@ -309,7 +307,7 @@ export async function judgeSlots(
   deps: Dependencies,
   slots: SlotAccess[],
   asked: AskedKey[],
-  { ours, patient = false, fresh = false, own, known = [] }: HoldersOptions & { own?: string; known?: AskedKey[] },
+  { ours, patient = false, own, known = [] }: HoldersOptions & { own?: string; known?: AskedKey[] },
 ): Promise<{ judged: Judged; seen: Map<string, SeenSlot> }> {
   const listed = await listedOrNone(slots, patient);
   const keys = withFingerprints(asked, [...listed.values()]);
@@ -323,8 +321,7 @@ export async function judgeSlots(
   };
   for (const slot of slots) {
     const list = listed.get(slot.name);
-    const ruledOut =
-      list !== undefined && !fresh && slot.name !== own && keys.every((key) => isRuledOut(list, all, key));
+    const ruledOut = list !== undefined && slot.name !== own && keys.every((key) => isRuledOut(list, all, key));
     if (ruledOut) {
       seen.set(slot.name, { kind: "held", held: list });
       judged.set(slot.name, judge(slot, { kind: "held", held: list }));

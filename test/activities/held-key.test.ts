@@ -3,7 +3,7 @@ import { MockActivityEnvironment } from "@temporalio/testing";
 import { describe, expect, test } from "vitest";
 
 import { failureInterceptor } from "../../src/activities/failures.ts";
-import { findHeldKey, type HeldBy, requireInstalled, secondLookMs, whoHolds } from "../../src/activities/held-key.ts";
+import { type HeldBy, requireInstalled, secondLookMs, whoHolds } from "../../src/activities/held-key.ts";
 import { formatMark } from "../../src/domain/mark.ts";
 import {
   prod,
@@ -199,27 +199,83 @@ describe("requireInstalled", () => {
   });
 });
 
-describe("which key a slot holds is not taken from a preview that is older than its value", () => {
-  test("after the old value was put back", async () => {
+describe("a key is not ended", () => {
+  const look = async (stage: Stage): Promise<unknown> => {
+    const { key } = await stage.installed();
+    return stage.repeat("lookBeforeRevoking", { keyId: "key_prod_1", installedKeyId: key.id });
+  };
+
+  test.each([
+    ["secrets", "/secrets\\?"],
+    ["provider configs", "/provider_configs"],
+  ])("because every list of %s misses the slot that holds it as well", async (_, path) => {
+    const stage = await startStage(withBatch);
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const { key } = await stage.installed();
+    // The first list of the attempt is the slot's own look; each later one misses all.
+    await stage.fault(once(path, emptyList, { skip: 1, times: 1 }));
+    await expect(
+      stage.run("lookBeforeRevoking", { keyId: "key_prod_1", installedKeyId: key.id }),
+    ).rejects.toMatchObject({ message: expect.stringContaining(batch) as string });
+  });
+
+  test("under a slot that works without a provider config", async () => {
+    const stage = await startStage({ ...withBatch, sandbox: { configNeeded: false } });
+    await secretAlone(stage, "batch", await stage.valueOf("key_prod_1"));
+    expect(await stage.chat(prodGateway, "batch")).toBe(200);
+    const { key } = await stage.installed();
+    await expect(
+      stage.run("lookBeforeRevoking", { keyId: "key_prod_1", installedKeyId: key.id }),
+    ).rejects.toMatchObject({ message: expect.stringContaining(batch) as string });
+  });
+
+  test("and is ended where one read of the slot was stale", async () => {
+    const stage = await startStage();
+    await stage.installed();
+    await stage.fault(gone(1));
+    const { key } = { key: { id: (await stage.held(prodGateway)) ?? "" } };
+    await expect(
+      stage.run("lookBeforeRevoking", { keyId: "key_prod_1", installedKeyId: key.id }),
+    ).resolves.toBeUndefined();
+  });
+
+  test("where nothing is wrong it is", async () => {
+    await expect(look(await startStage())).resolves.toBeUndefined();
+  });
+});
+
+describe("which key a slot holds is not taken", () => {
+  const later = { rotationId: "0badcafe-1234-4234-8234-123456789012" };
+
+  test("from a preview that is older than its value: the old value was put back", async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
-    const { secrets, place } = stage.dependencies.slotAccess(prod);
-    const prev = { ...place, alias: `kt-${stage.of.rotationId.slice(0, 8)}-prev` };
     await pause(5);
-    // As it was before the old key's mark was put back with its value; and as it is where nobody knows the old key.
-    await secrets.replaceByCopy(place, prev, { comment: "put back", seen: await secrets.read(place) });
-    const access = stage.dependencies.slotAccess(prod);
-    const held = await secrets.read(place);
-    const keys = (await stage.keys()).map(({ id, name }) => ({
-      id,
-      name,
-      state: "active" as const,
-      createdAt: new Date(0),
-    }));
-    await expect(attempt(() => findHeldKey(access, held, keys, undefined))).rejects.toMatchObject({
+    await stage.run("restoreOldValue", { installedKeyId: key.id });
+    expect(await stage.held(prodGateway)).toBe("key_prod_1");
+    await expect(stage.run("inspectSlot", later)).rejects.toMatchObject({
       type: "InvalidInput",
-      message: expect.stringContaining("no preview of its present value") as string,
+      message: expect.stringMatching(/no preview of its present value; start with --held-key/) as string,
     });
     expect((await holdersOf(stage, key.id)).yes).toEqual([]);
+  });
+
+  test("but from the mark, where the old key was known when its value was put back", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    await stage.run("restoreOldValue", { installedKeyId: key.id, oldKeyId: "key_prod_1" });
+    expect((await stage.run("inspectSlot", later)).held).toMatchObject({ id: "key_prod_1", how: "mark" });
+    expect(await holdersOf(stage, "key_prod_1")).toEqual({ yes: [prod], unknown: [] });
+  });
+
+  test("from a masked value that shows nothing", async () => {
+    const stage = await startStage();
+    const blank = { id: "key_blank", name: "blank", created_at: 1_780_000_000, redacted_value: "sk-..." };
+    const body = { object: "list", data: [blank], has_more: false };
+    await stage.fault({ service: "openai", method: "GET", path: "/api_keys\\?", mode: "status", status: 200, body });
+    await expect(stage.run("inspectSlot", {})).rejects.toMatchObject({
+      type: "InvalidInput",
+      message: expect.stringContaining("no key fits the gateway's preview") as string,
+    });
   });
 });

@@ -3,6 +3,9 @@ import { describe, expect, test } from "vitest";
 
 import type { Duration } from "../../src/domain/duration.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
+import { formatAliasComment } from "../../src/domain/mark.ts";
+import type { RotationResult } from "../../src/domain/rotation.ts";
+import { Redacted } from "../../src/redacted.ts";
 import { prod, prodGateway, type Stage, type StageOptions, staging, startStage } from "../support/activities.ts";
 
 /** Promise 6: what a rotation left is found again; promise 3: nothing is revoked that anybody may need. */
@@ -242,12 +245,96 @@ describe("aliases that ended rotations left", () => {
     expect(await stage.aliases(prodGateway)).toHaveLength(3);
   });
 
+  test("of another installation are left alone, however old: its rotation may wait for a person for days", async () => {
+    const stage = await startStage();
+    const rotationId = "0a1b2c3d-1234-4234-8234-123456789012";
+    const { secrets, place } = stage.dependencies.slotAccess(prod);
+    const alias = "kt-0a1b2c3d-new";
+    const made = async (comment: string): Promise<void> => {
+      await secrets.make({ ...place, alias }, { value: new Redacted("sk-svcacct-madeUpMadeUpMadeUp"), comment });
+    };
+    await made(formatAliasComment({ installation: "other", rotationId }));
+    expect(await aliasesFound(stage)).toEqual({ orphans: [], spared: [] });
+    await stage.repeat("removeOrphanAlias", { slot: prod, id: alias, minimumAge: atOnce });
+    expect(await stage.aliases(prodGateway)).toContain(alias);
+    // A comment that does not say whose it is may be anybody's.
+    for (const comment of [
+      "keyturn copy for rotation 0a1b2c3d",
+      formatAliasComment({ installation: "acme", rotationId: "ffffffff" }),
+    ]) {
+      await made(comment);
+      expect(await aliasesFound(stage)).toEqual({ orphans: [], spared: [alias] });
+      expect(await stage.repeat("removeOrphanAlias", { slot: prod, id: alias, minimumAge: atOnce })).toMatchObject({
+        kind: "spared",
+        why: expect.stringContaining("does not say which installation") as string,
+      });
+    }
+    await made(formatAliasComment({ installation: "acme", rotationId }));
+    expect(await aliasesFound(stage)).toEqual({ orphans: [alias], spared: [] });
+  });
+
   test("no alias of another name is removed, whatever is said", async () => {
     const { stage } = await withAliases();
     expect(await stage.repeat("removeOrphanAlias", { slot: prod, id: "default", minimumAge: atOnce })).toMatchObject({
       kind: "spared",
     });
     expect(await stage.held(prodGateway)).toBe("key_prod_1");
+  });
+});
+
+describe("a key that the last run of a slot left behind", () => {
+  const closedWith = (...keys: RotationResult["keys"]) =>
+    Promise.resolve({ runId: "run-1", status: "COMPLETED", result: { keys } as unknown as RotationResult });
+  const named = (id: string) => ({ id, role: "old" as const, fate: "named" as const, why: "clients may still use it" });
+
+  async function withNamed(of: (id: string) => RotationResult["keys"][number]): Promise<{ stage: Stage; id: string }> {
+    let told: RotationResult["keys"] = [];
+    const stage = await startStage({ lastClosed: (slot) => (slot === prod ? closedWith(...told) : closedWith()) });
+    const { id } = await stage.keyByHand("somebody's own key");
+    expect((await find(stage)).orphans).toEqual([]);
+    told = [of(id)];
+    return { stage, id };
+  }
+
+  test("is listed with what that run said of it, whatever its name, and ended where that is asked for", async () => {
+    const { stage, id } = await withNamed(named);
+    const before = await stage.writes();
+    const { orphans } = await find(stage);
+    expect(orphans).toMatchObject([
+      { id, slot: prod, why: expect.stringContaining(`the last run of ${prod} named it: clients may still use it`) },
+    ]);
+    expect(await stage.writes()).toEqual(before);
+    for (let times = 0; times < 2; times++) expect(await revoke(stage, id)).toMatchObject({ kind: "ended" });
+    expect(await stage.alive()).not.toContain(id);
+    expect((await find(stage)).orphans).toEqual([]);
+  });
+
+  test("is listed until it is seen dead, also where its end was accepted", async () => {
+    const { stage, id } = await withNamed((one) => ({ id: one, role: "old", fate: "ended", seen: false }));
+    expect((await find(stage)).orphans).toMatchObject([{ id, why: expect.stringContaining("did not see it dead") }]);
+    await stage.openai("DELETE", `/organization/projects/proj_abc/api_keys/${id}`);
+    expect((await find(stage)).orphans).toEqual([]);
+  });
+
+  test("is spared like any other while a slot holds it, and no key is listed that the run saw dead or left in a slot", async () => {
+    const stage = await startStage({
+      lastClosed: (slot) =>
+        slot === prod ? closedWith(named("key_prod_1"), { id: "key_stg_1", role: "old", fate: "held" }) : closedWith(),
+    });
+    const { orphans, spared } = await find(stage);
+    expect(orphans).toEqual([]);
+    expect(spared).toMatchObject([
+      { id: "key_prod_1", why: expect.stringContaining(`${prod} holds it; the last run`) },
+    ]);
+    expect(await revoke(stage, "key_prod_1")).toMatchObject({ kind: "spared" });
+    expect(await stage.alive()).toEqual(expect.arrayContaining(["key_prod_1", "key_stg_1"]));
+  });
+
+  test("is unknown, and nothing else changes, where what that run said cannot be read", async () => {
+    const { stage, id } = await withOrphan({ lastClosed: refusing("Unavailable") });
+    const { orphans, unknown } = await find(stage);
+    expect(orphans.map((item) => item.id)).toEqual([id]);
+    expect(unknown).toContainEqual(expect.stringContaining(`what the last run of ${prod} left behind: nobody answers`));
   });
 });
 
