@@ -9,7 +9,7 @@ import { formatAliasComment, formatMark, noFingerprint, parseMark } from "../dom
 import { isRow, keyLives, leastLifeMs, pauseInRowMs } from "../domain/policy.ts";
 import { keyLifeOf, quotaHome } from "../domain/provider-limits.ts";
 import { rotationAliases } from "../domain/slot.ts";
-import { canIssue, canManage, KeyLifeTooLong, type ManagedProvider } from "../providers/provider.ts";
+import { canIssue, canManage, KeyLifeTooLong, type KeyRecord, type ManagedProvider } from "../providers/provider.ts";
 import { maskSecrets, type Redacted } from "../redacted.ts";
 import type {
   Active,
@@ -413,39 +413,38 @@ async function requireWorking({ name, provider }: SlotAccess, { id }: NewKey, va
 }
 
 /**
- * What there is to say of a key that its provider does not call active: an approval may have taken days, in which
- * somebody ended it. Ended is final; whether a flag means anything, an answer to the key itself tells. OpenAI lists keys
- * of a service account of role `none` as inactive, and they work (seen 2026-11).
+ * What there is to say of a key that its provider does not plainly call active: an approval may have taken days, in which
+ * somebody ended it. Revoked or expired is final; what anything else means, an answer to the key itself tells.
  */
 async function doubtState(
   { name, provider }: SlotAccess,
   { id }: NewKey,
-  { value, state }: { value: Redacted; state: "disabled" | "revoked" | "expired" | undefined },
-): Promise<string> {
-  const shown = state ?? "gone";
+  { value, record }: { value: Redacted; record: KeyRecord | undefined },
+): Promise<string[]> {
+  if (record?.state === "active" && record.flag === undefined) return [];
+  const shown = record === undefined ? "gone" : (record.flag ?? record.state);
   const dead = new RotationFailure(
     "KeyRejected",
     `key ${id} for ${name} is ${shown}: it is not installed, start again`,
   );
-  if (state === "revoked" || state === "expired") throw dead;
+  if (record?.state === "revoked" || record?.state === "expired") throw dead;
   const answer = await provider.tryKey(value);
   const verdict = classifyAnswer(provider.name, answer);
   if (verdict === "key refused") throw dead;
-  const wait = answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs };
   if (!provesKey(verdict)) {
     throw new RotationFailure(
       "Unavailable",
-      `${provider.name} shows ${id} as ${shown} and could not try it: ${verdict}`,
-      wait,
+      `${provider.name} could not try ${id}, which it shows as ${shown}: ${verdict}`,
+      {
+        ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
+      },
     );
   }
-  if (state === undefined) {
-    throw new RotationFailure(
-      "NotYetPropagated",
-      `${provider.name} takes ${id} and does not show it: it is looked up again`,
-    );
-  }
-  return `${provider.name} lists ${id} as ${shown}, and takes it: look whose key it is, and what access its account has`;
+  if (record !== undefined) return [`${provider.name} takes ${id}, though it shows it so: ${shown}`];
+  throw new RotationFailure(
+    "NotYetPropagated",
+    `${provider.name} takes ${id} and does not show it: it is looked up again`,
+  );
 }
 
 /** Longest life first, halved while the organisation refuses it; read back, since only what the provider says counts. */
@@ -456,8 +455,7 @@ async function giveFinalLife(
 ): Promise<FinalLife> {
   const { name, policy } = access;
   const { id } = key;
-  const state = (await provider.findKey(id))?.state;
-  const warnings = state === "active" ? [] : [await doubtState(access, key, { value, state })];
+  const warnings = await doubtState(access, key, { value, record: await provider.findKey(id) });
   if (canIssue(provider)) {
     for (const life of keyLives(policy)) {
       try {

@@ -102,21 +102,17 @@ export const slotActivities = (deps: Dependencies) => ({
 });
 
 /**
- * What the provider says against the held key. That it is switched off is only a flag: it may work (OpenAI lists keys of a
- * service account of role `none` so, and they answer; seen 2026-11). Where only the last result names the key, a dead one
- * was not what the slot holds: fails with `InvalidInput`.
+ * What the provider says against the held key: no flag of it is a death. Where only the last result names the key, a dead
+ * one is not what the slot holds: fails with `InvalidInput`.
  */
 function doubtState(
   { name, provider }: SlotAccess,
   { id, how }: Omit<HeldKey, "warnings">,
   record: KeyRecord | undefined,
 ): string[] {
+  if (record?.flag !== undefined) return [`key ${id}, which the slot holds: ${record.flag}`];
   if (record?.state === "active") return [];
-  if (record?.state === "disabled") {
-    return [
-      `${provider.name} lists key ${id}, which the slot holds, as switched off: look whether its account has access`,
-    ];
-  }
+  if (record?.state === "disabled") return [`key ${id}, which the slot holds, is switched off at ${provider.name}`];
   if (how === "last result") {
     throw new RotationFailure(
       "InvalidInput",

@@ -183,4 +183,15 @@ describe("confirmRevoked of a key whose value leaked", () => {
       note: `not seen dead until the deadline; the provider answered the leaked value: ${verdict}`,
     });
   });
+
+  test("says so where the seal of the value opens no more, and looks through prev instead", async () => {
+    const stage = await staged();
+    const order = { keyId, rule, until: inFuture(5_000), leaked: "not.a.sealed.key." };
+    const { deadAt, note } = await stage.run("confirmRevoked", { ...order, throughPrev: true });
+    expect(deadAt).toBeDefined();
+    expect(note).toMatch(/^the leaked value could not be tried: .*; [34] refusals in a row over 60ms$/);
+    expect(await stage.run("confirmRevoked", { ...order, throughPrev: false })).toEqual({
+      note: expect.stringMatching(/^the leaked value could not be tried: .*; no probe could see its death$/) as string,
+    });
+  });
 });

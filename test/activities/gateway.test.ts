@@ -31,15 +31,15 @@ describe("stageAliases", () => {
     expect(await stage.held(prodGateway)).toBe("key_prod_1");
   });
 
-  test("marks the alias of the new key, and gives the copy no mark of a key", async () => {
+  test("says on both aliases whose they are, and gives neither a mark of a key", async () => {
     const stage = await startStage();
-    const key = await stage.newKey();
-    await stage.run("stageAliases", { key });
-    const mark = parseMark((await stage.secret(prodGateway, aliasesOf(stage).new)).comment ?? undefined);
-    expect(mark).toMatchObject({ keyId: key.id, rotationId: stage.of.rotationId, fingerprint: key.fingerprint });
-    const copy = await stage.secret(prodGateway, aliasesOf(stage).prev);
-    expect(copy.comment).toBe(`keyturn copy for rotation ${stage.of.rotationId}`);
-    expect(parseMark(copy.comment ?? undefined)).toBeUndefined();
+    await stage.run("stageAliases", { key: await stage.newKey() });
+    for (const alias of Object.values(aliasesOf(stage))) {
+      const { comment } = await stage.secret(prodGateway, alias);
+      expect(comment).toContain(stage.of.rotationId);
+      expect(comment).toContain("acme");
+      expect(parseMark(comment ?? undefined)).toBeUndefined();
+    }
   });
 
   // Four writes: two secrets, two provider configs. Lists lag by 50 ms here, so that a repetition sees too little.
@@ -61,8 +61,19 @@ describe("stageAliases", () => {
     await staged(stage, second.id);
   });
 
-  test("fails for good when the store is full", async () => {
+  test.each([1, 0])("goes on in place where the store has room for %d, and leaves no alias behind", async (room) => {
     const stage = await startStage();
+    const key = await stage.newKey();
+    await stage.leaveRoom(room);
+    expect(await stage.repeat("stageAliases", { key })).toEqual({
+      inPlace: expect.stringContaining("no room") as string,
+    });
+    expect(await stage.aliases(prodGateway)).toEqual(["default"]);
+    expect(await stage.held(prodGateway)).toBe("key_prod_1");
+  });
+
+  test("fails for good when the store is full and policy always wants aliases", async () => {
+    const stage = await startStage({ policy: { aliases: "always" } });
     await stage.leaveRoom(1);
     const key = await stage.newKey();
     await expect(stage.repeat("stageAliases", { key })).rejects.toMatchObject({
@@ -70,6 +81,26 @@ describe("stageAliases", () => {
       nonRetryable: true,
     });
     expect(await stage.held(prodGateway)).toBe("key_prod_1");
+  });
+
+  test("makes both anew where it is asked again: the copy is what the slot holds by now", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const second = await stage.newKey(2);
+    await stage.run("stageAliases", { key: second });
+    expect(await stage.held(prodGateway, aliasesOf(stage).prev)).toBe("key_prod_1");
+    await stage.repeat("stageAliases", { key: second, again: true });
+    expect(await stage.held(prodGateway, aliasesOf(stage).prev)).toBe(key.id);
+    expect(await stage.held(prodGateway, aliasesOf(stage).new)).toBe(second.id);
+  });
+
+  test.each(["lost-answer", "lost-request"])("makes both anew also after a %s of the removal", async (mode) => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const second = await stage.newKey(2);
+    await stage.fault({ ...writeRoutes, method: "DELETE", mode, times: 2 });
+    await stage.repeat("stageAliases", { key: second, again: true });
+    expect(await stage.held(prodGateway, aliasesOf(stage).prev)).toBe(key.id);
   });
 });
 
@@ -359,6 +390,126 @@ describe("installKey", () => {
     await expect(stage.run("installKey", { key, secretModified: await before(stage) })).rejects.toMatchObject({
       type: "SealUnreadable",
     });
+    expect(await secretWrites(stage)).toEqual([]);
+  });
+});
+
+describe("installKey tells whether its write left (no key is kept alive for a write that never was)", () => {
+  const details = (sent: boolean) => ({ details: [{ sent }] });
+  const order = async (stage: Stage) => ({ key: await stage.newKey(), secretModified: await before(stage) });
+  const unreadable = { service: "cloudflare", method: "GET", path: "/secrets", mode: "status", status: 503, times: 1 };
+
+  test("not sent, where the first attempt fails before", async () => {
+    const stage = await startStage();
+    const asked = await order(stage);
+    await stage.fault(unreadable);
+    await expect(stage.run("installKey", asked)).rejects.toMatchObject({ type: "Unavailable", ...details(false) });
+    await stage.edit(prodGateway, { comment: "mine" });
+    await expect(stage.run("installKey", asked)).rejects.toMatchObject({ type: "SlotChanged", ...details(false) });
+    expect(await secretWrites(stage)).toHaveLength(1);
+  });
+
+  test("not sent, where the secret cannot be found for the write itself", async () => {
+    const stage = await startStage();
+    const asked = await order(stage);
+    // The look takes two requests of the secrets, its list and the secret.
+    await stage.fault({ ...unreadable, skip: 2 });
+    await expect(stage.run("installKey", asked)).rejects.toMatchObject({ type: "Unavailable", ...details(false) });
+    expect(await secretWrites(stage)).toEqual([]);
+  });
+
+  test("perhaps sent, where an earlier attempt was made, whatever this one met", async () => {
+    const stage = await startStage();
+    const asked = await order(stage);
+    await stage.fault(unreadable);
+    await expect(stage.run("installKey", asked, 2)).rejects.toMatchObject({ type: "Unavailable", ...details(true) });
+  });
+
+  test.each(["lost-answer", "lost-request"])("perhaps sent, after a %s of the write", async (mode) => {
+    const stage = await startStage();
+    const asked = await order(stage);
+    await stage.fault({ service: "cloudflare", method: "PATCH", path: "/secrets/", mode, times: 1 });
+    await expect(stage.run("installKey", asked)).rejects.toMatchObject({ type: "Unavailable", ...details(true) });
+  });
+
+  test.each([
+    ["not sent, where it is cancelled before", "openai", "GET", `/api_keys/`, false],
+    ["perhaps sent, where it is cancelled in the write", "cloudflare", "PATCH", "/secrets/", true],
+  ])("%s", async (_, service, method, path, sent) => {
+    const stage = await startStage();
+    const asked = await order(stage);
+    await stage.fault({ service, method, path, mode: "slow", delayMs: 500, times: 1 });
+    let cancel: (() => void) | undefined;
+    const installing = stage.run("installKey", asked, 1, {
+      onAttempt: (environment) => {
+        cancel = () => environment.cancel();
+      },
+    });
+    const ended = installing.then(
+      () => ({ done: true }),
+      (error: unknown) => error,
+    );
+    const seen = (await stage.requests()).length;
+    await expect.poll(async () => (await stage.requests()).length).toBeGreaterThan(seen);
+    await expect.poll(async () => (await stage.requests()).findLast((line) => line.startsWith(method))).toMatch(path);
+    cancel?.();
+    const end = await ended;
+    expect(end).toMatchObject(sent ? {} : { name: "CancelledFailure", ...details(false) });
+    expect(await secretWrites(stage)).toHaveLength(sent ? 1 : 0);
+  });
+});
+
+describe("installKey quotes what it writes over", () => {
+  test("a comment that somebody else wrote, and nothing where there was none or one of ours", async () => {
+    const stage = await startStage();
+    await stage.edit(prodGateway, { comment: "made by ada for the launch" });
+    const key = await stage.newKey();
+    const order = { key, secretModified: await before(stage) };
+    expect((await stage.run("installKey", order)).replacedComment).toBe("made by ada for the launch");
+    expect(await stage.run("installKey", { ...order, again: true })).not.toHaveProperty("replacedComment");
+    expect(await (await startStage()).installed()).toBeTruthy();
+  });
+});
+
+describe("installKey of a key that its provider lists as switched off", () => {
+  /** The provider's flag, whatever the key answers. */
+  const flagged = async (stage: Stage) => {
+    const key = await stage.newKey();
+    const body = { id: key.id, name: "x", created_at: 1, owner_project_access: "inactive" };
+    await stage.fault({
+      service: "openai",
+      method: "GET",
+      path: `/api_keys/${key.id}`,
+      mode: "status",
+      status: 200,
+      body,
+    });
+    return { key, secretModified: await before(stage) };
+  };
+  const models = { service: "openai", method: "GET", path: "^/v1/models", mode: "status" };
+
+  test("installs it where the key itself answers, and warns: a proof outweighs a flag", async () => {
+    const stage = await startStage();
+    const order = await flagged(stage);
+    const { warnings } = await stage.run("installKey", order);
+    expect(await stage.held(prodGateway)).toBe(order.key.id);
+    expect(warnings).toEqual([expect.stringContaining(`openai takes ${order.key.id}, though it shows it so: `)]);
+  });
+
+  test("does not install it where the key is refused", async () => {
+    const stage = await startStage();
+    const order = await flagged(stage);
+    const body = { error: { message: "Incorrect API key provided", code: "invalid_api_key" } };
+    await stage.fault({ ...models, status: 401, body });
+    await expect(stage.run("installKey", order)).rejects.toMatchObject({ type: "KeyRejected", nonRetryable: true });
+    expect(await secretWrites(stage)).toEqual([]);
+  });
+
+  test("tries again where the key could not be asked", async () => {
+    const stage = await startStage();
+    const order = await flagged(stage);
+    await stage.fault({ ...models, status: 503 });
+    await expect(stage.run("installKey", order)).rejects.toMatchObject({ type: "Unavailable", nonRetryable: false });
     expect(await secretWrites(stage)).toEqual([]);
   });
 });
