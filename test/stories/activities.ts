@@ -118,16 +118,17 @@ class Outside {
   }
 
   /** A request that changes something: it is not sent once the attempt is cancelled or past its time. */
-  *write<Result>(effect: () => Result): Generator<Pause, Result> {
+  *write<Result>(effect: (sentAt: number) => Result): Generator<Pause, Result> {
     this.stopIfCancelled();
     const { startedAt, timeoutMs, name } = this.#context;
     if (timeoutMs > 0 && this.now - startedAt >= timeoutMs) throw new WorkerDied();
     this.sent = true;
+    const sentAt = this.now;
     if (this.#late !== undefined) {
       const ms = this.#late;
       this.#late = undefined;
       this.#stage.ground.after(ms, () => {
-        const result = effect();
+        const result = effect(sentAt);
         const keyId = (result as { keyId?: string; id?: string } | undefined)?.id;
         this.#stage.landedLate.push({ at: this.now, activity: name, ...(keyId === undefined ? {} : { keyId }) });
       });
@@ -135,7 +136,7 @@ class Outside {
       throw new PlayedFailure("Unavailable", "no answer in 20s", { retried: true });
     }
     yield 60;
-    const result = effect();
+    const result = effect(sentAt);
     yield 60;
     return result;
   }
@@ -542,8 +543,8 @@ const bodies: Record<string, Body> = {
     const { expiresAt } = key;
     if (expiresAt !== undefined) key.expiresAt = out.now + 365 * 86_400_000;
     look();
-    yield* out.write(() =>
-      world.write(slot.name, { keyId: id, mark: { keyId: id, rotationId: order.rotationId }, by: out.doer }, out.now),
+    yield* out.write((sentAt) =>
+      world.write(slot.name, { keyId: id, mark: { keyId: id, rotationId: order.rotationId }, by: out.doer }, sentAt),
     );
     if (!mine()) throw new PlayedFailure("SlotChanged", `${slot.name} was changed by somebody else`);
     return { at: iso(slot.content?.modified ?? out.now) };
@@ -554,7 +555,7 @@ const bodies: Record<string, Body> = {
     const prev = slot.aliases.get(shortId(order.rotationId))?.prev;
     if (prev === undefined) throw new PlayedFailure("SlotMissing", "prev is not there");
     yield* requireInstalled(stage, out, order, order.installedKeyId);
-    yield* out.write(() => stage.world.write(slot.name, { keyId: prev, by: out.doer }, out.now));
+    yield* out.write((sentAt) => stage.world.write(slot.name, { keyId: prev, by: out.doer }, sentAt));
   },
 
   *checkSaved(stage, out, order: OfRotation & { installedKeyId: string }) {

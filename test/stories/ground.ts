@@ -473,7 +473,7 @@ export class Ground {
   async query(workflowId: string, name: string): Promise<unknown> {
     const live = this.#find(workflowId);
     if (live?.workflow === undefined) return undefined;
-    const activation = proto.coresdk.workflow_activation.WorkflowActivation.create({
+    const activation = proto.coresdk.workflow_activation.WorkflowActivation.fromObject({
       runId: live.runId,
       timestamp: msToTs(this.now),
       isReplaying: false,

@@ -330,7 +330,7 @@ class Judgement {
     for (const write of world.writes) {
       const told = first.get(write.after.keyId);
       if (told === undefined || write.by.activity === undefined) continue;
-      if (write.sentAt > told.at + 5_000 && write.at === write.sentAt + 0 && write.before?.keyId !== write.after.keyId) {
+      if (write.sentAt > told.at + 5_000 && write.before?.keyId !== write.after.keyId) {
         this.#say("deadline", `${write.after.keyId} is compromised, and was written into ${write.slot} (${write.by.activity})`);
       }
     }
@@ -465,8 +465,10 @@ class Judgement {
     if (names === undefined || outcome === "skipped") return;
     if (chain.runs.length > 1 && Date.parse(started) < chain.last.startedAt) return;
     const { story } = this.#played;
-    if (step === "awaitIdle" && /hurr/i.test(note)) return;
+    if (step === "awaitIdle" && /hurr|cut short/i.test(note)) return;
     if (step === "revokeKey" && story.flavour === "by-hand") return;
+    // It begins with a wait, which an abort may end.
+    if (step === "awaitPropagation" && outcome === "failed") return;
     if (step === "issueKey" && outcome === "failed" && (story.flavour === "hand-in" || story.flavour === "by-hand")) return;
     const from = Date.parse(started) - 1_000;
     const to = Date.parse(ended ?? started) + 1_000;
@@ -509,7 +511,8 @@ class Judgement {
       if (!seen) this.#say("record", `${chain.workflowId}: confirmedDead at ${times.confirmedDead}, and nobody saw it`);
     }
     if (newKey !== null && !world.keys.has(newKey.id)) this.#say("record", `${chain.workflowId}: newKey ${newKey.id} is no key`);
-    if (oldKey !== null && !world.keys.has(oldKey.id)) this.#say("record", `${chain.workflowId}: oldKey ${oldKey.id} is no key`);
+    const asked = JSON.stringify(chain.runs.map(({ input }) => input));
+    if (oldKey !== null && !world.keys.has(oldKey.id) && !asked.includes(oldKey.id)) this.#say("record", `${chain.workflowId}: oldKey ${oldKey.id} is no key`);
   }
 
   // ---- outcome --------------------------------------------------------------------------------------------------
@@ -616,7 +619,7 @@ const calls: Record<string, string[]> = {
   revokeKey: ["revokeKey", "endCompromisedKey"],
   confirmRevoked: ["confirmRevoked"],
   findCompromised: ["findCompromised", "planEmergency"],
-  cutKey: ["cutKey", "endCompromisedKey"],
+  cutKey: ["cutKey", "endCompromisedKey", "findCompromised"],
   measureOutage: ["findLastRefusal"],
   gatherEvidence: ["gatherEvidence"],
   checkSaved: ["checkSaved"],
