@@ -1,12 +1,18 @@
+import { setTimeout as pause } from "node:timers/promises";
+import { MockActivityEnvironment } from "@temporalio/testing";
 import { describe, expect, test } from "vitest";
 
-import { parseMark } from "../../src/domain/mark.ts";
+import { keyActivities } from "../../src/activities/keys.ts";
+import { managed } from "../../src/activities/managed.ts";
+import type { Identified, KeyRecord } from "../../src/providers/provider.ts";
 import { insufficientQuota } from "../../src/sandbox/index.ts";
 import {
   durationMs,
   inFuture,
   once,
+  prod,
   prodGateway,
+  staging,
   stagingGateway,
   type Stage,
   startStage,
@@ -14,6 +20,9 @@ import {
 
 const seeded = ["key_prod_1", "key_stg_1"];
 const ours = async (stage: Stage): Promise<string[]> => (await stage.alive()).filter((id) => !seeded.includes(id));
+/** Requests that end or switch off a key. */
+const ends = async (stage: Stage): Promise<string[]> =>
+  (await stage.writes()).filter((line) => line.startsWith("DELETE") && line.includes("/api_keys/"));
 const issueRoute = "/service_accounts/[^/]+/api_keys";
 const hours = (count: number) => durationMs(count * 3_600_000);
 
@@ -33,57 +42,73 @@ describe("issueKey (promises 4 and 6: no value in the clear, no orphans)", () =>
     expect((await stage.dependencies.open(key.sealed, stage.of)).fingerprint()).toBe(key.fingerprint);
   });
 
-  test.each(["lost-answer", "half", "malformed", "lost-request"])("leaves one live key after a %s", async (mode) => {
+  test.each(["lost-answer", "half", "malformed"])("names the key that a %s left, and ends nothing", async (mode) => {
     const stage = await startStage();
     await stage.fault({ service: "openai", method: "POST", path: issueRoute, mode, times: 1 });
     const key = await stage.repeat("issueKey", { ordinal: 1, unprovenLife: hours(2) });
+    expect(key.leftBehind).toHaveLength(1);
+    expect((await ours(stage)).toSorted()).toEqual([key.id, ...key.leftBehind].toSorted());
+    expect(await ends(stage)).toEqual([]);
+  });
+
+  test("names none where the first request never arrived", async () => {
+    const stage = await startStage();
+    await stage.fault({ service: "openai", method: "POST", path: issueRoute, mode: "lost-request", times: 1 });
+    const key = await stage.repeat("issueKey", { ordinal: 1, unprovenLife: hours(2) });
+    expect(key.leftBehind).toEqual([]);
     expect(await ours(stage)).toEqual([key.id]);
   });
 
-  test("leaves one live key when the step is run again after its success was lost", async () => {
+  test("hands its key over although the list cannot be read: the run looks its ordinals up at its end", async () => {
     const stage = await startStage();
-    const first = await stage.newKey();
-    const second = await stage.newKey();
-    expect(second.id).not.toBe(first.id);
-    expect(await ours(stage)).toEqual([second.id]);
+    await stage.fault({ service: "openai", method: "GET", path: "/api_keys", mode: "status", status: 503 });
+    const key = await stage.run("issueKey", { ordinal: 1, unprovenLife: hours(2) }, 2);
+    expect(key.leftBehind).toEqual([]);
+    expect(await ours(stage)).toEqual([key.id]);
   });
 
-  test("leaves a key that no list shows yet to the sweep of the leftovers, and to the end of its life", async () => {
-    const stage = await startStage({ sandbox: { listLagMs: 30_000 } });
-    await stage.fault({ service: "openai", method: "POST", path: issueRoute, mode: "lost-answer", times: 1 });
-    const key = await stage.repeat("issueKey", { ordinal: 1, unprovenLife: hours(2) });
-    expect((await ours(stage)).length).toBe(2);
-    await expect
-      .poll(async () => {
-        await stage.run("issueKey", { ordinal: 2, unprovenLife: hours(2) });
-        return (await ours(stage)).includes(key.id);
-      })
-      .toBe(false);
-    for (const made of await stage.keys()) {
-      if (!seeded.includes(made.id)) expect(made.expiresAt).not.toBeNull();
-    }
-  });
-
-  test("never revokes the key that the slot holds, although this rotation made it", async () => {
+  test("ends no key that a later attempt made, however late this one is: that key may serve by now", async () => {
     const stage = await startStage();
-    const { key } = await stage.installed();
-    await stage.run("issueKey", { ordinal: 2, unprovenLife: hours(2) });
+    // The late attempt's list comes when the key is made and in no slot yet, and what it would end after it is.
+    const slow = { service: "openai", mode: "slow", times: 1 };
+    await stage.fault({ ...slow, method: "GET", path: "/proj_abc/api_keys\\?", delayMs: 700 });
+    await stage.fault({ ...slow, method: "DELETE", path: "/api_keys/", delayMs: 2_000 });
+    const order = { ordinal: 1, unprovenLife: hours(2) };
+    const late = stage.run("issueKey", order, 1);
+    await expect.poll(async () => (await stage.requests()).some((line) => /api_keys/.test(line))).toBe(true);
+    const key = await stage.run("issueKey", order, 2);
+    await pause(1_000);
+    const secretModified = new Date((await stage.secret(prodGateway)).modified).toISOString();
+    await stage.run("installKey", { key, secretModified });
+    await late;
     expect(await stage.alive()).toContain(key.id);
+    expect(await stage.chat()).toBe(200);
+    expect(await ends(stage)).toEqual([]);
   });
 
-  test("never touches keys of another rotation, slot or installation", async () => {
+  test("names by exact name alone: this ordinal, and attempts before its own", async () => {
     const stage = await startStage();
     const short = stage.of.rotationId.slice(0, 8);
-    const names = [
-      "kt.acme.production.openai.default.ffffffff.1-1",
-      `kt.acme.production.openai.batch.${short}.1-1`,
-      `kt.acme-2.production.openai.default.${short}.1-1`,
+    const made = async (name: string) => (await stage.keyByHand(name)).id;
+    const own = `kt.acme.production.openai.default.${short}`;
+    const before = [await made(`${own}.2-1`), await made(`${own}.2-3`)];
+    for (const name of [
+      `${own}.2-4`,
+      `${own}.2-5`,
+      `${own}.1-1`,
+      `${own}.22-1`,
+      `${own}.2-1.copy`,
+      "kt.acme.production.openai.default.ffffffff.2-1",
+      `kt.acme.production.openai.batch.${short}.2-1`,
+      `kt.acme-2.production.openai.default.${short}.2-1`,
       "made by hand",
-    ];
-    const others: string[] = [];
-    for (const name of names) others.push((await stage.keyByHand(name)).id);
-    const key = await stage.newKey();
-    expect((await ours(stage)).toSorted()).toEqual([...others, key.id].toSorted());
+    ]) {
+      await made(name);
+    }
+    const alive = await ours(stage);
+    const key = await stage.run("issueKey", { ordinal: 2, unprovenLife: hours(2) }, 4);
+    expect(key.leftBehind.toSorted()).toEqual(before.toSorted());
+    expect((await ours(stage)).toSorted()).toEqual([...alive, key.id].toSorted());
   });
 
   test("fails for good when no more keys are allowed, or the credential may not make them", async () => {
@@ -108,6 +133,119 @@ describe("issueKey (promises 4 and 6: no value in the clear, no orphans)", () =>
     const readOnly = await startStage();
     const poor = await startStage({ env: { OPENAI_ADMIN_KEY: readOnly.seed["openaiReadOnlyAdminKey"] } });
     await expect(poor.newKey()).rejects.toMatchObject({ type: "AdminCredentialRejected", nonRetryable: true });
+  });
+});
+
+describe("acceptKey takes a key that a person made", () => {
+  const openedAt = (): string => inFuture(-60_000);
+  const refusal = (id: string, heldBy: string[] = []) => ({
+    type: "InvalidInput",
+    nonRetryable: true,
+    details: [{ handedIn: { id, heldBy } }],
+  });
+  async function handedIn(options: Parameters<typeof startStage>[0] = {}) {
+    const stage = await startStage(options);
+    const { id, value } = await stage.keyByHand("by ada");
+    const { sealed, fingerprint } = await stage.asNewKey({ id, value });
+    const accept = (order: { keyId?: string; openedAt?: string } = {}) =>
+      stage.run("acceptKey", { sealed, openedAt: openedAt(), ...order });
+    return { stage, id, value, sealed, fingerprint, accept };
+  }
+
+  test("and says which it is; only reads", async () => {
+    const { stage, id, sealed, fingerprint, accept } = await handedIn();
+    const writes = await stage.writes();
+    expect(await accept()).toEqual({ id, fingerprint, sealed });
+    expect(await accept({ keyId: id })).toEqual({ id, fingerprint, sealed });
+    expect(await stage.writes()).toEqual(writes);
+  });
+
+  test.each([
+    ["refuses it", 401, { error: { message: "Incorrect API key provided", code: "invalid_api_key" } }],
+    ["does not let it list models", 403, { error: { message: "no" } }],
+    ["is away", 503, {}],
+  ])("also while its provider %s: verifyAtProvider tries it for its budget", async (_, status, body) => {
+    const { stage, id, accept } = await handedIn();
+    await stage.fault({ service: "openai", method: "GET", path: "^/v1/models", mode: "status", status, body });
+    expect((await accept()).id).toBe(id);
+  });
+
+  test("but none that a slot holds, and says who holds it", async () => {
+    const { stage, id, value, accept } = await handedIn();
+    await stage.edit(stagingGateway, { value });
+    await expect(accept()).rejects.toMatchObject({
+      ...refusal(id, [staging]),
+      message: expect.stringContaining(`${staging} holds it already`) as string,
+    });
+  });
+
+  test("but none that is older than the request for it", async () => {
+    const { id, accept } = await handedIn();
+    await expect(accept({ openedAt: inFuture(3_600_000) })).rejects.toMatchObject(refusal(id));
+  });
+
+  test("but none that another rotation could not replace in time", async () => {
+    const { stage, id, accept } = await handedIn();
+    const path = `/organization/projects/proj_abc/api_keys/${id}`;
+    await stage.openai("POST", path, { expires_in_seconds: 86_400 });
+    await expect(accept()).rejects.toMatchObject({
+      ...refusal(id),
+      message: expect.stringContaining("and a key must live") as string,
+    });
+  });
+
+  test("but none that is another than the person says, and owns the one it is", async () => {
+    const { id, accept } = await handedIn();
+    await expect(accept({ keyId: "key_other" })).rejects.toMatchObject(refusal(id));
+  });
+
+  test("but none that its provider does not show, owned by the id that the person says, where one is said", async () => {
+    const stage = await startStage();
+    const { sealed } = await stage.asNewKey({ id: "", value: "sk-svcacct-madeUpMadeUpMadeUpMadeUp" });
+    const accept = (more: object) => stage.run("acceptKey", { sealed, openedAt: openedAt(), ...more });
+    await expect(accept({ keyId: "key_said" })).rejects.toMatchObject(refusal("key_said"));
+    const refused = await accept({}).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ type: "InvalidInput" });
+    expect((refused as { details?: unknown[] }).details ?? []).toEqual([]);
+  });
+
+  test("named after its fingerprint where it cannot be looked up: it may be alive", async () => {
+    const { stage, fingerprint, accept } = await handedIn();
+    await stage.fault({ service: "openai", method: "GET", path: "/api_keys", mode: "status", status: 401 });
+    await expect(accept()).rejects.toMatchObject(refusal(`by-hand-${fingerprint}`));
+  });
+
+  test("also one that is flagged as switched off, where it answers: a proof outweighs a flag", async () => {
+    const { stage, id, sealed } = await handedIn();
+    const access = stage.dependencies.slotAccess(prod);
+    const off = async (createdAt: Date) => {
+      const key: KeyRecord = { id, name: "by ada", state: "disabled", createdAt };
+      const refused: Identified = { kind: "refused", fault: "dead", message: "it is switched off", key };
+      const provider = { ...managed(access), identifyKey: () => Promise.resolve(refused) };
+      const { acceptKey } = keyActivities({ ...stage.dependencies, slotAccess: () => ({ ...access, provider }) });
+      return new MockActivityEnvironment().run(acceptKey, { ...stage.of, sealed, openedAt: openedAt() });
+    };
+    expect((await off(new Date())).id).toBe(id);
+    await expect(off(new Date(0))).rejects.toMatchObject({ type: "InvalidInput" });
+    const body = { error: { message: "Incorrect API key provided", code: "invalid_api_key" } };
+    await stage.fault({ service: "openai", method: "GET", path: "^/v1/models", mode: "status", status: 401, body });
+    await expect(off(new Date())).rejects.toMatchObject({ type: "InvalidInput" });
+  });
+
+  test("by hand under the id that the person says, else under one made of its fingerprint", async () => {
+    const { accept, id, fingerprint } = await handedIn({ env: { OPENAI_ADMIN_KEY: undefined } });
+    expect((await accept({ keyId: id })).id).toBe(id);
+    expect((await accept()).id).toBe(`by-hand-${fingerprint}`);
+  });
+
+  test("by hand but none that a slot shows or marks", async () => {
+    const { stage, value, fingerprint, accept } = await handedIn({ env: { OPENAI_ADMIN_KEY: undefined } });
+    const id = `by-hand-${fingerprint}`;
+    await stage.edit(stagingGateway, { value });
+    await expect(accept()).rejects.toMatchObject(refusal(id, [staging]));
+    const at = new Date().toISOString();
+    await stage.edit(stagingGateway, { value, comment: `keyturn/1 key=key_9 rot=other fp=${fingerprint} at=${at}` });
+    await expect(accept()).rejects.toMatchObject(refusal(id, [staging]));
   });
 });
 
@@ -196,133 +334,5 @@ describe("verifyAtProvider (promise 2: proof before revocation)", () => {
       type: "SealUnreadable",
       nonRetryable: true,
     });
-  });
-});
-
-describe("revokeLeftoverKeys (promise 6)", () => {
-  test("revokes what this rotation made and no slot holds, once", async () => {
-    const stage = await startStage();
-    const key = await stage.newKey();
-    expect(await stage.run("revokeLeftoverKeys", {})).toEqual([key.id]);
-    expect(await stage.run("revokeLeftoverKeys", {})).toEqual([]);
-    expect(await stage.alive()).toEqual(seeded);
-  });
-
-  test("spares a key that any slot holds", async () => {
-    const stage = await startStage();
-    const key = await stage.newKey();
-    await stage.edit(stagingGateway, { value: await stage.valueOf(key.id) });
-    expect(await stage.run("revokeLeftoverKeys", {})).toEqual([]);
-  });
-
-  test("goes on after a lost answer", async () => {
-    const stage = await startStage();
-    await stage.newKey();
-    await stage.fault({ service: "openai", method: "DELETE", path: "/api_keys/", mode: "lost-answer", times: 1 });
-    await stage.repeat("revokeLeftoverKeys", {});
-    expect(await stage.alive()).toEqual(seeded);
-  });
-});
-
-describe("revokeKey (promise 3: never the key that a slot holds)", () => {
-  const revoke = (stage: Stage, keyId: string, installedKeyId: string) =>
-    stage.run("revokeKey", { keyId, installedKeyId });
-  const changed = { type: "SlotChanged", nonRetryable: true };
-
-  test("revokes the old key once the slot holds the new one; again is success", async () => {
-    const stage = await startStage();
-    const { key } = await stage.installed();
-    expect(await revoke(stage, "key_prod_1", key.id)).toMatchObject({ note: "key_prod_1 revoked" });
-    expect(await revoke(stage, "key_prod_1", key.id)).toMatchObject({ note: "key_prod_1 revoked" });
-    expect((await stage.alive()).toSorted()).toEqual([key.id, "key_stg_1"].toSorted());
-  });
-
-  test.each(["lost-answer", "lost-request", "half"])("ends at the same after a %s", async (mode) => {
-    const stage = await startStage({ sandbox: { listLagMs: 30_000 } });
-    const { key } = await stage.installed();
-    await stage.fault({ service: "openai", method: "DELETE", path: "/api_keys/", mode, times: 1 });
-    await stage.repeat("revokeKey", { keyId: "key_prod_1", installedKeyId: key.id });
-    expect(await stage.alive()).not.toContain("key_prod_1");
-  });
-
-  test("never revokes the key the slot holds, whoever asks for it", async () => {
-    const stage = await startStage();
-    const { key } = await stage.installed();
-    await expect(revoke(stage, key.id, key.id)).rejects.toMatchObject(changed);
-    expect(await stage.alive()).toContain(key.id);
-  });
-
-  test("revokes nothing before the new key is installed", async () => {
-    const stage = await startStage();
-    const key = await stage.newKey();
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-    expect(await stage.alive()).toContain("key_prod_1");
-  });
-
-  test("revokes nothing after somebody put the old key back, with or without the mark", async () => {
-    for (const comment of [undefined, "by hand"]) {
-      const stage = await startStage();
-      const { key } = await stage.installed();
-      const value = await stage.valueOf("key_prod_1");
-      await stage.edit(prodGateway, { value, ...(comment === undefined ? {} : { comment }) });
-      await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-      expect(await stage.alive()).toContain("key_prod_1");
-    }
-  });
-
-  test("revokes nothing after somebody put a third key into the slot: they may want the old one back", async () => {
-    const stage = await startStage();
-    const { key } = await stage.installed();
-    await stage.edit(prodGateway, { value: (await stage.keyByHand("by hand")).value });
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-    expect(await stage.alive()).toEqual(expect.arrayContaining(["key_prod_1", key.id]));
-  });
-
-  const batch = { "production/openai:batch": { openai: { project: "proj_abc", serviceAccount: "svc_acct_9" } } };
-
-  test("revokes no key that another slot holds by its preview", async () => {
-    const stage = await startStage({ slots: batch });
-    const { key } = await stage.installed();
-    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject({
-      ...changed,
-      message: "production/openai:batch holds key_prod_1: it is not revoked; rotate production/openai:batch first",
-    });
-    expect(await stage.alive()).toContain("key_prod_1");
-  });
-
-  test("revokes no key that another slot holds by its mark, though its preview shows nothing of it", async () => {
-    const stage = await startStage({ slots: batch, sandbox: { patchRefreshesPreview: false } });
-    const { key } = await stage.installed();
-    const at = new Date().toISOString();
-    const comment = `keyturn/1 key=key_prod_1 rot=other fp=0123456789abcdef at=${at}`;
-    expect(parseMark(comment)).toBeDefined();
-    await stage.edit(stagingGateway, { value: await stage.valueOf("key_prod_1"), comment });
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-  });
-
-  test("revokes no key that somebody put into another slot minutes after that slot's own rotation", async () => {
-    const stage = await startStage();
-    const { key } = await stage.installed();
-    const at = new Date(Date.now() - 60_000).toISOString();
-    const comment = `keyturn/1 key=key_stg_1 rot=other fp=0123456789abcdef at=${at}`;
-    await stage.edit(stagingGateway, { value: await stage.valueOf("key_prod_1"), comment });
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-  });
-
-  test("revokes no key that a disbelieved mark still names, while nothing shows another one", async () => {
-    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
-    const { key } = await stage.installed();
-    const value = await stage.valueOf("key_prod_1");
-    const comment = "keyturn/1 key=key_prod_1 rot=other fp=0123456789abcdef at=2026-01-01T00:00:00.000Z";
-    await stage.edit(stagingGateway, { value, comment });
-    await expect(revoke(stage, "key_prod_1", key.id)).rejects.toMatchObject(changed);
-  });
-
-  test("revokes the old key although the gateway's preview still shows it", async () => {
-    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
-    const { key } = await stage.installed();
-    await revoke(stage, "key_prod_1", key.id);
-    expect(await stage.alive()).not.toContain("key_prod_1");
   });
 });
