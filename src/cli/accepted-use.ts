@@ -10,21 +10,26 @@ export interface AcceptedUse {
   recent: boolean;
 }
 
-/** The use that an approval accepts now; nothing where the rotation waits for something else. */
+/** The use that an approval accepts now, and none that comes later; nothing where the rotation waits for something else. */
 export function acceptedUse(
-  { phase, times: { lastUsed }, oldKey, waiting }: Progress,
+  { oldKey, waiting }: Pick<Progress, "oldKey" | "waiting">,
   { quietPeriod, usageLag }: Pick<Policy, "quietPeriod" | "usageLag">,
   now = Date.now(),
 ): AcceptedUse | undefined {
-  if (phase !== "awaitIdle" || waiting?.takes !== "approval") return undefined;
+  const asks = waiting?.asks;
+  if (asks?.kind !== "approval" || asks.of !== "use") return undefined;
   const key = oldKey?.id ?? "the old key";
-  if (lastUsed === undefined) {
+  const { accepts } = asks;
+  if (accepts === undefined) {
     return {
       words: `the provider shows no use of ${key} so far, and its data comes late: whoever uses it all the same will fail once it is revoked`,
       recent: false,
     };
   }
-  const agoMs = now - Date.parse(lastUsed);
+  const lastUsed = Date.parse(accepts);
+  // What is no time is what the rotation says in words of a use that cannot be told.
+  if (Number.isNaN(lastUsed)) return { words: `this accepts of ${key}: ${accepts}`, recent: true };
+  const agoMs = now - lastUsed;
   const recent = agoMs < inMs(quietPeriod) + inMs(usageLag);
   const ago = `${key} was last used ${readableMs(Math.max(0, agoMs))} ago, as far as the provider's data goes`;
   return { words: recent ? `${ago}: REQUESTS WILL FAIL once it is revoked` : ago, recent };

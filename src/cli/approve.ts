@@ -11,10 +11,11 @@ import { createOutput } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSlot } from "./slot-argument.ts";
 import { whoTypes } from "./who.ts";
-import { nobodyWorks } from "./watch.ts";
+import { describeAsks, nobodyWorks } from "./watch.ts";
 
 interface Flags {
   why?: string;
+  wait?: string;
   yes?: true;
   env?: string;
   json?: true;
@@ -25,13 +26,14 @@ export function approveCommand(): Command {
     .description("let a rotation go on that waits for a person")
     .argument("<slot>", "environment/provider[:alias], or provider[:alias] (see --env)")
     .option("--why <words>", "why, for the record")
+    .option("--wait <id>", "only where this wait is open: the id that keyturn status --json shows")
     .option("--yes", "do not ask; for scripts")
     .option("--env <environment>", "environment of a slot given without one")
     .option("--json", "print one JSON document")
     .action(approve);
 }
 
-async function approve(text: string, { why, yes, env: chosen, json }: Flags): Promise<void> {
+async function approve(text: string, { why, wait, yes, env: chosen, json }: Flags): Promise<void> {
   const output = createOutput({ json });
   const env = readEnvironment();
   const { name, policy } = readSlot(text, { inventory: loadInventory(env), env, chosen });
@@ -43,26 +45,36 @@ async function approve(text: string, { why, yes, env: chosen, json }: Flags): Pr
     if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
     const progress = await within(() => handle.query(progressQuery));
     const { waiting, phase } = progress;
-    if (waiting?.takes !== "approval") {
+    // A revocation by hand is told by an approval, too.
+    if (waiting === null || waiting.asks === undefined || waiting.asks.kind === "key") {
       // An approval given early would be taken by a later wait, for something nobody has seen yet.
       throw new RotationFailure(
         "InvalidInput",
         `the rotation of ${name} waits for no approval now (step ${phase}): keyturn status ${name} says when it does`,
       );
     }
+    if (wait !== undefined && wait !== waiting.id) {
+      throw new RotationFailure(
+        "InvalidInput",
+        `the wait ${wait} of ${name} is over; it waits for ${waiting.for} now (${waiting.id}): nothing was approved`,
+      );
+    }
     output.say(`${name} waits for ${waiting.for}`);
+    for (const line of describeAsks(waiting.asks)) output.say(line);
     const use = acceptedUse(progress, policy);
     if (use !== undefined) {
       output.say(use.recent ? output.paint.red(use.words) : use.words);
       if (use.recent || process.stdin.isTTY) await confirm({ yes });
     }
-    const by = whoTypes();
     const said = await within(() =>
-      handle.executeUpdate(approveUpdate, { args: [{ by, ...(why === undefined ? {} : { why }) }] }),
+      handle.executeUpdate(approveUpdate, {
+        args: [{ by: whoTypes(), wait: waiting.id, ...(why === undefined ? {} : { why }) }],
+      }),
     );
+    const accepts = said.accepts === undefined ? "" : `, accepting use until ${said.accepts}`;
     output.result(
-      { slot: name, workflowId: handle.workflowId, approved: true, by },
-      `${said}: keyturn status ${name} shows how it goes on`,
+      { slot: name, workflowId: handle.workflowId, approved: true, wait: waiting.id, ...said },
+      `approved by ${said.by}${accepts}: keyturn status ${name} shows how it goes on`,
     );
   });
 }

@@ -1,5 +1,6 @@
+import type { KeyEntry } from "../domain/custody.ts";
 import { readableMs } from "../domain/duration.ts";
-import type { Clocks, Incident, RotationResult } from "../domain/rotation.ts";
+import type { Clocks, Incident, LeakedResult, RotationResult } from "../domain/rotation.ts";
 import { table } from "./output.ts";
 import { clock, describeClocks } from "./watch.ts";
 
@@ -26,21 +27,43 @@ export function describeResult(result: RotationResult): string {
     ...(result.incident === undefined ? [] : incidentRows(result.incident)),
     ["next due", result.nextDue?.slice(0, 10)],
     ["unknown", result.unknown.length === 0 ? undefined : result.unknown.join("; ")],
-    ...result.leftOver.map(({ id, why }): [string, string] => ["left over", `${id}: ${why}`]),
+    ...result.keys.map(keyRow),
     ...result.warnings.map((warning): [string, string] => ["warning", warning]),
   ];
   return `${result.slot}: ${headline(result)}\n${table(rows)}`;
 }
 
-function headline({ outcome, reason, steps }: RotationResult): string {
+/** Where a key is that the run answered for. */
+function keyRow({ id, role, fate, at, seen, why }: KeyEntry): Row {
+  const words = role === "compromised" ? "COMPROMISED" : `${role} key`;
+  switch (fate) {
+    case "held":
+      return ["held", `${id} (${words})${why === undefined ? "" : `: ${why}`}`];
+    case "ended": {
+      const when = at === undefined ? "" : ` at ${clock(at)}`;
+      return [
+        "ended",
+        `${id} (${words})${when}: ${seen === true ? "seen dead" : "its provider accepted it; that it is dead was not seen"}`,
+      ];
+    }
+    case "named":
+    case "open": {
+      const alive = role === "compromised" ? "COMPROMISED, AND MAY BE ALIVE" : words;
+      return ["left over", `${id} (${alive})${why === undefined ? "" : `: ${why}`}`];
+    }
+  }
+}
+
+function headline({ slot, outcome, reason, keys }: RotationResult): string {
   switch (outcome) {
     case "rotated":
       return `rotated (${reason})`;
-    case "cut":
-      // A key that the slot did not hold is cut alone; else a new one was tried for.
-      return steps.some(({ step }) => step === "issueKey")
+    case "cut": {
+      const own = keys.find(({ fate, why }) => fate === "held" && why?.startsWith(`${slot} `) === true);
+      return own === undefined
         ? `the compromised key is cut; the slot got no new key (${reason})`
-        : `the compromised key is cut; the slot did not hold it and keeps its own (${reason})`;
+        : `the compromised key is cut; the slot keeps ${own.id} (${reason})`;
+    }
     case "kept":
       return `not rotated: ${reason}`;
     case "aborted":
@@ -69,12 +92,17 @@ export function describeOutage({ from, until }: NonNullable<RotationResult["outa
 }
 
 /** The incident report: what the key was used for, as far as provider and gateway tell. */
-function incidentRows({ from, to, providerRequests, providerTokens, gatewayRequests, ...rest }: Incident): Row[] {
-  const { strangers, strangeModels, notes } = rest;
+function incidentRows(incident: Incident): Row[] {
+  const { asked, from, to, providerRequests, providerTokens, gatewayRequests, ...rest } = incident;
+  const { compromisedKey, strangers, strangeModels, notes } = rest;
   const byStrangers = strangers.reduce((sum, { requests }) => sum + requests, 0);
   const told = gatewayRequests !== undefined;
   return [
-    ["looked at", `${clock(from)} to ${clock(to)}`],
+    ["asked about", asked === undefined ? undefined : `${compromisedKey.id} since ${clock(asked)}`],
+    [
+      "looked at",
+      `${compromisedKey.id}, ${clock(from)} to ${clock(to)}${shorter(asked, from) ? ": LESS THAN WAS ASKED" : ""}`,
+    ],
     ["provider counts", `${providerRequests} requests with the key, ${providerTokens} tokens`],
     ["gateway sent", told ? `${gatewayRequests} requests to the provider, with whichever key` : "unknown"],
     [
@@ -92,4 +120,18 @@ function incidentRows({ from, to, providerRequests, providerTokens, gatewayReque
     ["models not ours", strangeModels.length === 0 ? undefined : strangeModels.join(", ")],
     ...notes.map((note): Row => ["note", note]),
   ];
+}
+
+function shorter(asked: string | undefined, from: string): boolean {
+  return asked !== undefined && Date.parse(from) - Date.parse(asked) > 60_000;
+}
+
+/** How an emergency ended that was known by a leaked value alone. */
+export function describeLeaked({ keyIds, results, failed, unknown }: LeakedResult): string {
+  return [
+    `the leaked value is that of ${keyIds.join(", ")}`,
+    ...results.map(describeResult),
+    ...failed.map(({ slot, type, message }) => `${slot}: ${type}: ${message}`),
+    ...unknown.map((what) => `unknown: ${what}`),
+  ].join("\n\n");
 }

@@ -4,10 +4,10 @@ import type { Credentials, Environment, Inventory, InventorySlot } from "../conf
 import { RotationFailure } from "../domain/failure.ts";
 import { deadBudgetMs, type Policy } from "../domain/policy.ts";
 import { readableMs } from "../domain/duration.ts";
-import { createSealer } from "../sealing.ts";
-import { withTemporal } from "../temporal/client.ts";
-import { plugTogether } from "../worker.ts";
+import { defined } from "../domain/defined.ts";
+import { type Temporal, withTemporal } from "../temporal/client.ts";
 import type { NormalRotationStart } from "../workflows/messages.ts";
+import { dependenciesHere } from "./from-here.ts";
 import { type Output, table } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 
@@ -22,25 +22,30 @@ export interface DryRun {
 
 /** Makes the checks of the first step from here, and prints what a rotation would do. Writes nothing anywhere. */
 export async function dryRun({ slot, inventory, credentials, start, env, output }: DryRun): Promise<void> {
-  const none = (): never => {
-    throw new RotationFailure("RequestInvalid", "a dry run asks no other rotation and opens no key");
-  };
-  const dependencies = plugTogether({
-    inventory,
-    credentials,
-    sealing: { ...createSealer(inventory.sealing), open: none },
-    runs: { find: none, update: none, lastInstalledKey: () => Promise.resolve(undefined), openRotations: none },
-  });
-  const { heldKeyId, onlyIfDue } = start;
-  const found = await slotActivities(dependencies).inspectSlot({
-    slot: slot.name,
-    rotationId: "dry-run",
-    ...(heldKeyId === undefined ? {} : { heldKeyId }),
-    ...(onlyIfDue === undefined ? {} : { onlyIfDue }),
-  });
-  const waits = waitsOf(found);
   const running = await whatRuns(slot.name, env);
+  const found = await inspectFromHere({ slot, inventory, credentials, start, env });
+  const waits = waitsOf(found);
   output.result({ slot: slot.name, dryRun: true, ...found, waits, running }, describe(slot, found, waits, running));
+}
+
+/** The first step of a rotation. Where Temporal does not answer, what the last run left behind stays unknown. */
+async function inspectFromHere({
+  slot,
+  inventory,
+  credentials,
+  start: { heldKeyId, onlyIfDue },
+  env,
+}: Omit<DryRun, "output">): Promise<Inspection> {
+  const order = { slot: slot.name, rotationId: "dry-run", ...defined({ heldKeyId, onlyIfDue }) };
+  const inspect = (temporal?: Temporal): Promise<Inspection> =>
+    slotActivities(dependenciesHere({ inventory, credentials, temporal })).inspectSlot(order);
+  try {
+    return await withTemporal(env, inspect);
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "Unavailable") throw error;
+    const found = await inspect();
+    return { ...found, unknown: [...found.unknown, `what the last run left behind: ${error.message}`] };
+  }
 }
 
 /** The rotation of the slot that runs now, nothing, or that Temporal could not be asked. */
@@ -64,12 +69,13 @@ function describe(
   waits: PlannedWait[],
   running: Running,
 ): string {
-  const { held, due, staged, canIssue, byHand, sharedWith, warnings } = found;
+  const { held, due, staged, canIssue, byHand, sharedWith, warnings, earlier } = found;
   const how = {
     mark: "by the mark",
     preview: "by the gateway's preview",
     "last result": "by the last rotation's result",
-    operator: "as told",
+    operator: "as you say",
+    value: "by its value, which its provider shows again",
   }[held.how];
   const rows: [string, string | undefined][] = [
     ["running", runningRow(name, running)],
@@ -88,6 +94,10 @@ function describe(
       `${what}: ${takes === undefined ? "" : `${takes}, `}at most ${atMost}`,
     ]),
     ["unknown", byHand === undefined ? undefined : `${byHand.unknown.join("; ")}: ${byHand.missing}`],
+    ...found.unknown.map((what): [string, string] => ["unknown", what]),
+    ...earlier
+      .filter(({ state }) => state !== "dead")
+      .map(({ id, why, state }): [string, string] => ["left over", `${id} (${state}): ${why}`]),
     ...warnings.map((warning): [string, string] => ["warning", warning]),
   ];
   const headline = due.due ? `would be rotated (${due.reason})` : `would not be rotated: ${due.reason}`;

@@ -9,6 +9,7 @@ import { devCommand } from "./dev.ts";
 import { doctorCommand } from "./doctor.ts";
 import { emergencyCommand } from "./emergency.ts";
 import { describeFailure, exitCodeOf, exitCodes } from "./failures.ts";
+import { keysCommand } from "./keys.ts";
 import { printFailure } from "./output.ts";
 import { rotateCommand } from "./rotate.ts";
 import { sandboxCommand } from "./sandbox.ts";
@@ -33,6 +34,7 @@ export function createProgram(): Command {
     emergencyCommand(),
     submitKeyCommand(),
     statusCommand(),
+    keysCommand(),
     approveCommand(),
     abortCommand(),
     sweepCommand(),

@@ -4,15 +4,18 @@ import { Command } from "commander";
 
 import { type InventorySlot, loadInventory, readCredentials, readEnvironment } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
+import { containsKey } from "../domain/key-shape.ts";
 import { type RotationKind, slotWorkflowId, taskQueue } from "../domain/rotation.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
 import { type EmergencyRotationStart, type NormalRotationStart, progressQuery } from "../workflows/messages.ts";
 import { searchAttributes } from "../workflows/search-attributes.ts";
+import { commandsFor } from "./describe-plan.ts";
 import { describeResult } from "./describe-result.ts";
 import { exitCodeOf, exitCodeOfResult, exitCodes } from "./failures.ts";
 import { createOutput, type Output, printFailure } from "./output.ts";
 import { readSlot } from "./slot-argument.ts";
 import { needsPerson } from "./needs-person.ts";
+import { formerRun } from "./running-rotation.ts";
 import { onStdinEnd } from "./stdin-leash.ts";
 import { nobodyWorks, watchRotation } from "./watch.ts";
 
@@ -62,7 +65,8 @@ async function rotate(text: string, flags: Flags): Promise<void> {
     return;
   }
   process.exitCode = await withTemporal(env, async (temporal) => {
-    const handle = await startRotation(temporal, slot, "normal", start);
+    const former = await formerRun(temporal, slot.name);
+    const handle = await startRotation(temporal, slot, "normal", { ...start, ...former });
     const run = { workflowId: handle.workflowId, runId: handle.firstExecutionRunId };
     output.say(`${slot.name}: rotation started (workflow ${run.workflowId}, run ${run.runId})`);
     const idle = await nobodyWorks(temporal);
@@ -85,7 +89,8 @@ export async function follow(
       output.say(`\nthe rotation goes on; look again with: keyturn status ${slot}`);
       return exitCodes.interrupted;
     case "failed": {
-      const { result } = watched.failure;
+      const { result, candidates = [] } = watched.failure;
+      for (const line of commandsFor(`keyturn emergency ${slot}`, candidates)) output.say(line);
       if (result !== undefined && !output.json) output.result(result, describeResult(result));
       printFailure(watched.failure, output.json);
       return exitCodeOf(watched.failure.type);
@@ -110,7 +115,7 @@ export function refuseLongWords(option: string, words: string): void {
 
 /** Fails with `InvalidInput` where what should be the id of a key cannot be one, or looks like its value. */
 export function refuseOddKeyId(option: string, keyId: string): void {
-  if (/^(?:sk-|AIza|AQ\.)/.test(keyId)) {
+  if (/^(?:sk-|AIza|AQ\.)/.test(keyId) || containsKey(keyId)) {
     throw new RotationFailure(
       "InvalidInput",
       `${option} looks like a key's value: give its id, and rotate that key, since it now stands in your shell's history`,

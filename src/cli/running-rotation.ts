@@ -20,3 +20,14 @@ export async function runningRotation({ client }: Temporal, slot: string): Promi
     `no rotation of ${slot} is running: keyturn status ${slot} says how the last one ended`,
   );
 }
+
+/** The slot's run before the one that is about to be started: which keys stayed behind stands in its result. */
+export async function formerRun({ client }: Temporal, slot: string): Promise<{ formerRunId?: string }> {
+  try {
+    const { runId, status } = await client.workflow.getHandle(slotWorkflowId(slot)).describe();
+    return status.name === "RUNNING" ? {} : { formerRunId: runId };
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return {};
+    throw error;
+  }
+}

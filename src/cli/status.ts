@@ -3,6 +3,7 @@ import { WorkflowNotFoundError } from "@temporalio/client";
 import { Command } from "commander";
 
 import { loadInventory, readEnvironment } from "../config.ts";
+import type { KeyEntry } from "../domain/custody.ts";
 import { readableMs } from "../domain/duration.ts";
 import { type Progress, type RotationResult, slotWorkflowId, type Wait } from "../domain/rotation.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
@@ -12,7 +13,7 @@ import { type CommandFailure, describeFailure, exitCodes } from "./failures.ts";
 import { needsPerson } from "./needs-person.ts";
 import { createOutput, table } from "./output.ts";
 import { readSlot } from "./slot-argument.ts";
-import { clock, describeClocks, describeWait, nobodyWorks } from "./watch.ts";
+import { clock, describeAsks, describeBounds, describeClocks, nobodyWorks } from "./watch.ts";
 
 interface Flags {
   env?: string;
@@ -123,10 +124,7 @@ function describeState(state: SlotState): string {
       const rows: [string, string | undefined][] = [
         ["since", `${clock(since)} (${readableMs(Date.now() - Date.parse(since))})`],
         ["step", phase],
-        [
-          "waits",
-          waiting === null ? undefined : `${describeWait({ ...waiting, action: "" }).replace(/; to do: $/, "")}`,
-        ],
+        ["waits for", waiting === null ? undefined : describeBounds(waiting)],
         ["waits since", waiting === null ? undefined : clock(waiting.since)],
         ["to do", action],
         [
@@ -136,15 +134,33 @@ function describeState(state: SlotState): string {
         ["requests could fail", progress?.outage === undefined ? undefined : describeOutage(progress.outage)],
         ["old key", progress?.oldKey?.id],
         ["new key", progress?.newKey?.id],
+        ...leftOverRows(progress?.keys ?? []),
         ["workflow", `${workflowId}, run ${runId}`],
       ];
-      return `${slot}: ${runningHeadline(progress)}\n${table(rows)}`;
+      const asks = waiting?.asks === undefined ? [] : describeAsks(waiting.asks).map((line) => `  ${line}`);
+      return [`${slot}: ${runningHeadline(progress)}`, table(rows), ...asks].join("\n");
     }
     case "ended": {
       const { slot, result, error, ended } = state;
       const told =
         result === null ? `${slot}: the last rotation ended at ${ended ?? "an unknown time"}` : describeResult(result);
-      return error === null ? told : `${told}\n${table([["failed", `${error.type}: ${error.message}`]])}`;
+      const rows: [string, string | undefined][] = [
+        ["failed", error === null ? undefined : `${error.type}: ${error.message}`],
+        ["to do", toDoAbout(slot, result?.keys ?? [])],
+      ];
+      return [told, table(rows)].filter((part) => part !== "").join("\n");
     }
   }
+}
+
+/** Keys that a run answers for and names: they may be alive. */
+function leftOverRows(keys: KeyEntry[]): [string, string][] {
+  return keys.flatMap(({ id, fate, why = "" }) => (fate === "named" ? [["left over", `${id}: ${why}`]] : []));
+}
+
+/** A key that the last run named stays named until it is seen dead. */
+function toDoAbout(slot: string, keys: KeyEntry[]): string | undefined {
+  const named = keys.filter(({ fate }) => fate === "named").map(({ id }) => id);
+  if (named.length === 0) return undefined;
+  return `look whether ${named.join(", ")} still ${named.length === 1 ? "lives" : "live"}: keyturn keys ${slot}`;
 }

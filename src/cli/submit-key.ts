@@ -13,7 +13,7 @@ import { refuseOddKeyId } from "./rotate.ts";
 import { runningRotation } from "./running-rotation.ts";
 import { readSecret } from "./secret-input.ts";
 import { readSlot } from "./slot-argument.ts";
-import { nobodyWorks } from "./watch.ts";
+import { describeAsks, nobodyWorks } from "./watch.ts";
 import { whoTypes } from "./who.ts";
 
 interface Flags {
@@ -52,28 +52,28 @@ async function submitKey(text: string, { file, keyId: ownWord, env: chosen, json
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) throw new RotationFailure("Unavailable", idle);
     const { waiting, phase, rotationId } = await within(15_000, () => handle.query(progressQuery));
-    if (waiting?.takes !== "key") {
+    if (waiting?.asks?.kind !== "key") {
       throw new RotationFailure(
         "InvalidInput",
         `the rotation of ${name} waits for no key now (step ${phase}): keyturn status ${name} says what it waits for`,
       );
     }
-    output.say(`${name} waits for: ${waiting.action ?? waiting.for}`);
+    output.say(`${name} waits for ${waiting.for}`);
+    for (const line of describeAsks(waiting.asks)) output.say(line);
     const value = await readSecret({ file, what: `the new key of ${name}` });
     if (!keyShapes[slot.provider].test(value.reveal())) {
       output.say(output.paint.yellow(`this does not look like a key of ${slot.provider}; it is tried all the same`));
     }
     const sealed = await createSealer(inventory.sealing).seal(value, { slot: name, rotationId });
     try {
-      const said = await within(answerWithinMs, () =>
+      const { taken } = await within(answerWithinMs, () =>
         handle.executeUpdate(submitKeyUpdate, {
           args: [{ sealed, ...(ownWord === undefined ? {} : { keyId: ownWord }), by: whoTypes() }],
         }),
       );
-      const keyId = / takes (\S+)$/.exec(said)?.[1];
       output.result(
-        { slot: name, workflowId: handle.workflowId, accepted: true, keyId },
-        `${said}: keyturn status ${name} shows how it goes on`,
+        { slot: name, workflowId: handle.workflowId, accepted: true, keyId: taken.id },
+        `the rotation of ${name} takes ${taken.id}: keyturn status ${name} shows how it goes on`,
       );
     } catch (error) {
       const { type, message } = describeFailure(error);

@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { readableMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import {
+  type Asks,
   type Clocks,
   type Progress,
   type RotationResult,
@@ -222,13 +223,35 @@ function describeStep({ step, started, ended, outcome, note }: StepRecord, { pai
 }
 
 /** A wait in one sentence: what for, until when, what then, what a person can do. */
-export function describeWait({ for: what, until, then, action }: Wait): string {
-  const left = Date.parse(until) - Date.now();
-  const when = `until ${clock(until)}${left > 0 ? ` (${readableMs(left)})` : ""}`;
-  return `waits for ${what}, ${when}; then ${then}${action === undefined ? "" : `; to do: ${action}`}`;
+export function describeWait(wait: Wait): string {
+  return `waits for ${describeBounds(wait)}${wait.action === undefined ? "" : `; to do: ${wait.action}`}`;
 }
 
-/** The clocks of an emergency: what is due by when, and what was kept. */
+/** What is waited for, until when, and what happens then. */
+export function describeBounds({ for: what, until, then }: Pick<Wait, "for" | "until" | "then">): string {
+  const left = Date.parse(until) - Date.now();
+  const when = `until ${clock(until)}${left > 0 ? ` (${readableMs(left)})` : ""}`;
+  return `${what}, ${when}; then ${then}`;
+}
+
+/** What a wait asks a person for, each thing on a line of its own so that it can be copied. */
+export function describeAsks(asks: Asks): string[] {
+  switch (asks.kind) {
+    case "approval":
+      return [];
+    case "key":
+      return [
+        `  Open:       ${asks.where}`,
+        `  Make:       ${asks.keyType}`,
+        `  Name:       ${asks.name}`,
+        `  Belongs to: ${asks.belongsTo}`,
+        `  Lives:      at least ${asks.livesAtLeast}`,
+      ];
+    case "revocation":
+      return [`  Open:   ${asks.where}`, `  Revoke: ${asks.which}`];
+  }
+}
+
 /** The clocks of an emergency that runs, or of one that has `finished`. */
 export function describeClocks({ installBy, installed, revokeBy, revoked }: Clocks, finished?: string): string {
   if (finished !== undefined && installed === undefined && revoked === undefined)

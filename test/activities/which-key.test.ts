@@ -7,6 +7,7 @@ import { RotationFailure } from "../../src/domain/failure.ts";
 import { keyName } from "../../src/domain/key-name.ts";
 import { parseSlot } from "../../src/domain/slot.ts";
 import { Redacted } from "../../src/redacted.ts";
+import type { Sealing } from "../../src/sealing.ts";
 import { prod, prodGateway, type Stage, staging, stagingGateway, startStage } from "../support/activities.ts";
 
 /** Which key is meant, before anything is done to it. */
@@ -203,9 +204,10 @@ describe("listSlotKeys", () => {
 });
 
 describe("findLeaked", () => {
-  const leak = async (stage: Stage, value: string): Promise<{ leaked: string }> => ({
-    leaked: await stage.dependencies.seal(new Redacted(value), { purpose: "leaked" }),
-  });
+  const leak = async (stage: Stage, value: string): Promise<{ leaked: string }> => {
+    const { seal }: Pick<Sealing, "seal"> = stage.dependencies;
+    return { leaked: await seal(new Redacted(value), { purpose: "leaked" }) };
+  };
 
   test("finds a leaked key by its value over all slots, and each slot that holds it", async () => {
     const stage = await startStage();

@@ -2,21 +2,21 @@ import { describe, expect, test } from "vitest";
 
 import { acceptedUse } from "../../src/cli/accepted-use.ts";
 import type { Duration } from "../../src/domain/duration.ts";
-import type { Progress } from "../../src/domain/rotation.ts";
+import type { Asks, Wait } from "../../src/domain/rotation.ts";
 
 const policy = { quietPeriod: "15m" as Duration, usageLag: "15m" as Duration };
 const now = Date.parse("2026-11-23T12:00:00Z");
-const idle = (lastUsed?: string): Progress => ({
-  slot: "production/openai",
-  kind: "normal",
-  rotationId: "r",
-  phase: "awaitIdle",
-  waiting: { for: "the old key to be idle", since: "", until: "", then: "", takes: "approval" },
-  action: "nothing",
+const waiting = (asks: Asks): Wait => ({
+  id: "w3",
+  for: "the old key to be idle",
+  since: "",
+  until: "",
+  then: "",
+  asks,
+});
+const idle = (accepts?: string) => ({
   oldKey: { id: "key_1" },
-  newKey: { id: "key_2" },
-  times: { started: "2026-11-23T11:00:00Z", ...(lastUsed === undefined ? {} : { lastUsed }) },
-  steps: [],
+  waiting: waiting({ kind: "approval", of: "use", ...(accepts === undefined ? {} : { accepts }) }),
 });
 
 describe("the use that an approval accepts in the wait for idleness", () => {
@@ -25,12 +25,19 @@ describe("the use that an approval accepts in the wait for idleness", () => {
     ["within quiet period and lag", "2026-11-23T11:31:00Z", true, /29m ago.*REQUESTS WILL FAIL/],
     ["longer ago", "2026-11-23T11:20:00Z", false, /^key_1 was last used 40m ago, as far as the provider's data goes$/],
     ["never, by the provider's data", undefined, false, /shows no use of key_1 so far, and its data comes late/],
-  ])("%s", (_, lastUsed, recent, words) => {
-    expect(acceptedUse(idle(lastUsed), policy, now)).toEqual({ recent, words: expect.stringMatching(words) });
+    [
+      "said in words, since no time is known",
+      "use that cannot be told",
+      true,
+      /accepts of key_1: use that cannot be told/,
+    ],
+  ])("%s", (_, accepts, recent, words) => {
+    expect(acceptedUse(idle(accepts), policy, now)).toEqual({ recent, words: expect.stringMatching(words) });
   });
 
   test("is none in any other wait", () => {
-    expect(acceptedUse({ ...idle("2026-11-23T11:59:40Z"), phase: "revokeKey" }, policy, now)).toBeUndefined();
+    const before: Asks = { kind: "approval", of: "before-revoke", accepts: "2026-11-23T11:59:40Z" };
+    expect(acceptedUse({ ...idle(), waiting: waiting(before) }, policy, now)).toBeUndefined();
     expect(acceptedUse({ ...idle(), waiting: null }, policy, now)).toBeUndefined();
   });
 });

@@ -98,6 +98,26 @@ describe("wrong input is exit 2 before Temporal is asked", () => {
     ["no inventory", ["status"], { KEYTURN_CONFIG: "/nowhere/keyturn.yaml" }, "copy keyturn.example.yaml"],
     ["no account", ["status"], { CLOUDFLARE_ACCOUNT_ID: "" }, "${CLOUDFLARE_ACCOUNT_ID}"],
     ["a key's value for its id", ["rotate", "openai", "--held-key", "sk-made-up"], token, "looks like a key's value"],
+    ["an unknown slot of keys", ["keys", "production/nope"], {}, "no slot production/nope"],
+    ["an emergency of nothing", ["emergency", "--yes"], {}, "give --leaked-key-file, and neither --key nor --held-key"],
+    [
+      "a key beside a value without a slot",
+      ["emergency", "--yes", "--leaked-key-file", "f", "--key", "key_1"],
+      {},
+      "without a slot the key is known by its value alone",
+    ],
+    [
+      "a key's value for one of several ids",
+      ["emergency", "openai", "--yes", "--key", "key_1", "--key", "AIzaMadeUp"],
+      {},
+      "--key looks like a key's value",
+    ],
+    [
+      "a time that is none",
+      ["emergency", "openai", "--yes", "--since", "yesterday"],
+      {},
+      "--since yesterday: give a time",
+    ],
     ["a worker without its sealing key", ["worker"], token, "no sealing key"],
   ])("%s", async (_, args, more, said) => {
     const ran = await keyturn([...args, "--json"], { ...env, ...nowhere, ...more });
