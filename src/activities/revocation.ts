@@ -111,7 +111,7 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
      */
     async revokeOrphan(order: EndOrphanOrder): Promise<OrphanEnd> {
       const of = await door.orphan(order);
-      if (of.key === undefined || !isAlive(of.key)) return { kind: "ended", at: now() };
+      if (of.gone === true || (of.key !== undefined && !isAlive(of.key))) return { kind: "ended", at: now() };
       const refusal = await firstOf(orphan, of);
       if (refusal !== undefined) return { kind: "spared", why: refusal.why };
       return { kind: "ended", at: (await door.end(of)).at };
@@ -147,6 +147,8 @@ interface Case {
   keyId: string;
   /** What its provider showed of it just now; undefined where it knows it not, or cannot be asked. */
   key: KeyRecord | undefined;
+  /** Its id and the list agree, twice, that its provider knows it no more: then nobody can hold it. */
+  gone?: true;
   /** What the rotation itself wrote into the slot. */
   ours?: Ours;
 }
@@ -169,6 +171,17 @@ const hasCredential: Check<Case> = {
   must: "an admin credential that can end keys is configured",
   against: ({ via, keyId, ending }) =>
     ending === undefined ? { why: byHandWords(via, keyId), type: "InvalidInput" } : undefined,
+};
+
+const isItsProviders: Check<Case> = {
+  must: "the id is its provider's, not one that keyturn gave the key while it could not ask",
+  against: ({ via, keyId }) =>
+    isOurId(keyId)
+      ? {
+          why: `${keyId} is what keyturn called the key while no admin credential was configured, and ${via.provider.name} does not know it by that: nothing was ended; find the key in its list, and name it by the id it has there`,
+          type: "KeyUnknown",
+        }
+      : undefined,
 };
 
 const isNotElsewhere: Check<Case> = {
@@ -203,7 +216,8 @@ const slotHoldsTheNew: Check<Replaced> = {
 
 const nobodyHoldsIt: Check<Case> = {
   must: "no slot holds the key",
-  async against({ deps, access, keyId, key, ours }) {
+  async against({ deps, access, keyId, key, gone, ours }) {
+    if (gone === true) return undefined;
     const { yes, unknown } = await holdersOf(deps, access, { id: keyId, key }, ours === undefined ? {} : { ours });
     if (yes.length > 0) {
       const holders = yes.join(", ");
@@ -260,12 +274,19 @@ const nobodyOwnsIt: Check<Orphan> = {
 };
 
 /** The old key, when a proven one has replaced it. */
-const replacedByHand: Check<Replaced>[] = [isAnId, isAnotherKey, slotHoldsTheNew, nobodyHoldsIt, theNewOneLives];
-const replaced: Check<Replaced>[] = [hasCredential, ...replacedByHand, isNotElsewhere];
+const replacedByHand: Check<Replaced>[] = [
+  isAnId,
+  isAnotherKey,
+  isNotElsewhere,
+  slotHoldsTheNew,
+  nobodyHoldsIt,
+  theNewOneLives,
+];
+const replaced: Check<Replaced>[] = [hasCredential, isItsProviders, ...replacedByHand];
 const switchedOff: Check<Replaced>[] = [canBeUndone, ...replaced];
 
 /** A compromised key: whoever uses it. Which slots hold it is the workflow's to ask before; a look may not delay a cut. */
-const compromised: Check<Case>[] = [isAnId, hasCredential, isNotElsewhere];
+const compromised: Check<Case>[] = [isAnId, hasCredential, isItsProviders, isNotElsewhere];
 
 /** A key that a run made and nobody can have been given. That it is one is seen by its id or its exact name. */
 const leftover: Check<Case>[] = [isAnId, hasCredential, nobodyHoldsIt];
@@ -315,8 +336,25 @@ function createDoor(deps: Dependencies, endings: Endings) {
     return { deps, access, via, ending: endings(via.name), keyId, key };
   }
 
-  /** Not being shown is no reason not to ask for the end: what is read can be old. */
-  async function revoke({ via, keyId, key }: Case, ending: Ending): Promise<Revoked> {
+  /** The same, looked at again where it does not show: one look can be old, and then a slot may hold it. */
+  async function openPatiently(access: SlotAccess, keyId: string): Promise<Case> {
+    const of = await open(access, access, keyId);
+    const { provider } = access;
+    if (of.key !== undefined || !canManage(provider) || isOurId(keyId) || whyNoKeyId(keyId) !== undefined) return of;
+    const look = async (): Promise<KeyRecord | undefined> =>
+      (await provider.listKeys()).find(({ id }) => id === keyId) ?? (await provider.findKey(keyId));
+    const key = await look();
+    if (key !== undefined) return { ...of, key };
+    await Context.current().sleep(secondLookMs);
+    const later = await look();
+    return later === undefined ? { ...of, gone: true } : { ...of, key: later };
+  }
+
+  /** Not being shown once is no reason not to ask for the end. */
+  async function revoke({ via, keyId, key, gone: isGoneAlready }: Case, ending: Ending): Promise<Revoked> {
+    if (isGoneAlready === true) {
+      return { at: now(), seen: true, note: `${keyId} was gone already: ${via.provider.name} shows it no more` };
+    }
     if (key?.state === "revoked") return { at: now(), seen: true, note: `${keyId} was revoked before` };
     const gone = await isGone(() => ending.revokeKey(keyId));
     const at = now();
@@ -328,7 +366,7 @@ function createDoor(deps: Dependencies, endings: Endings) {
     async replaced({ keyId, installedKeyId, ...order }: RevokeOrder): Promise<Replaced> {
       const access = deps.slotAccess(order.slot);
       const ours: Ours = { rotationId: order.rotationId, keyId: installedKeyId };
-      return { ...(await open(access, access, keyId)), order, installedKeyId, ours };
+      return { ...(await openPatiently(access, keyId)), order, installedKeyId, ours };
     },
 
     async compromised({ slot, keyId, through }: CutOrder): Promise<Case> {
@@ -337,7 +375,7 @@ function createDoor(deps: Dependencies, endings: Endings) {
 
     async orphan({ slot, id, minimumAge }: EndOrphanOrder): Promise<Orphan> {
       const access = deps.slotAccess(slot);
-      return { ...(await open(access, access, id)), minimumAge };
+      return { ...(await openPatiently(access, id)), minimumAge };
     },
 
     async leftover(access: SlotAccess, keyId: string): Promise<Case> {
@@ -365,8 +403,9 @@ function createDoor(deps: Dependencies, endings: Endings) {
 
     async switchOff(of: Replaced): Promise<SwitchedOff> {
       const ending = required(of);
-      const { key, keyId, access } = of;
+      const { key, keyId, access, gone: isGoneAlready } = of;
       if (!canSwitch(ending)) throw new RotationFailure("InvalidInput", `${access.name}: its keys cannot be disabled`);
+      if (isGoneAlready === true) return { at: now(), wasOff: true };
       if (key !== undefined && key.state !== "active") {
         // Off already: by us, where an earlier attempt was about to send it, or was given up on before it could say so.
         return { at: now(), wasOff: remembered(switching) !== keyId && formerAttemptEnded() };

@@ -1,48 +1,108 @@
+import type { MockActivityEnvironment } from "@temporalio/testing";
 import { describe, expect, test } from "vitest";
 
-import { keyActivities } from "../../src/activities/keys.ts";
-import type { KeySwitch, Provider } from "../../src/providers/provider.ts";
-import { prod, type Stage, stagingGateway, startStage } from "../support/activities.ts";
+import { revocationActivities } from "../../src/activities/revocation.ts";
+import { RotationFailure } from "../../src/domain/failure.ts";
+import type { KeyRecord } from "../../src/providers/provider.ts";
+import { prod, runHere, type Stage, stagingGateway, startStage } from "../support/activities.ts";
 
 /** Keys that can be switched off and on again. Promise 3: never the key that a slot holds, without revoking it either. */
 
 const old = "key_prod_1";
 
-/** A slot whose provider could switch keys off, which OpenAI cannot: what would be switched is noted. */
+/** A slot whose provider could switch keys off, which OpenAI cannot: what is switched is noted, and shows. */
 async function switchable() {
   const stage = await startStage();
   const { key } = await stage.installed();
   const access = stage.dependencies.slotAccess(prod);
   const switched: string[] = [];
-  const provider: Provider & KeySwitch = {
-    ...access.provider,
-    disableKey: async (id) => void switched.push(`off ${id}`),
-    enableKey: async (id) => void switched.push(`on ${id}`),
-  };
-  const { disableKey, enableKey, cutKey } = keyActivities({
-    ...stage.dependencies,
-    slotAccess: () => ({ ...access, provider }),
+  const off = new Set<string>();
+  const refusals: RotationFailure[] = [];
+  const shown = (record: KeyRecord): KeyRecord => (off.has(record.id) ? { ...record, state: "disabled" } : record);
+  const provider = Object.assign({}, access.provider, {
+    switchable: true as const,
+    findKey: async (id: string) => {
+      const found = await (
+        access.provider as unknown as { findKey(id: string): Promise<KeyRecord | undefined> }
+      ).findKey(id);
+      return found === undefined ? undefined : shown(found);
+    },
   });
-  const order = { ...stage.of, installedKeyId: key.id };
-  return { stage, key, switched, order, disableKey, enableKey, cutKey };
+  const door = revocationActivities(
+    {
+      ...stage.dependencies,
+      slotAccess: (name) => (name === prod ? { ...access, provider } : stage.dependencies.slotAccess(name)),
+    },
+    () => ({
+      revokeKey: async (id) => void switched.push(`ended ${id}`),
+      disableKey: async (id) => {
+        off.add(id);
+        switched.push(`off ${id}`);
+      },
+      enableKey: async (id) => {
+        const refusal = refusals.shift();
+        if (refusal !== undefined) throw refusal;
+        off.delete(id);
+        switched.push(`on ${id}`);
+      },
+    }),
+  );
+  const order = { ...stage.of, keyId: old, installedKeyId: key.id };
+  return { stage, key, switched, off, refusals, order, door };
 }
 const holdInStaging = async (stage: Stage): Promise<void> =>
   stage.edit(stagingGateway, { value: await stage.valueOf(old) });
 
 describe("disableKey (promise 3)", () => {
   test("switches the old key off once the slot holds the new one, and enableKey on again", async () => {
-    const { switched, order, disableKey, enableKey } = await switchable();
-    expect(await disableKey({ ...order, keyId: old })).toMatchObject({ how: "disabled" });
-    await enableKey({ ...order, keyId: old });
+    const { switched, order, door } = await switchable();
+    expect(await runHere(() => door.disableKey(order))).toMatchObject({ wasOff: false });
+    await runHere(() => door.enableKey(order));
     expect(switched).toEqual([`off ${old}`, `on ${old}`]);
   });
 
   test("switches nothing off that a slot holds, its own or another", async () => {
-    const { stage, key, switched, order, disableKey } = await switchable();
-    await expect(disableKey({ ...order, keyId: key.id })).rejects.toMatchObject({ type: "SlotChanged" });
+    const { stage, key, switched, order, door } = await switchable();
+    const refused = runHere(() => door.disableKey({ ...order, keyId: key.id }));
+    await expect(refused).rejects.toMatchObject({ type: "SlotChanged" });
     await holdInStaging(stage);
-    await expect(disableKey({ ...order, keyId: old })).rejects.toMatchObject({ type: "SlotChanged" });
+    await expect(runHere(() => door.disableKey(order))).rejects.toMatchObject({ type: "SlotChanged" });
     expect(switched).toEqual([]);
+  });
+
+  test("says of a key that somebody switched off before that it was off: that is not ours to undo", async () => {
+    const { switched, off, order, door } = await switchable();
+    off.add(old);
+    expect(await runHere(() => door.disableKey(order))).toMatchObject({ wasOff: true });
+    expect(switched).toEqual([]);
+  });
+
+  test("knows its own hand again after an answer that was lost", async () => {
+    const { off, order, door } = await switchable();
+    // The attempt before was about to switch it off, and ended by itself.
+    off.add(old);
+    const told = { facts: { "switches off": old }, ended: 1 };
+    const again = runHere(() => door.disableKey(order), {
+      attempt: 2,
+      heartbeatTimeoutMs: 10_000,
+      heartbeatDetails: told,
+    });
+    expect(await again).toMatchObject({ wasOff: false });
+    // It was given up on: it may have come as far.
+    const cutOff = runHere(() => door.disableKey(order), { attempt: 2, heartbeatTimeoutMs: 10_000 });
+    expect(await cutOff).toMatchObject({ wasOff: false });
+    // It ended by itself before it had come as far: then it was somebody else.
+    const ended = { attempt: 2, heartbeatTimeoutMs: 10_000, heartbeatDetails: { facts: {}, ended: 1 } };
+    expect(await runHere(() => door.disableKey(order), ended)).toMatchObject({ wasOff: true });
+  });
+
+  test("lets the next attempt know before it asks its provider", async () => {
+    const { order, door, switched } = await switchable();
+    const beats: unknown[] = [];
+    const onAttempt = (environment: MockActivityEnvironment): void =>
+      void environment.on("heartbeat", (details) => beats.push([structuredClone(details), switched.length]));
+    await runHere(() => door.disableKey(order), { heartbeatTimeoutMs: 10_000 }, onAttempt);
+    expect(beats).toEqual([[{ facts: { "switches off": old } }, 0]]);
   });
 
   test("is refused where the provider cannot undo it", async () => {
@@ -55,20 +115,47 @@ describe("disableKey (promise 3)", () => {
   });
 });
 
+describe("enableKey", () => {
+  test("is tried again where what it lacks can be given, and says that the key is off", async () => {
+    const { refusals, order, door, switched } = await switchable();
+    for (const type of ["AdminCredentialRejected", "KeyLimitReached", "Unavailable"] as const) {
+      refusals.push(new RotationFailure(type, "no right to undelete"));
+      await expect(runHere(() => door.enableKey(order))).rejects.toMatchObject({
+        type,
+        nonRetryable: false,
+        message: expect.stringMatching(
+          /^KEY key_prod_1 OF production\/openai IS SWITCHED OFF.*no right to undelete/,
+        ) as string,
+      });
+    }
+    await runHere(() => door.enableKey(order));
+    expect(switched).toEqual([`on ${old}`]);
+  });
+
+  test("fails for good, in a sentence of its own, where the key cannot come back", async () => {
+    const { refusals, order, door } = await switchable();
+    refusals.push(new RotationFailure("RequestInvalid", "the key is archived and cannot be switched on again"));
+    await expect(runHere(() => door.enableKey(order))).rejects.toMatchObject({
+      type: "RequestInvalid",
+      nonRetryable: true,
+      message: expect.stringContaining("CLIENTS WHO USE IT FAIL") as string,
+    });
+  });
+});
+
 describe("cutKey", () => {
   test("switches the compromised key off where that can be undone, whoever holds it", async () => {
-    const { stage, switched, order, cutKey } = await switchable();
+    const { stage, switched, order, door } = await switchable();
     await holdInStaging(stage);
-    expect(await cutKey({ ...order, keyId: old })).toMatchObject({ how: "disabled" });
+    const cut = { ...stage.of, keyId: order.keyId, through: prod };
+    expect(await runHere(() => door.cutKey(cut))).toMatchObject({ how: "disabled" });
     expect(switched).toEqual([`off ${old}`]);
     expect(await stage.alive()).toContain(old);
   });
 
-  test("revokes it where it cannot; again is success", async () => {
+  test("revokes it where it cannot", async () => {
     const stage = await startStage();
-    for (let times = 0; times < 2; times++) {
-      expect(await stage.run("cutKey", { keyId: old })).toMatchObject({ how: "revoked" });
-    }
+    expect(await stage.run("cutKey", { keyId: old, through: prod })).toMatchObject({ how: "revoked" });
     expect(await stage.alive()).not.toContain(old);
   });
 });

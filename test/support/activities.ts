@@ -82,6 +82,10 @@ export interface Stage {
     order: Omit<Order<Name>, keyof OfRotation> & Partial<OfRotation>,
   ): Promise<Result<Name>>;
   fault(fault: Record<string, unknown>): Promise<void>;
+  /** What lists leave out and reads by id do not find from now on: sandbox/lies.ts. */
+  lie(lie: Record<string, unknown>): Promise<void>;
+  /** The role of an OpenAI service account: with `none` its keys are flagged. */
+  role(account: string, role: "member" | "none"): Promise<void>;
   options(options: Record<string, unknown>): Promise<void>;
   /** Sets the quota so that so many more secrets fit. */
   leaveRoom(secrets: number): Promise<void>;
@@ -204,17 +208,7 @@ export async function startStage({
     attempt = 1,
     { info = {}, requestMs = 20_000, onAttempt = () => undefined }: AttemptOptions = {},
   ): Promise<unknown> => {
-    const environment = new MockActivityEnvironment(
-      { attempt, activityType: name, startToCloseTimeoutMs: 120_000, ...info },
-      {
-        interceptors: [
-          (context) => ({ inbound: heartbeatInterceptor(context) }),
-          (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
-          () => ({ inbound: failureInterceptor() }),
-        ],
-        logger: new DefaultLogger("ERROR"),
-      },
-    );
+    const environment = anAttempt({ attempt, activityType: name, ...info }, requestMs);
     onAttempt(environment);
     return environment.run(activities[name] as (order: object) => Promise<unknown>, { ...of, ...order });
   };
@@ -241,6 +235,8 @@ export async function startStage({
     run: attemptOne as Stage["run"],
     repeat: attemptAll as Stage["repeat"],
     fault: async (fault) => void (await control("/faults", fault)),
+    lie: async (lie) => void (await control("/lies", lie)),
+    role: async (account, role) => void (await control(`/openai/service-accounts/${account}/role`, { role })),
     options: async (options) => void (await control("/options", options)),
     async leaveRoom(room) {
       const { result } = (await stage.cloudflare("GET", "/secrets_store/quota")) as {
@@ -337,6 +333,40 @@ export async function startStage({
     },
   };
   return stage;
+}
+
+/** One attempt of anything, with what a worker puts around it: its failure is as Temporal would keep it. */
+export async function runHere<Out>(
+  work: () => Promise<Out>,
+  info: Partial<Info> = {},
+  onAttempt: (environment: MockActivityEnvironment) => void = () => undefined,
+): Promise<Out> {
+  const environment = anAttempt(info);
+  onAttempt(environment);
+  return (await environment.run(work)) as Out;
+}
+
+function anAttempt(info: Partial<Info>, requestMs = 20_000): MockActivityEnvironment {
+  const environment = new MockActivityEnvironment(
+    { startToCloseTimeoutMs: 120_000, ...info },
+    {
+      interceptors: [
+        (context) => ({ inbound: heartbeatInterceptor(context) }),
+        (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
+        () => ({ inbound: failureInterceptor() }),
+      ],
+      logger: new DefaultLogger("ERROR"),
+    },
+  );
+  hurry(environment);
+  return environment;
+}
+
+/** Pauses that are there for the replicas of real services; the sandbox is as late as a test says. */
+function hurry({ context }: MockActivityEnvironment): void {
+  const sleep = context.sleep.bind(context);
+  const hurried: typeof sleep = (pause) => sleep(typeof pause === "number" && pause >= 1_000 ? 50 : pause);
+  Object.assign(context, { sleep: hurried });
 }
 
 /** A duration as orders carry it. */
