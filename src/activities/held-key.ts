@@ -158,11 +158,15 @@ export function identifyHeldKey(
   }
   const foreign = alive.find((key) => fits(key) === true && standingOf(key) === "foreign");
   if (foreign !== undefined) requireOwn(name, foreign, standingOf);
-  const named = (fitting.length === 0 ? candidates : fitting).map(({ id, name: label }) => `${id} (${label})`);
   const why = preview === undefined ? "the gateway has no preview of its present value" : whyNot(fitting);
+  const likely = marked !== undefined && candidates.includes(marked) && fits(marked) !== false ? marked : undefined;
+  const rest = (fitting.length === 0 ? candidates : fitting).filter((key) => key !== likely);
+  const named = rest.map(({ id, name: label }) => `${id} (${label})`).slice(0, 10);
   throw invalid(
     `which key ${name} holds is unknown: ${doubt}, and ${why}; ` +
-      `start with --held-key and one of: ${named.slice(0, 10).join(", ") || "none is alive"}`,
+      (likely === undefined
+        ? `start with --held-key and one of: ${named.join(", ") || "none is alive"}`
+        : `if that edit left the value alone, start with --held-key ${likely.id} (${likely.name}); else with one of: ${named.join(", ") || "no other is alive"}`),
   );
 }
 

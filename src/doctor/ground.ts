@@ -13,7 +13,8 @@ import { canManage, type KeyRecord } from "../providers/provider.ts";
 import { createSealer } from "../sealing.ts";
 import type { Temporal } from "../temporal/client.ts";
 import { version } from "../version.ts";
-import { plugTogether, runsOf } from "../worker.ts";
+import { runsOf } from "../temporal/runs.ts";
+import { plugTogether } from "../worker.ts";
 
 /** What the doctor stands on: read only when a check asks, and once. Nothing here writes. */
 export interface Ground {
@@ -104,7 +105,13 @@ export function createGround({
     sealing: { ...createSealer(inventory.sealing), open: none },
     runs:
       connected === undefined
-        ? { find: none, update: none, openRotations: none, lastInstalledKey: () => Promise.resolve(undefined) }
+        ? {
+            find: none,
+            update: none,
+            openRotations: none,
+            lastClosed: () => Promise.resolve(undefined),
+            lastInstalledKey: () => Promise.resolve(undefined),
+          }
         : runsOf(connected.client),
   });
   const once = memory();

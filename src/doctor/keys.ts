@@ -52,6 +52,7 @@ export async function adminWrites({ name, access }: SlotGround): Promise<Found> 
 const howKnown = {
   mark: "by its mark",
   preview: "by the gateway's preview",
+  value: "by its value, which the provider shows again",
   "last result": "by the last rotation's result",
   operator: "as told",
 };
