@@ -622,13 +622,16 @@ async function settleOne(
     ...(unknown.length === 0 ? [] : [`; whether a slot holds it cannot be told: ${unknownWords(unknown)}`]),
     ...(blind === undefined ? [] : [`; it could not be looked at: ${blind}`]),
   ];
-  if (role !== "new" || given || doubts.length > 0) {
+  // Where neither its id nor lists show it, slots cannot be compared with it; but no slot was given it, and it is asked
+  // to end all the same: a write goes by no old list.
+  const isAbsent = key === undefined && blind === undefined && canManage(access.provider);
+  if (role !== "new" || given || (doubts.length > 0 && !isAbsent)) {
     return named(`${whyItStays(one, access, unknown.length > 0)}${doubts.join("")}`);
   }
   if (!mayEnd) return named(`${endsPerCall} keys were ended and no more are at a time: run keyturn sweep`);
   try {
     // Asked again at the moment of the act, and of this key alone.
-    const refusal = await firstOf(leftover, of);
+    const refusal = await firstOf(leftover, isAbsent ? { ...of, gone: true } : of);
     if (refusal !== undefined) return named(refusal.why);
     const { at, seen } = await door.end(of);
     return { fate: { fate: "ended", at, seen }, ended: true };
@@ -667,7 +670,7 @@ async function deathOf(
   if (!canManage(via.provider) || isOurId(keyId) || whyNoKeyId(keyId) !== undefined) return undefined;
   if (key?.state === "revoked") return now();
   if (key?.state === "expired") return (key.expiresAt ?? new Date()).toISOString();
-  // One that this run made, and that may be ended, is asked to end all the same: a write goes by no old list.
+  // One that may be ended is asked to end instead.
   if (key !== undefined || (role === "new" && !given)) return undefined;
   return (await findElsewhere(deps, via, keyId)) === undefined ? now() : undefined;
 }

@@ -1,23 +1,32 @@
 import { describe, expect, test } from "vitest";
 
-import { durationMs, prodGateway, type Stage, startStage } from "../support/activities.ts";
+import { prodGateway, type Stage, startStage } from "../support/activities.ts";
 
-/** finish and releaseSlot guard promise 6: each key is held by a slot, or revoked, or named. */
+/** The end of a run (promise 6): its aliases go, and each key it answers for is held by a slot, or ended, or named. */
 
 const old = "key_prod_1";
 const live = async (stage: Stage): Promise<string[]> => (await stage.alive()).filter((id) => id !== "key_stg_1");
 const ownAliases = async (stage: Stage): Promise<string[]> =>
   (await stage.aliases(prodGateway)).filter((alias) => alias.startsWith("kt-"));
-/** Alive, and neither in the slot nor named. */
-async function orphans(stage: Stage, leftOver: { id: string }[]): Promise<string[]> {
-  const held = await stage.held(prodGateway);
-  return (await live(stage)).filter((id) => id !== held && !leftOver.some((left) => left.id === id));
-}
 /** A key of this rotation whose answer was lost. */
 const lost = (stage: Stage): Promise<{ id: string }> =>
   stage.keyByHand(`kt.acme.production.openai.default.${stage.of.rotationId.slice(0, 8)}.1-9`);
+const entry = (id: string, role: "old" | "new", given: boolean) => ({ id, role, given });
 
-describe("finish", () => {
+type Fates = Record<string, string>;
+/** What a run does at its end, as often as Temporal would; `ordinals` are those not accounted for. */
+async function end(stage: Stage, keys: ReturnType<typeof entry>[], ordinals: number[] = []): Promise<Fates> {
+  await stage.repeat("removeAliases", {});
+  const settled = await stage.repeat("settleKeys", { keys, ordinals });
+  return Object.fromEntries(settled.keys.map(({ id, fate }) => [id, fate.fate]));
+}
+/** Alive, and neither in a slot nor named. */
+async function orphans(stage: Stage, fates: Fates): Promise<string[]> {
+  const held = await stage.held(prodGateway);
+  return (await live(stage)).filter((id) => id !== held && fates[id] !== "named");
+}
+
+describe("the end of a rotation that went well", () => {
   const finished = async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
@@ -25,13 +34,11 @@ describe("finish", () => {
     return { stage, key };
   };
 
-  test("removes the aliases, sweeps what this rotation left, and says when the next one is due; again is success", async () => {
+  test("leaves the new key and nothing else, however often it is done", async () => {
     const { stage, key } = await finished();
     await lost(stage);
     for (let times = 0; times < 2; times++) {
-      const { leftOver, warnings, nextDue } = await stage.run("finish", { installedKeyId: key.id });
-      expect({ leftOver, warnings }).toEqual({ leftOver: [], warnings: [] });
-      expect(Math.round((Date.parse(nextDue) - Date.now()) / 86_400_000)).toBe(90);
+      expect(await end(stage, [entry(key.id, "new", true)], [1])).toMatchObject({ [key.id]: "held" });
       expect(await ownAliases(stage)).toEqual([]);
       expect(await live(stage)).toEqual([key.id]);
     }
@@ -39,51 +46,60 @@ describe("finish", () => {
   });
 
   // Two provider configs, two secrets, and the key that was left.
-  describe.each(["lost-answer", "lost-request", "half"])("ends at the same after a %s", (mode) => {
+  describe.each(["lost-answer", "lost-request", "half"])("is the same after a %s", (mode) => {
     test.each([0, 1, 2, 3])("of removal %d at Cloudflare", async (skip) => {
       const { stage, key } = await finished();
       await stage.fault({ service: "cloudflare", method: "DELETE", path: "", mode, skip, times: 1 });
-      await stage.repeat("finish", { installedKeyId: key.id });
+      await end(stage, [entry(key.id, "new", true)]);
       expect(await ownAliases(stage)).toEqual([]);
       expect(await live(stage)).toEqual([key.id]);
     });
 
-    test("of the sweep", async () => {
+    test("of the end of a key that was left", async () => {
       const { stage, key } = await finished();
       await lost(stage);
       await stage.fault({ service: "openai", method: "DELETE", path: "", mode, times: 1 });
-      await stage.repeat("finish", { installedKeyId: key.id });
+      await end(stage, [entry(key.id, "new", true)], [1]);
+      expect(await live(stage)).toEqual([key.id]);
+    });
+
+    test("of the end of the old key", async () => {
+      const stage = await startStage();
+      const { key } = await stage.installed();
+      await stage.fault({ service: "openai", method: "DELETE", path: "", mode, times: 1 });
+      expect(await stage.repeat("revokeKey", { keyId: old, installedKeyId: key.id })).toMatchObject({ seen: true });
       expect(await live(stage)).toEqual([key.id]);
     });
   });
 
-  test("revokes nothing and names every key of its own when somebody changed the slot", async () => {
+  test("names what it gave, and ends what it did not, when somebody changed the slot", async () => {
     const { stage, key } = await finished();
     const { id } = await lost(stage);
     await stage.edit(prodGateway, { value: (await stage.keyByHand("by hand")).value, comment: "mine" });
-    const { leftOver, warnings } = await stage.run("finish", { installedKeyId: key.id });
-    expect(leftOver.map((left) => left.id).toSorted()).toEqual([key.id, id].toSorted());
-    expect(warnings).toEqual([expect.stringContaining("somebody changed production/openai")]);
-    expect(await live(stage)).toEqual(expect.arrayContaining([key.id, id]));
+    const fates = await end(stage, [entry(key.id, "new", true)], [1]);
+    expect(fates[key.id]).toBe("named");
+    expect(await live(stage)).toContain(key.id);
+    expect(await live(stage)).not.toContain(id);
     expect(await ownAliases(stage)).toEqual([]);
   });
 });
 
-describe("releaseSlot leaves one working, installed key, and names what else must stay", () => {
-  const release = (stage: Stage, installStarted: boolean, more: { newKeyId?: string; handedIn?: string[] } = {}) =>
-    stage.run("releaseSlot", { installStarted, oldKeyId: old, ...more });
-
+describe("the end of a rotation that stopped leaves one working, installed key, and names what else must stay", () => {
   test("before anything was made", async () => {
     const stage = await startStage();
-    expect(await release(stage, false)).toEqual({ leftOver: [], warnings: [] });
+    expect(await end(stage, [entry(old, "old", true)])).toEqual({ [old]: "held" });
     expect(await live(stage)).toEqual([old]);
   });
 
-  test("after the new key was made and staged: it is revoked, the old one serves", async () => {
+  test("after the new key was made and staged: it is ended, the old one serves", async () => {
     const stage = await startStage();
-    await stage.run("stageAliases", { key: await stage.newKey() });
+    const key = await stage.newKey();
+    await stage.run("stageAliases", { key });
     for (let times = 0; times < 2; times++) {
-      expect(await release(stage, false)).toEqual({ leftOver: [], warnings: [] });
+      expect(await end(stage, [entry(old, "old", true), entry(key.id, "new", false)])).toEqual({
+        [old]: "held",
+        [key.id]: "ended",
+      });
       expect(await live(stage)).toEqual([old]);
       expect(await ownAliases(stage)).toEqual([]);
       expect(await stage.chat()).toBe(200);
@@ -93,93 +109,65 @@ describe("releaseSlot leaves one working, installed key, and names what else mus
   test("after the install: the new key serves, the old one is named, since clients may use it", async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
-    const { leftOver, warnings } = await release(stage, true);
-    expect({ leftOver, warnings }).toEqual({ leftOver: [{ id: old, why: "clients may still use it" }], warnings: [] });
+    const fates = await end(stage, [entry(old, "old", true), entry(key.id, "new", true)]);
+    expect(fates).toEqual({ [old]: "named", [key.id]: "held" });
     expect(await live(stage)).toEqual([old, key.id]);
     expect(await ownAliases(stage)).toEqual([]);
-  });
-
-  test("after the install: other keys of this rotation are swept", async () => {
-    const stage = await startStage();
-    await stage.installed();
-    const { id } = await lost(stage);
-    const { leftOver } = await release(stage, true);
-    expect(await live(stage)).not.toContain(id);
-    expect(await orphans(stage, leftOver)).toEqual([]);
   });
 
   test("after the old key was revoked: it is not named as alive", async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
     await stage.run("revokeKey", { keyId: old, installedKeyId: key.id });
-    expect(await release(stage, true)).toEqual({ leftOver: [], warnings: [] });
+    expect(await end(stage, [entry(old, "old", true), entry(key.id, "new", true)])).toEqual({
+      [old]: "ended",
+      [key.id]: "held",
+    });
   });
 
-  test("after an install whose write did not show: both keys are named, since the write may still arrive", async () => {
+  test("after somebody wrote a key of their own before the install: ours is ended, theirs serves, the old one is named", async () => {
     const stage = await startStage();
     const key = await stage.newKey();
-    const { leftOver, warnings } = await release(stage, true, { newKeyId: key.id });
-    expect(leftOver).toEqual([
-      { id: key.id, why: expect.stringContaining("may still arrive") as string },
-      { id: "key_prod_1", why: expect.stringContaining("until the new key arrives") as string },
-    ]);
-    expect(warnings).toEqual([expect.stringContaining("does not hold the key this rotation wrote")]);
-    expect(await live(stage)).toEqual([old, key.id]);
-  });
-
-  test("after a hand-in that was not installed: it is named, whatever its name, and one that was never the new key as well", async () => {
-    const stage = await startStage();
-    const { id } = await stage.keyByHand("a name of their own");
-    expect((await release(stage, false, { handedIn: [id] })).leftOver).toEqual([
-      { id, why: expect.stringContaining("handed in and is not in the slot") as string },
-    ]);
-    const begun = await release(stage, true, { handedIn: [id], newKeyId: id });
-    expect(begun.leftOver).toContainEqual({ id, why: expect.stringContaining("may still arrive") as string });
-    const made = await stage.newKey();
-    const { leftOver } = await release(stage, true, { newKeyId: "key_another" });
-    expect(leftOver.find((key) => key.id === made.id)?.why).toBe("it was made for this rotation");
-  });
-
-  test("after somebody wrote a key of their own before the install: both keys are named", async () => {
-    const stage = await startStage();
-    const key = await stage.newKey();
-    await stage.edit(prodGateway, { value: (await stage.keyByHand("by hand")).value });
-    const { leftOver } = await release(stage, true);
-    expect(leftOver.map(({ id }) => id)).toEqual([key.id, old]);
-    expect(await orphans(stage, leftOver)).toEqual([]);
+    const theirs = await stage.keyByHand("by hand");
+    await stage.edit(prodGateway, { value: theirs.value });
+    const fates = await end(stage, [entry(old, "old", true), entry(key.id, "new", false)]);
+    expect(fates[old]).toBe("named");
+    expect(await orphans(stage, fates)).toEqual([]);
+    expect(await stage.chat()).toBe(200);
   });
 
   test.each(["value", "both"])(
-    "after somebody edited the %s since the install: nothing is revoked, both keys are named",
+    "after somebody edited the %s since the install: both keys are named, and neither is ended",
     async (what) => {
       const stage = await startStage();
       const { key } = await stage.installed();
       const { value } = await stage.keyByHand("by hand");
       await stage.edit(prodGateway, { value, ...(what === "both" ? { comment: "mine" } : {}) });
-      const { leftOver, warnings } = await release(stage, true);
-      expect(leftOver.map(({ id }) => id).toSorted()).toEqual([key.id, old].toSorted());
-      expect(warnings).toHaveLength(1);
+      const fates = await end(stage, [entry(old, "old", true), entry(key.id, "new", true)]);
+      expect(fates).toEqual({ [old]: "named", [key.id]: "named" });
       expect(await live(stage)).toEqual(expect.arrayContaining([old, key.id]));
-      expect(await orphans(stage, leftOver)).toEqual([]);
+      expect(await orphans(stage, fates)).toEqual([]);
     },
   );
 
   test("after somebody deleted the secret", async () => {
     const stage = await startStage();
-    await stage.run("issueKey", { ordinal: 1, unprovenLife: durationMs(3_600_000) });
+    const key = await stage.newKey();
     const { id } = await stage.secret(prodGateway);
     await stage.cloudflare("DELETE", `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${id}`);
-    expect(await release(stage, false)).toEqual({ leftOver: [], warnings: [] });
-    expect(await live(stage)).toEqual([old]);
+    const fates = await end(stage, [entry(old, "old", true), entry(key.id, "new", false)]);
+    expect(fates[old]).toBe("named");
+    expect(await orphans(stage, fates)).toEqual([]);
   });
 
   test.each(["lost-answer", "lost-request"])("after a %s of any of its own removals", async (mode) => {
     for (const skip of [0, 1, 2, 3]) {
       const stage = await startStage();
-      await stage.run("stageAliases", { key: await stage.newKey() });
+      const key = await stage.newKey();
+      await stage.run("stageAliases", { key });
       await stage.fault({ service: "cloudflare", method: "DELETE", path: "", mode, skip, times: 1 });
       await stage.fault({ service: "openai", method: "DELETE", path: "", mode, times: 1 });
-      await stage.repeat("releaseSlot", { installStarted: false, oldKeyId: old });
+      await end(stage, [entry(old, "old", true), entry(key.id, "new", false)]);
       expect(await live(stage)).toEqual([old]);
       expect(await ownAliases(stage)).toEqual([]);
     }
