@@ -90,7 +90,7 @@ describe("the one-shot jobs", () => {
         PATH: `${bin}:${process.env["PATH"]}`,
         TEMPORAL_ADDRESS: server.address,
         TEMPORAL_NAMESPACE: "keyturn",
-        NAMESPACE_RETENTION: "90d",
+        NAMESPACE_RETENTION: "180d",
       };
       for (const _ of ["first", "second"]) {
         await promisify(execFile)("/bin/sh", [inRoot("compose/namespace.sh")], { env });

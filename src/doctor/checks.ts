@@ -46,6 +46,12 @@ export const checks: Check[] = [
     run: temporal.searchAttributesKnown,
   },
   {
+    name: "retention",
+    looks: "the namespace keeps closed runs for at least twice `every`: the last result names what stayed behind",
+    remedy: "raise the namespace's retention (temporal operator namespace update --retention)",
+    run: temporal.resultsKept,
+  },
+  {
     name: "worker",
     looks: "a worker polls the task queue",
     remedy: "start keyturn worker",
@@ -160,6 +166,12 @@ export const checks: Check[] = [
     looks: "the held key is alive at its provider",
     remedy: "rotate the slot now (keyturn rotate), with --held-key where the key is gone",
     run: perSlot(keys.heldKeyAlive),
+  },
+  {
+    name: "left-over",
+    looks: "no key that the slot's last run named lives on",
+    remedy: "look at it with keyturn keys, find who uses it, and revoke it at the provider once nobody does",
+    run: keys.leftOver,
   },
   {
     name: "life-left",

@@ -1,4 +1,4 @@
-import type { SlotAccess } from "../activities/dependencies.ts";
+import type { ClosedRun, SlotAccess } from "../activities/dependencies.ts";
 import { findHeldKey, type HeldKey } from "../activities/held-key.ts";
 import { managed } from "../activities/managed.ts";
 import { createAiGateway, type Gateway, type ProviderConfig } from "../cloudflare/ai-gateway.ts";
@@ -65,7 +65,9 @@ export interface SlotGround {
   keys(): Promise<KeyRecord[]>;
   /** What tells which key the secret holds. */
   content(): Promise<Held>;
-  held(): Promise<HeldKey & { warnings: string[] }>;
+  held(): Promise<HeldKey>;
+  /** The slot's newest closed run; undefined where it has none, or no Temporal server answers. */
+  lastClosed(): Promise<ClosedRun | undefined>;
   /** Whether the provider reports use: once for each credential. */
   usage(): Promise<unknown>;
 }
@@ -98,21 +100,14 @@ export function createGround({
     throw new RotationFailure("RequestInvalid", "the doctor asks no rotation and opens no key");
   };
   const { connected } = temporal;
+  const away = { find: none, update: none, openRotations: none };
+  const unasked = { lastInstalledKey: () => Promise.resolve(undefined), lastClosed: () => Promise.resolve(undefined) };
   const dependencies = plugTogether({
     inventory,
     credentials,
     http,
     sealing: { ...createSealer(inventory.sealing), open: none },
-    runs:
-      connected === undefined
-        ? {
-            find: none,
-            update: none,
-            openRotations: none,
-            lastClosed: () => Promise.resolve(undefined),
-            lastInstalledKey: () => Promise.resolve(undefined),
-          }
-        : runsOf(connected.client),
+    runs: connected === undefined ? { ...away, ...unasked } : runsOf(connected.client),
   });
   const once = memory();
   const clients = (accountId: string) => {
@@ -173,6 +168,7 @@ export function createGround({
           const held = await findHeldKey(access, await ground.content(), keys, remembered);
           return remembered === undefined ? held : { ...held, how: "last result" as const };
         }),
+      lastClosed: () => once(`last closed ${name}`, () => dependencies.runs.lastClosed(name)),
       usage: () =>
         once(`usage ${slot.slot.provider} ${slot.slot.provider === "gemini" ? access.keyring : ""}`, async () => {
           const [key] = await ground.keys();

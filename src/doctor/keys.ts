@@ -4,11 +4,12 @@ import type { Held } from "../cloudflare/slot-secrets.ts";
 import { lookUp, managed, missingOf } from "../activities/managed.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
 import { type AskedKey, doubtMark, judgeHeld } from "../domain/held.ts";
+import { isOurId } from "../domain/key-id.ts";
 import { parseMark } from "../domain/mark.ts";
 import { keyLifeOf } from "../domain/provider-limits.ts";
 import type { ProviderName } from "../domain/slot.ts";
 import type { KeyRecord } from "../providers/provider.ts";
-import { type Found, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
+import { type Found, ofFailure, ofMissing, ok, orMissing, problem, unknown, warning } from "./finding.ts";
 import type { Ground, SlotGround } from "./ground.ts";
 
 /** The keys of the slots, and the credentials that manage them. */
@@ -76,6 +77,50 @@ export async function heldKeyAlive(slot: SlotGround): Promise<Found> {
   return key.state === "active"
     ? ok(slot.name, `the held key ${id} is alive at its provider`)
     : problem(slot.name, `the held key ${id} is ${key.state} at its provider`);
+}
+
+/** A key that a run named stays named until it is seen dead. */
+export async function leftOver({ temporal, slots }: Ground): Promise<Found[]> {
+  const found: Found[] = [];
+  for (const slot of slots) {
+    found.push(
+      temporal.connected === undefined
+        ? ofMissing(slot.name, "what the last run left behind")
+        : await leftOverOf(slot).catch((error: unknown) => ofFailure(slot.name, error)),
+    );
+  }
+  return found;
+}
+
+async function leftOverOf(slot: SlotGround): Promise<Found> {
+  const { name, access } = slot;
+  const last = await slot.lastClosed();
+  if (last === undefined) return ok(name, "no run of the slot is kept, so none left a key behind that is known");
+  const { runId, status, result } = last;
+  if (result === undefined) {
+    return unknown(
+      name,
+      `what the run ${runId} left behind is unknown: it ended as ${status}, and no worker answers for it`,
+    );
+  }
+  const held = await orMissing(slot.held);
+  const named = result.keys.filter(({ id, fate }) => (fate === "named" || fate === "open") && id !== held?.id);
+  const alive: string[] = [];
+  for (const { id, role, why = "" } of named) {
+    const record = missingOf(access) === undefined && !isOurId(id) ? await managed(access).findKey(id) : "unasked";
+    const dead =
+      record === undefined || (record !== "unasked" && record.state !== "active" && record.state !== "disabled");
+    if (dead) continue;
+    alive.push(
+      `${id}${role === "compromised" ? " (COMPROMISED)" : ""}${record === "unasked" ? ", if it lives" : ""}: ${why}`,
+    );
+  }
+  if (alive.length === 0) return ok(name, "no key that the last run named lives on");
+  const message = `the run ${runId} left behind ${alive.join("; ")}`;
+  const compromised = named.find(({ id, role }) => role === "compromised" && alive.some((one) => one.startsWith(id)));
+  return compromised === undefined
+    ? warning(name, message)
+    : problem(name, message, `cut it: keyturn emergency ${name} --key ${compromised.id}`);
 }
 
 /** A rotation that only starts when it is due starts early, once half a period is left. */

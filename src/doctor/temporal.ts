@@ -1,3 +1,4 @@
+import { inMs, readableMs } from "../domain/duration.ts";
 import { taskQueue } from "../domain/rotation.ts";
 import { searchAttributeNames } from "../temporal/search-attributes.ts";
 import { type Found, ofMissing, ok, problem, unknown } from "./finding.ts";
@@ -57,6 +58,38 @@ export async function searchAttributesKnown({ temporal }: Ground): Promise<Found
     ];
   } catch (error) {
     return [unknown(about, `whether the search attributes are registered cannot be read: ${said(error)}`)];
+  }
+}
+
+/** What stayed behind stands in the result of a slot's last run, and a quarterly slot has one in a quarter. */
+export async function resultsKept({ temporal, slots }: Ground): Promise<Found[]> {
+  const { connected, namespace } = temporal;
+  if (connected === undefined) return [ofMissing(about, "how long the namespace keeps results")];
+  const { client } = connected;
+  const longest = slots.toSorted((a, b) => inMs(b.slot.policy.every) - inMs(a.slot.policy.every))[0];
+  if (longest === undefined) return [];
+  const { every } = longest.slot.policy;
+  try {
+    const { config } = await client.connection.withDeadline(Date.now() + withinMs, () =>
+      client.workflowService.describeNamespace({ namespace }),
+    );
+    const seconds = config?.workflowExecutionRetentionTtl?.seconds;
+    if (seconds === undefined || seconds === null) {
+      return [unknown(about, `how long namespace ${namespace} keeps closed runs is not told`)];
+    }
+    const keptMs = Number(seconds) * 1_000;
+    const kept = `namespace ${namespace} keeps closed runs for ${readableMs(keptMs)}`;
+    if (keptMs >= 2 * inMs(every)) return [ok(about, `${kept}, at least twice every (${every})`)];
+    const days = Math.ceil((2 * inMs(every)) / 86_400_000);
+    return [
+      problem(
+        about,
+        `${kept}, under twice every (${every}, ${longest.name}): the result that names left-over keys is gone when the next run looks for it`,
+        `temporal operator namespace update --namespace ${namespace} --retention ${days}d`,
+      ),
+    ];
+  } catch (error) {
+    return [unknown(about, `how long namespace ${namespace} keeps closed runs cannot be read: ${said(error)}`)];
   }
 }
 

@@ -1,6 +1,8 @@
+import { WorkflowNotFoundError } from "@temporalio/client";
 import { describe, expect, test } from "vitest";
 
 import type { TemporalGround } from "../../src/doctor/ground.ts";
+import type { KeyEntry } from "../../src/domain/custody.ts";
 import { generateSealingKey, type SealingPrivateKey } from "../../src/sealing.ts";
 import type { Temporal } from "../../src/temporal/client.ts";
 import { searchAttributeNames } from "../../src/temporal/search-attributes.ts";
@@ -10,6 +12,10 @@ import { visit } from "../support/doctor.ts";
 /** Temporal as the doctor asks it, played: the real one is asked in test/cli/sweep-and-doctor.test.ts. */
 interface Played {
   namespaces?: string[];
+  /** How long closed runs are kept, in days. */
+  retention?: number;
+  /** How the newest closed run of each slot ended. */
+  last?: { status: string; result?: object };
   attributes?: Record<string, number>;
   pollers?: Record<number, number>;
 }
@@ -17,10 +23,17 @@ interface Played {
 const keyword = 2;
 const known = Object.fromEntries(searchAttributeNames.map((name) => [name, keyword]));
 
-function played({ namespaces = ["default"], attributes = known, pollers = { 1: 1, 2: 1 } }: Played): TemporalGround {
+function played({
+  namespaces = ["default"],
+  attributes = known,
+  pollers = { 1: 1, 2: 1 },
+  retention = 365,
+  last,
+}: Played): TemporalGround {
   const workflowService = {
     describeNamespace: async ({ namespace }: { namespace: string }) => {
       if (!namespaces.includes(namespace)) throw new Error(`no namespace ${namespace}`);
+      return { config: { workflowExecutionRetentionTtl: { seconds: retention * 86_400 } } };
     },
     describeTaskQueue: async ({ taskQueueType }: { taskQueueType: number }) => ({
       pollers: Array.from({ length: pollers[taskQueueType] ?? 0 }),
@@ -30,7 +43,15 @@ function played({ namespaces = ["default"], attributes = known, pollers = { 1: 1
     withDeadline: async <T>(_: number, call: () => Promise<T>): Promise<T> => call(),
     operatorService: { listSearchAttributes: async () => ({ customAttributes: attributes }) },
   };
-  const client = { connection, workflowService };
+  const handle = {
+    describe: async () => {
+      if (last === undefined) throw new WorkflowNotFoundError("not found", "w", undefined);
+      return { workflowId: "w", runId: "run-1", status: { name: last.status } };
+    },
+    result: async () => last?.result,
+    query: async () => Promise.reject(new Error("no worker answers")),
+  };
+  const client = { connection, workflowService, workflow: { getHandle: () => handle } };
   const at = { address: "temporal.example:7233", namespace: "default" };
   return { ...at, connected: { client, ...at } as unknown as Temporal };
 }
@@ -77,6 +98,60 @@ describe("Temporal", () => {
       expect((await ask(played({ pollers }))).said("worker").join()).toMatch(/^problem: no worker polls/);
     },
   );
+});
+
+describe("what runs left behind", () => {
+  test("is forgotten too early where the namespace keeps closed runs for less than twice every: a problem", async () => {
+    expect((await ask(played({}))).said("retention")).toEqual([
+      "ok: namespace default keeps closed runs for 365d, at least twice every (90d)",
+    ]);
+    const { of } = await ask(played({ retention: 90 }));
+    expect(of("retention")).toMatchObject([
+      {
+        level: "problem",
+        message: expect.stringMatching(/keeps closed runs for 90d, under twice every \(90d, production\/openai\)/),
+        remedy: "temporal operator namespace update --namespace default --retention 180d",
+      },
+    ]);
+  });
+
+  const ended = (keys: KeyEntry[]) =>
+    played({ last: { status: "COMPLETED", result: { outcome: "aborted", steps: [], keys } } });
+  const named = (id: string): KeyEntry => ({ id, role: "old", fate: "named", why: "clients may still use it" });
+
+  test("is named until it is seen dead", async () => {
+    const stage = await startStage();
+    const { id } = await stage.keyByHand("the former key");
+    const look = async (keys: KeyEntry[]) =>
+      (await visit(stage, { temporal: ended(keys), only: [prod] })).of("left-over");
+    expect(await look([named(id)])).toMatchObject([
+      {
+        level: "warning",
+        message: `the run run-1 left behind ${id}: clients may still use it`,
+        remedy: expect.stringContaining("keyturn keys"),
+      },
+    ]);
+    expect(await look([named(id), { ...named(id), role: "compromised" }])).toMatchObject([
+      { level: "problem", remedy: `cut it: keyturn emergency ${prod} --key ${id}` },
+    ]);
+    await stage.openai("DELETE", `/organization/projects/proj_abc/api_keys/${id}`);
+    expect(await look([named(id), named("key_long_gone")])).toMatchObject([{ level: "ok" }]);
+  });
+
+  test("is nothing where the slot holds it now, and unknown where nobody can tell", async () => {
+    const stage = await startStage();
+    const look = async (temporal: TemporalGround, env = {}) =>
+      (await visit(stage, { temporal, only: [prod], env })).said("left-over");
+    expect((await look(ended([named("key_prod_1")]))).join()).toMatch(/^ok/);
+    expect((await look(played({ last: { status: "TERMINATED" } }))).join()).toMatch(
+      /^unknown: what the run run-1 left behind/,
+    );
+    expect((await look({ address: "a:1", namespace: "n", why: "away" })).join()).toMatch(/^unknown/);
+    expect((await look(ended([named("key_x")]), { OPENAI_ADMIN_KEY: "" })).join()).toMatch(
+      /^warning: .*key_x, if it lives/,
+    );
+    expect((await look(played({}))).join()).toMatch(/^ok: no run of the slot is kept/);
+  });
 });
 
 describe("sealing", () => {

@@ -24,9 +24,13 @@ test("the dev server starts with its namespace and search attributes, and is gon
     const connection = await Connection.connect({ address: server.address });
     const client = new Client({ connection, namespace: server.namespace });
     const { count } = await client.workflow.count('KeyturnSlot = "production/openai"');
+    const { namespace } = server;
+    const { config } = await client.workflowService.describeNamespace({ namespace });
     await connection.close();
 
     expect(count).toBe(0);
+    // Longer than twice a quarter: a slot's last result says which keys stayed behind.
+    expect(Number(config?.workflowExecutionRetentionTtl?.seconds)).toBe(365 * 86_400);
     expect(server.ui).toBeUndefined();
     expect(await isRunning(server.pid)).toBe(true);
   } finally {
