@@ -31,7 +31,7 @@ import type {
   VerifyThroughGatewayOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
-import { readIfThere, requireInstalled } from "./held-key.ts";
+import { readIfThere, readSurely, requireInstalled } from "./held-key.ts";
 import { lookUp, missingOf } from "./managed.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
@@ -121,8 +121,8 @@ export const gatewayActivities = (deps: Dependencies) => ({
   async checkSaved({ slot, rotationId, installedKeyId }: SavedOrder): Promise<Saved> {
     const access = deps.slotAccess(slot);
     if (!access.secrets.keepsMarks) return { note: "unknown: this dialect tells nothing of what is stored" };
-    await requireInstalled(access, { slot, rotationId }, installedKeyId);
-    const { status, modified } = await access.secrets.read(access.place);
+    const held = await requireInstalled(access, { slot, rotationId }, installedKeyId);
+    const { status, modified } = held ?? (await readSurely(access));
     return { note: `saved: the mark names ${installedKeyId}, written at ${modified.toISOString()}, status ${status}` };
   },
 
@@ -169,8 +169,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
 
   /** Waits until Cloudflare calls the written value active. Only reads; fails with `NotYetPropagated` until then. */
   async awaitPropagation({ slot, until }: OfRotation & { until: string }): Promise<Active> {
-    const { place, secrets } = deps.slotAccess(slot);
-    const { status } = await secrets.read(place);
+    const { status } = await readSurely(deps.slotAccess(slot));
     if (status === "active") return { note: "active" };
     throw new RotationFailure(
       "NotYetPropagated",
@@ -232,7 +231,12 @@ async function install(
 ): Promise<Installed> {
   const access = deps.slotAccess(slot);
   const { place, secrets } = access;
-  const held = await secrets.read(place);
+  // A read may be stale: what was true a while ago must not look like somebody's write.
+  const held = await readSurely(
+    access,
+    ({ comment, modified }) =>
+      parseMark(comment)?.rotationId === rotationId || modified.toISOString() === secretModified,
+  );
   const mark = parseMark(held.comment);
   const ours = mark?.rotationId === rotationId ? mark : undefined;
   const written = ours?.fingerprint === key.fingerprint;
@@ -435,9 +439,7 @@ async function doubtState(
     throw new RotationFailure(
       "Unavailable",
       `${provider.name} could not try ${id}, which it shows as ${shown}: ${verdict}`,
-      {
-        ...(answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs }),
-      },
+      answer.retryAfterMs === undefined ? {} : { retryAfterMs: answer.retryAfterMs },
     );
   }
   if (record !== undefined) return [`${provider.name} takes ${id}, though it shows it so: ${shown}`];

@@ -2,6 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { MockActivityEnvironment } from "@temporalio/testing";
 import { describe, expect, test } from "vitest";
 
+import type { NewKey } from "../../src/activities/contract.ts";
 import { keyActivities } from "../../src/activities/keys.ts";
 import { managed } from "../../src/activities/managed.ts";
 import type { Identified, KeyRecord } from "../../src/providers/provider.ts";
@@ -223,7 +224,8 @@ describe("acceptKey takes a key that a person made", () => {
       const refused: Identified = { kind: "refused", fault: "dead", message: "it is switched off", key };
       const provider = { ...managed(access), identifyKey: () => Promise.resolve(refused) };
       const { acceptKey } = keyActivities({ ...stage.dependencies, slotAccess: () => ({ ...access, provider }) });
-      return new MockActivityEnvironment().run(acceptKey, { ...stage.of, sealed, openedAt: openedAt() });
+      const order = { ...stage.of, sealed, openedAt: openedAt() };
+      return (await new MockActivityEnvironment().run(acceptKey, order)) as NewKey;
     };
     expect((await off(new Date())).id).toBe(id);
     await expect(off(new Date(0))).rejects.toMatchObject({ type: "InvalidInput" });

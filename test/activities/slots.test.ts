@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 
 import { deadRuleOf } from "../../src/activities/slots.ts";
+import { RotationFailure } from "../../src/domain/failure.ts";
 import type { Policy } from "../../src/domain/policy.ts";
+import type { RotationResult } from "../../src/domain/rotation.ts";
 import type { KeyRecord } from "../../src/providers/provider.ts";
 import {
   durationMs,
@@ -135,6 +137,37 @@ describe("inspectSlot finds the held key", () => {
     expect(warnings).toContainEqual(expect.stringContaining("is not alive at its provider"));
   });
 
+  test("and calls it not dead for a flag of the provider's, which it quotes", async () => {
+    const stage = await startStage();
+    const redacted_value = `sk-svc...${(await stage.valueOf("key_prod_1")).slice(-4)}`;
+    const row = { id: "key_prod_1", name: "own", created_at: 1_780_000_000, redacted_value };
+    const body = { data: [{ ...row, owner_project_access: "inactive" }], has_more: false };
+    await stage.fault({ service: "openai", method: "GET", path: "/api_keys\\?", mode: "status", status: 200, body });
+    const { held, warnings } = await inspect(stage);
+    expect(held.id).toBe("key_prod_1");
+    expect(warnings).not.toContainEqual(expect.stringContaining("is not alive"));
+    expect(warnings).toContainEqual(expect.stringContaining("owner_project_access: inactive"));
+  });
+
+  test("not at all where only the last result names it and it is dead: that is not what the slot holds", async () => {
+    const settings = { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } };
+    const stage = await startStage({
+      inventory: { dialect: "guide" },
+      slots: {
+        [prod]: { ...settings, secretId: "github-ai-agent-prod_openai_default" },
+        [staging]: { ...settings, secretId: "github-ai-agent-staging_openai_default" },
+      },
+      lastInstalledKey: () => Promise.resolve("key_prod_1"),
+    });
+    const row = { id: "key_prod_1", name: "own", created_at: 1_780_000_000, expires_at: 1_780_000_001 };
+    const body = { data: [row], has_more: false };
+    await stage.fault({ service: "openai", method: "GET", path: "/api_keys\\?", mode: "status", status: 200, body });
+    await expect(inspect(stage)).rejects.toMatchObject({
+      type: "InvalidInput",
+      message: expect.stringContaining("--held-key") as string,
+    });
+  });
+
   test("not at all when an unmarked slot holds a dead key: no live key fits", async () => {
     const stage = await startStage();
     await stage.openai("DELETE", "/organization/projects/proj_abc/api_keys/key_prod_1");
@@ -168,9 +201,87 @@ describe("inspectSlot finds who shares the key (promise 3: never one that anothe
     expect((await inspect(stage)).sharedWith).toEqual([staging, batch]);
   });
 
+  test("and cannot tell where a secret lies without a provider config: it may serve, too", async () => {
+    const stage = await startStage({ slots: sameAccount, sandbox: { configNeeded: false } });
+    const body = {
+      name: `${prodGateway}_openai_batch`,
+      value: await stage.valueOf("key_prod_1"),
+      scopes: ["ai_gateway"],
+    };
+    await stage.cloudflare("POST", `/secrets_store/stores/${stage.seed["storeId"]}/secrets`, [body]);
+    const { sharedWith, unknown, warnings } = await inspect(stage);
+    expect(sharedWith).toEqual([]);
+    expect(unknown).toEqual([`whether ${batch} holds key_prod_1`]);
+    expect(warnings).toContainEqual(expect.stringContaining(`whether ${batch} holds key_prod_1 too cannot be told`));
+  });
+
   test("and takes a slot of the inventory that is not made yet for no holder", async () => {
     const stage = await startStage({ slots: sameAccount });
     expect((await inspect(stage)).sharedWith).toEqual([]);
+  });
+});
+
+describe("inspectSlot looks again at what the slot's last run left behind (promise 6: named until seen dead)", () => {
+  type LastClosed = NonNullable<NonNullable<Parameters<typeof startStage>[0]>["lastClosed"]>;
+  const closed = (leftOver: { id: string; why: string }[]): LastClosed => {
+    const result = { leftOver } as unknown as RotationResult;
+    return () => Promise.resolve({ runId: "run_before", status: "COMPLETED", result });
+  };
+
+  test("and says which of it is alive, in whatever project it is", async () => {
+    const left = ["key_prod_1", "key_dead", "key_stg_1", "key_gone", "by-hand-0123456789abcdef"];
+    const stage = await startStage({ lastClosed: closed(left.map((id) => ({ id, why: `left ${id}` }))) });
+    const { key } = await stage.installed();
+    const found = await inspect(stage, { rotationId: "another" });
+    expect(found.held.id).toBe(key.id);
+    expect(found.earlier).toEqual([
+      { id: "key_prod_1", why: "left key_prod_1", state: "alive" },
+      { id: "key_dead", why: "left key_dead", state: "dead" },
+      { id: "key_stg_1", why: "left key_stg_1", state: "alive" },
+      { id: "key_gone", why: "left key_gone", state: "dead" },
+      { id: "by-hand-0123456789abcdef", why: "left by-hand-0123456789abcdef", state: "unknown" },
+    ]);
+    expect(found.unknown).toEqual([]);
+  });
+
+  test("but not at the key that the slot holds by now", async () => {
+    const stage = await startStage({ lastClosed: closed([{ id: "key_prod_1", why: "both are alive" }]) });
+    expect((await inspect(stage)).earlier).toEqual([]);
+  });
+
+  test("by the run that the starter saw, and never by itself", async () => {
+    const asked: unknown[] = [];
+    const stage = await startStage({
+      lastClosed: (...which) => {
+        asked.push(which);
+        return Promise.resolve(undefined);
+      },
+    });
+    expect((await inspect(stage, { formerRunId: "run_before" })).earlier).toEqual([]);
+    expect(asked).toEqual([[prod, { hint: "run_before", except: expect.any(String) as string }]]);
+  });
+
+  test("calls unknown what a project cannot be asked", async () => {
+    const stage = await startStage({ lastClosed: closed([{ id: "key_elsewhere", why: "left" }]) });
+    await stage.fault({ service: "openai", method: "GET", path: "/proj_stg/api_keys", mode: "status", status: 403 });
+    expect((await inspect(stage)).earlier).toEqual([{ id: "key_elsewhere", why: "left", state: "unknown" }]);
+  });
+
+  test("asks a few times, and then goes on and says that it cannot be told", async () => {
+    const away = () => Promise.reject(new RotationFailure("Unavailable", "temporal does not answer"));
+    const stage = await startStage({ lastClosed: away });
+    await expect(inspect(stage)).rejects.toMatchObject({ type: "Unavailable", nonRetryable: false });
+    const { earlier, unknown, warnings } = await stage.run("inspectSlot", {}, 3);
+    expect(earlier).toEqual([]);
+    expect(unknown).toEqual(["which keys earlier runs of the slot left behind"]);
+    expect(warnings).toContainEqual(expect.stringContaining("temporal does not answer"));
+  });
+
+  test("says so where that run ended without a word", async () => {
+    const lastClosed: LastClosed = () => Promise.resolve({ runId: "run_before", status: "TERMINATED" });
+    const { unknown, warnings } = await inspect(await startStage({ lastClosed }));
+    expect(unknown).toEqual(["which keys earlier runs of the slot left behind"]);
+    expect(warnings).toContainEqual(expect.stringContaining("run_before ended as TERMINATED"));
   });
 });
 
