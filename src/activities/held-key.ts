@@ -264,6 +264,17 @@ export async function doubtAbout(access: SlotAccess, held: Held): Promise<string
   return doubtMark(seenSecret(held, speaks ? (await askedKey(access, mark.keyId)).maskedValue : undefined));
 }
 
+/**
+ * What the slot holds. Fails with `SlotMissing` only where two reads, some seconds apart, do not find it: one may be
+ * stale. So may an answer that does not fit what the caller knows; then the second read counts.
+ */
+export async function readSurely(access: SlotAccess, fits: (held: Held) => boolean = () => true): Promise<Held> {
+  const first = await readIfThere(access);
+  if (first !== undefined && fits(first)) return first;
+  await Context.current().sleep(secondLookMs);
+  return access.secrets.read(access.place);
+}
+
 /** What the slot holds, or nothing when its secret or provider config is not there. */
 export async function readIfThere(access: SlotAccess): Promise<Held | undefined> {
   try {

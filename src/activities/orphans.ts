@@ -170,7 +170,10 @@ async function look(
     const slots = accesses.filter(({ place }) => place.provider === provider);
     const asked: AskedKey[] = [];
     for (const { key, through } of candidates) {
-      if (through.place.provider === provider) asked.push(await askedKey(through, key.id, key));
+      if (through.place.provider !== provider) continue;
+      // Where the value that its provider shows again cannot be read, the key is known by less.
+      const known = await orWhy(() => askedKey(through, key.id, key));
+      asked.push(known.why === undefined ? known.value : { id: key.id, createdAt: key.createdAt });
     }
     const known = [...rings.values()].flatMap((ring) => (ring.provider === provider ? ring.keys : []));
     const { judged, seen } = await judgeSlots(deps, slots, asked, { patient: true, known });

@@ -9,7 +9,7 @@ import { canDisable, canHandIn, canIssue, canManage, isByHand, type KeyRecord } 
 import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
 import type { EarlierKey, InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
-import { askedKey, findHeldKey, type HeldKey, whoHolds } from "./held-key.ts";
+import { askedKey, findHeldKey, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
 import { brothersOf, oneOfEachKeyring, stateOf } from "./seen-keys.ts";
 
 /** The secrets a rotation needs beside the slot's own: one for each of its aliases. */
@@ -45,7 +45,7 @@ export const slotActivities = (deps: Dependencies) => ({
         `gateway ${place.gateway} answers anybody: switch on its authentication before it holds keys`,
       );
     }
-    const held = await secrets.read(place);
+    const held = await readSurely(access);
     if (canManage(provider)) await provider.checkAdminCredential();
     const keys = canManage(provider) ? await provider.listKeys() : undefined;
     const which: WhichRun = { hint: formerRunId, except: Context.current().info.workflowExecution?.runId };

@@ -8,7 +8,7 @@ import { canManage, type KeyRecord } from "../providers/provider.ts";
 import type { EmergencyPlan, LeakedFound, LeakedOrder, PlanOrder, SeenKey, SlotKeys } from "./contract.ts";
 import type { ClosedRun, Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
 import { findNamed, severalFit, valueUnknown } from "./emergency.ts";
-import { findHeldKey, type HeldKey, whoHolds } from "./held-key.ts";
+import { findHeldKey, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
 import { missingOf } from "./managed.ts";
 import { asked, endingOf, findByValue, type FoundKey, readMarks, stateOf } from "./seen-keys.ts";
 
@@ -194,8 +194,8 @@ async function heldNow(
   access: SlotAccess,
   { records, heldKeyId, which }: { records: KeyRecord[] | undefined; heldKeyId: string | undefined; which: WhichRun },
 ): Promise<HeldKey> {
-  const { name, place, secrets } = access;
-  const held = await secrets.read(place);
+  const { name, secrets } = access;
+  const held = await readSurely(access);
   const remembered =
     secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(name, which);
   const found = await findHeldKey(access, held, records, heldKeyId ?? remembered);

@@ -61,6 +61,19 @@ export function slotSecretsContract(name: string, start: () => Promise<DialectWo
       });
     });
 
+    test("looks at a place by its secret, and finds nothing where none is", async () => {
+      const { secrets, place, values } = world;
+      await secrets.write(place, { value: values[0], comment });
+      await becomes(async () => {
+        const held = await secrets.read(place);
+        expect(held.comment).toBe(secrets.keepsMarks ? comment : undefined);
+        expect(await secrets.look(place)).toEqual(held);
+        expect(await secrets.look(place, held)).toEqual(held);
+      });
+      expect(await secrets.look(elsewhere())).toBeUndefined();
+      expect(await secrets.look({ ...place, gateway: "no-such-gateway" })).toBeUndefined();
+    });
+
     test("tells that a place is not there, and that it cannot be written", async () => {
       expect((await failureOf(world.secrets.read(elsewhere()))).type).toBe("SlotMissing");
       const write = world.secrets.write(elsewhere(), { value: world.values[0], comment });

@@ -1,3 +1,4 @@
+import { describe, expect, onTestFinished, test } from "vitest";
 import { createAiGateway } from "../../src/cloudflare/ai-gateway.ts";
 import { createGuideSecrets } from "../../src/cloudflare/guide.ts";
 import { createSecretsStore } from "../../src/cloudflare/secrets-store.ts";
@@ -5,7 +6,7 @@ import { createSlotSecrets, type Place } from "../../src/cloudflare/slot-secrets
 import { Redacted } from "../../src/redacted.ts";
 import { startSandbox } from "../../src/sandbox/index.ts";
 import { type DialectWorld, slotSecretsContract } from "./slot-secrets.contract.ts";
-import { http } from "./support.ts";
+import { failureOf, http } from "./support.ts";
 
 const place: Place = { gateway: "github-ai-agent-prod", provider: "openai", alias: "default" };
 
@@ -40,3 +41,62 @@ const worldOf = (dialect: "secrets-store" | "guide") => async (): Promise<Dialec
 
 slotSecretsContract("secrets-store", worldOf("secrets-store"));
 slotSecretsContract("guide", worldOf("guide"));
+
+describe("what lists do not show, and what lies there without a provider config", () => {
+  const stores = async () => {
+    const sandbox = await startSandbox({ timeScale: 600, listLagMs: 0, secretQuota: 300 });
+    onTestFinished(() => sandbox.close());
+    const baseUrl = sandbox.env["CLOUDFLARE_API_BASE_URL"] ?? "";
+    const accountId = sandbox.env["CLOUDFLARE_ACCOUNT_ID"] ?? "";
+    const token = new Redacted(sandbox.env["CLOUDFLARE_API_TOKEN"] ?? "");
+    const account = { http, baseUrl, accountId, token };
+    const store = createSecretsStore(account);
+    const secrets = createSlotSecrets({ store, gateways: createAiGateway(account) });
+    const fault = async (path: string, more: Record<string, unknown> = {}): Promise<void> => {
+      const body = { success: true, errors: [], messages: [], result: [] };
+      const given = { service: "cloudflare", method: "GET", path, mode: "status", status: 200, body, ...more };
+      await fetch(`${sandbox.control}/faults`, { method: "POST", body: JSON.stringify(given) });
+    };
+    return { store, secrets, fault, storeId: sandbox.seed["storeId"] ?? "" };
+  };
+  const value = new Redacted("sk-svcacct-madeUpMadeUpMadeUp0001");
+
+  test("a secret alone is looked at, read with others, and said to be without a config; alone it is not read", async () => {
+    const { store, secrets, storeId } = await stores();
+    const alone: Place = { ...place, alias: "alone" };
+    const name = `${place.gateway}_openai_alone`;
+    await store.createSecret(storeId, { name, value, scopes: ["ai_gateway"], comment: "by a script" });
+    const held = await secrets.look(alone);
+    expect(held).toMatchObject({ withoutConfig: true, comment: "by a script", secret: { storeId } });
+    expect(await secrets.readAll([alone])).toEqual([held]);
+    expect((await failureOf(secrets.read(alone))).message).toContain("provider config for alias alone");
+  });
+
+  test("a secret that the list misses is found by the id that its provider config records", async () => {
+    const { secrets, fault } = await stores();
+    const held = await secrets.read(place);
+    await fault("/secrets\\?");
+    expect(await secrets.look(place)).toEqual(held);
+    expect(await secrets.readAll([place])).toEqual([undefined]);
+  });
+
+  test("a secret that was made anew is found although its former id is gone, and has another", async () => {
+    const { store, secrets, storeId } = await stores();
+    const before = await secrets.read(place);
+    await store.deleteSecret(storeId, before.secret?.id ?? "");
+    const name = `${place.gateway}_openai_default`;
+    await store.createSecret(storeId, { name, value, scopes: ["ai_gateway"], comment: "made anew" });
+    const after = await secrets.look(place, before);
+    expect(after).toMatchObject({ comment: "made anew" });
+    expect(after?.secret?.id).not.toBe(before.secret?.id);
+  });
+
+  test("an alias is listed with the comment of its secret", async () => {
+    const { secrets } = await stores();
+    const alias = "kt-0a1b2c3d-new";
+    await secrets.make({ ...place, alias }, { value, comment: "whose it is" });
+    expect(await secrets.listAliases(place.gateway, "openai")).toContainEqual(
+      expect.objectContaining({ alias, comment: "whose it is" }),
+    );
+  });
+});
