@@ -17,6 +17,7 @@ const sources = [
   "scripts",
   "test/support",
   "test/mutants",
+  "test/stories",
   "package-lock.json",
   "tsconfig.json",
   "tsconfig.build.json",

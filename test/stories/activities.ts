@@ -283,7 +283,7 @@ function* requireReplaced(stage: Stage, out: Outside, order: RevokeOrder): Gener
 function seenThrough(stage: Stage, keyId: string, through: string): ToyKey {
   const slot = slotOf(stage, through);
   const key = stage.world.key(keyId);
-  if (slot.byHand) throw new PlayedFailure("AdminCredentialRejected", `${through} has no admin credential`);
+  if (slot.byHand) throw new PlayedFailure("InvalidInput", `only a person can end ${keyId}: ${through} has no admin credential`);
   if (key === undefined || key.project !== slot.project) {
     throw new PlayedFailure("KeyUnknown", `no provider knows ${keyId}`, { details: [{ keyIds: [keyId] }] });
   }

@@ -1,4 +1,5 @@
 import type { KeyEntry } from "../../src/domain/custody.ts";
+import { exitCodeOfResult } from "../../src/cli/failures.ts";
 import { failureTypes } from "../../src/domain/failure.ts";
 import type { RotationResult, StepRecord } from "../../src/domain/rotation.ts";
 import { durationMs } from "./activities.ts";
@@ -283,6 +284,9 @@ class Judgement {
         this.#say("fate", `${where} is said to be ended at ${at}, and was at ${new Date(deadAt).toISOString()}`);
       }
     }
+    if (fate === "named" && role === "new" && state === "alive" && this.#couldEnd(chain, id)) {
+      this.#say("fate", `${where} is named (${why}), and was never on its way into the slot: it could be ended`);
+    }
     if (fate === "named" && state === "dead" && this.#sawEnd(chain, id)) {
       this.#say("fate", `${where} is named (${why}), and the run had seen its end`);
     }
@@ -298,6 +302,21 @@ class Judgement {
   #lookedSince(chain: Chain): number {
     const looks = chain.calls.filter(({ name, outcome }) => name === "settleKeys" && outcome === "completed");
     return (looks.at(-1)?.scheduledAt ?? chain.startedAt) - 1_000;
+  }
+
+  /** The key's installation was never sent, and nothing stood in the way of its end. */
+  #couldEnd(chain: Chain, id: string): boolean {
+    const sent = chain.calls.some(({ name, order, outcome, failure, attempts }) => {
+      if (name !== "installKey" || (order["key"] as { id: string }).id !== id) return false;
+      if (attempts === 0) return false;
+      return outcome === "completed" || (failure?.details as { sent?: boolean } | undefined)?.sent !== false;
+    });
+    const looked = chain.calls.some(
+      ({ name, order, outcome }) =>
+        name === "settleKeys" && outcome === "completed" && (order["keys"] as { id: string }[]).some((key) => key.id === id),
+    );
+    const hindered = this.#played.met.some(({ activity, runId }) => activity === "settleKeys" && chain.runIds.has(runId));
+    return !sent && looked && !hindered && this.#played.story.flavour !== "by-hand";
   }
 
   #endedByPeople(id: string): boolean {
@@ -328,7 +347,10 @@ class Judgement {
       if (event.at > told.at + 5_000) this.#say("deadline", `${event.keyId} is compromised, and was switched on again`);
     }
     for (const write of world.writes) {
-      const told = first.get(write.after.keyId);
+      // A run can only heed what was told to it.
+      const told = this.#told.find(
+        ({ keyId, chain }) => keyId === write.after.keyId && chain.runIds.has(write.by.runId ?? ""),
+      );
       if (told === undefined || write.by.activity === undefined) continue;
       if (write.sentAt > told.at + 5_000 && write.before?.keyId !== write.after.keyId) {
         this.#say("deadline", `${write.after.keyId} is compromised, and was written into ${write.slot} (${write.by.activity})`);
@@ -571,6 +593,15 @@ class Judgement {
       if (entry !== undefined && entry.role !== "compromised") {
         this.#say("outcome", `${where}: ${keyId} was called compromised and is ${entry.role} in the result`);
       }
+    }
+    const code = exitCodeOfResult(result);
+    const alive = this.#told
+      .filter((told) => told.chain === chain && world.stateAt(told.keyId, chain.closedAt) === "alive")
+      .map(({ keyId }) => keyId);
+    const fits = result.outcome === "aborted" || alive.length > 0 || (result.outcome === "cut" && !working) ? 1 : 0;
+    if (code !== fits && !edited) {
+      const why = alive.length > 0 ? `${alive.join(", ")} is compromised and alive` : `the slot ${working ? "holds" : "holds no"} working key`;
+      this.#say("outcome", `${where}: ${result.outcome} exits ${code}, and ${why}`);
     }
     if (result.slot !== chain.slot) this.#say("outcome", `${where}: the result is of ${result.slot}`);
   }
