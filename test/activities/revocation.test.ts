@@ -314,6 +314,28 @@ describe("settleKeys, at a run's end", () => {
     expect(await stage.alive()).toContain(id);
   });
 
+  test("names a key that a neighbour rotated by hand may hold, where its preview does not tell", async () => {
+    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
+    const { id, value } = await stage.keyByHand("made");
+    const comment = `keyturn/1 key=by-hand-0123456789abcdef rot=x fp=0123456789abcdef at=${new Date().toISOString()}`;
+    await stage.edit(stagingGateway, { value, comment });
+    expect(await fatesOf(stage, { keys: [entry(id, "new")], ordinals: [] })).toEqual({
+      [id]: { fate: "named", why: expect.stringContaining(`cannot be told: ${staging} (`) as string },
+    });
+    expect(await stage.alive()).toContain(id);
+  });
+
+  test("asks for the end of a key of its own that nothing shows: a write goes by no old list", async () => {
+    const stage = await startStage();
+    const key = await stage.newKey();
+    await stage.lie({ about: "openai-keys", mode: "missing", which: key.id, times: 2 });
+    await stage.lie({ about: "openai-keys", mode: "not-found", which: key.id, times: 1 });
+    expect(await fatesOf(stage, { keys: [entry(key.id, "new")], ordinals: [] })).toMatchObject({
+      [key.id]: { fate: "ended" },
+    });
+    expect(await stage.alive()).not.toContain(key.id);
+  });
+
   test("names what is more than it may end at a time", async () => {
     const stage = await startStage();
     for (let attempt = 1; attempt <= 11; attempt++) await madeKey(stage, `1-${attempt}`);
