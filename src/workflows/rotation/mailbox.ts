@@ -284,6 +284,11 @@ export class Mailbox {
     return this.#inTurn("escalate", async () => {
       // Until the slot was looked at, a key that would be cut as a stranger may be the one that serves.
       await condition(() => rotation.found !== undefined || rotation.ending);
+      // It came before the look: only now it is known to be a key of this run.
+      if (custody.has(keyId) && !rotation.isCompromised(keyId)) {
+        custody.take(keyId, "compromised");
+        custody.reopen(keyId);
+      }
       const facts = await this.#factsOf(keyId, told);
       const row = decideEscalation(facts);
       switch (row.does) {
