@@ -1,0 +1,248 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import {
+  documentedPolicy,
+  endOf,
+  failing,
+  fateOf,
+  hour,
+  minute,
+  otherSlot,
+  passUntil,
+  playSlots,
+  type Skipping,
+  type Slots,
+  slot,
+  startIn,
+  startSkipping,
+} from "./slots.ts";
+
+/** Promise 9: the deadline of a compromised key is the run's, whatever fails, waits or is told in between. */
+
+let skipping: Skipping;
+beforeAll(async () => {
+  skipping = await startSkipping();
+});
+afterAll(() => skipping.stop());
+
+/** Minutes from then to the end of the key. */
+const minutesTo = (slots: Slots, keyId: string, fromMs: number): number =>
+  ((slots.endOf(keyId)?.at ?? Infinity) - fromMs) / minute;
+
+const hold = documentedPolicy({ emergency: { ...documentedPolicy().emergency, atDeadline: "hold" } });
+
+describe("an emergency of a named key, whose slot cannot be looked at", () => {
+  test("cuts it at the deadline though Cloudflare is away for two hours, and then puts a new key in", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const away = async (): Promise<boolean> => (await skipping.env.currentTimeMs()) < beganMs + 2 * hour;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => {
+        if (await away()) throw failing("Unavailable", { retried: true });
+        return right.inspectSlot(order);
+      },
+      // The provider can be asked all the time; the slots cannot.
+      findCompromised: async (order) => {
+        if (order.providerOnly !== true && (await away())) throw failing("Unavailable", { retried: true });
+        return right.findCompromised(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" })),
+    );
+    expect(minutesTo(slots, "key_old", beganMs)).toBeGreaterThanOrEqual(60);
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
+    expect(fateOf(result, "key_old")).toBe("ended");
+    expect(slots.holds[slot]).toBe("key_1");
+  });
+
+  test.each(["SlotMissing", "AdminCredentialRejected", "InvalidInput"])(
+    "cuts it at the deadline where the look is refused at once as %s",
+    async (type) => {
+      const slots = playSlots(skipping, undefined, () => ({ inspectSlot: () => Promise.reject(failing(type)) }));
+      const beganMs = await skipping.env.currentTimeMs();
+      const result = await skipping.withWorker(slots.played, async () =>
+        endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" })),
+      );
+      expect(minutesTo(slots, "key_old", beganMs)).toBeGreaterThanOrEqual(60);
+      expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
+      expect(result).toMatchObject({ outcome: "cut", newKey: null });
+      expect(fateOf(result, "key_old")).toBe("ended");
+    },
+  );
+
+  test("names it as compromised and alive where policy says hold, and fails as the look did", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      inspectSlot: () => Promise.reject(failing("SlotMissing")),
+      readPolicy: () => Promise.resolve(hold),
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" })),
+    );
+    expect(result.failed).toBe("SlotMissing");
+    expect(slots.ends).toEqual([]);
+    expect(result.leftOver).toEqual([{ id: "key_old", why: expect.stringMatching(/compromised and ALIVE/) }]);
+  });
+
+  test("cuts first without a look at the slot, also where the key is the one that the plan names", async () => {
+    const slots = playSlots(skipping, undefined, () => ({ inspectSlot: () => Promise.reject(failing("SlotMissing")) }));
+    const beganMs = await skipping.env.currentTimeMs();
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { strategy: "cut-first" })),
+    );
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThan(1);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+});
+
+describe("a rotation that is told that its old key is compromised", () => {
+  const escalate = { args: [{ compromisedKeyId: "key_old", by: "ada" }] };
+
+  test("cuts it by the deadline though no new key can be made", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      verifyAtProvider: () => Promise.reject(failing("KeyRejected")),
+    }));
+    const beganMs = await skipping.env.currentTimeMs();
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await handle.signal("escalateSignal", escalate.args[0]);
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
+    expect(result.failed).toBe("KeyRejected");
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("cuts it by the deadline though the slot was changed by somebody before the new key was in", async () => {
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canIssue: false }),
+      installKey: () => Promise.reject(failing("SlotChanged")),
+    }));
+    const told = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const toldMs = await skipping.env.currentTimeMs();
+      await handle.executeUpdate("escalate", escalate);
+      await handle.signal("submitKeySignal", { sealed: "sealed" });
+      return { toldMs, result: await endOf(handle) };
+    });
+    expect(minutesTo(slots, "key_old", told.toldMs)).toBeLessThanOrEqual(61);
+    expect(told.result.failed).toBe("SlotChanged");
+    expect(fateOf(told.result, "key_old")).toBe("ended");
+  });
+
+  test("cuts it by the deadline though it was told while the run cleaned up after a failure", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, () => ({
+      stageAliases: () => Promise.reject(failing("RequestInvalid")),
+      removeAliases: async () => {
+        if ((await skipping.env.currentTimeMs()) < beganMs + 10 * minute)
+          throw failing("Unavailable", { retried: true });
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", escalate);
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs + 5 * minute)).toBeLessThanOrEqual(61);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("keeps the deadline through a cancellation, which says nothing of the key", async () => {
+    const slots = playSlots(skipping);
+    const beganMs = await skipping.env.currentTimeMs();
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(10_000);
+      await handle.executeUpdate("escalate", escalate);
+      await handle.cancel();
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("cuts nothing after an abort, and names the key with who said so", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      stageAliases: () => Promise.reject(failing("RequestInvalid")),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(10_000);
+      await handle.executeUpdate("escalate", escalate);
+      await handle.signal("abortSignal", { by: "ada", why: "false alarm" });
+      return endOf(handle);
+    });
+    await skipping.env.sleep(2 * hour);
+    expect(slots.endOf("key_old")).toBeUndefined();
+    expect(result.leftOver).toContainEqual({
+      id: "key_old",
+      why: expect.stringMatching(/compromised and ALIVE.*aborted by ada: false alarm/),
+    });
+  });
+
+  test("moves the other slot that holds it too, and then cuts it", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
+    const told = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const toldMs = await skipping.env.currentTimeMs();
+      await handle.executeUpdate("escalate", escalate);
+      return { toldMs, result: await endOf(handle) };
+    });
+    expect(slots.holds[otherSlot]).not.toBe("key_old");
+    expect(slots.endOf("key_old")).toMatchObject({ heldBy: [] });
+    expect(minutesTo(slots, "key_old", told.toldMs)).toBeLessThanOrEqual(60);
+    expect(fateOf(told.result, "key_old")).toBe("ended");
+  });
+
+  test("never switches it on again, though clients are refused while it is off", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canDisable: true }),
+      lookForErrors: () =>
+        Promise.resolve({ newErrors: ++looks > 1 ? 5 : 0, note: "5 refused requests since, 0 before" }),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.played.names().includes("disableKey"));
+      await skipping.env.sleep(6 * minute);
+      await handle.executeUpdate("escalate", escalate);
+      return endOf(handle);
+    });
+    expect(slots.played.names()).not.toContain("enableKey");
+    expect(fateOf(result, "key_old")).toBe("ended");
+    expect(slots.endOf("key_old")).toBeDefined();
+  });
+
+  test("says how long it was off, not how long it was to be", async () => {
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canDisable: true }),
+    }));
+    const { steps } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.played.names().includes("disableKey"));
+      await handle.executeUpdate("escalate", escalate);
+      return endOf(handle);
+    });
+    const note = steps.find(({ step }) => step === "disableKey")?.note;
+    expect(note).toMatch(/^off for (?:[\d.]+s|1m|1m \d+s), cut short/);
+  });
+
+  test("writes down no approval that nobody gave", async () => {
+    const policy = documentedPolicy({ approval: "before-revoke" });
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), policy }),
+    }));
+    const { steps } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * hour);
+      await handle.executeUpdate("escalate", escalate);
+      return endOf(handle);
+    });
+    const approval = steps.find(({ step }) => step.startsWith("approval"));
+    expect(approval).toMatchObject({ outcome: "skipped" });
+    expect(JSON.stringify(steps)).not.toMatch(/approved by/);
+  });
+});
