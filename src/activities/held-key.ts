@@ -254,7 +254,7 @@ async function installedOrWhy(access: SlotAccess, { rotationId }: OfRotation, ke
 }
 
 /** Why the slot's mark does not speak of what it holds now; nothing where it does. */
-export async function doubtAbout(access: SlotAccess, held: Held): Promise<string | undefined> {
+async function doubtAbout(access: SlotAccess, held: Held): Promise<string | undefined> {
   const mark = parseMark(held.comment);
   if (mark === undefined) return "the secret bears no mark of keyturn";
   const { preview, previewModified, modified } = held;

@@ -96,6 +96,28 @@ describe("lookAtHolders", () => {
     expect([...yes, ...unknown.map(({ slot }) => slot)].toSorted()).toEqual([prod, batch]);
   });
 
+  test("says no of no slot because of any single answer that is late or misses what is there", async () => {
+    const stage = await startStage(withBatch);
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const before = (await stage.requests()).length;
+    await holdersOf(stage, "key_prod_1");
+    const reads = (await stage.requests()).slice(before).filter((line) => line.includes("/accounts/"));
+    const kinds = [once("/secrets\\?", emptyList), once("/provider_configs", emptyList), gone(1)];
+    let lies = 0;
+    for (const kind of kinds) {
+      const count = reads.filter((line) => new RegExp(kind.path).test(line)).length;
+      expect(count).toBeGreaterThan(0);
+      for (let skip = 0; skip < count; skip++) {
+        await stage.fault({ ...kind, skip });
+        const { yes, unknown } = await holdersOf(stage, "key_prod_1");
+        expect([...yes, ...unknown.map(({ slot }) => slot)]).toEqual(expect.arrayContaining([prod, batch]));
+        await fetch(`${stage.control}/faults`, { method: "DELETE" });
+        lies += 1;
+      }
+    }
+    expect(lies).toBeGreaterThanOrEqual(5);
+  }, 60_000);
+
   test("says no of no slot because its secret is not found by id once", async () => {
     const stage = await startStage();
     await stage.fault(gone(2));
