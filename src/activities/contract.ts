@@ -308,6 +308,12 @@ export interface SwitchedOff {
   wasOff: boolean;
 }
 
+/** Details of the failure or cancellation of `disableKey`. Without details the key may be off by our hand. */
+export interface SwitchOffFailed {
+  /** Whether an attempt may have switched it off: only then is there something to undo. */
+  mayBeOff: boolean;
+}
+
 export interface SwitchOn extends OfRotation {
   keyId: string;
 }

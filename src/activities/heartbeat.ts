@@ -29,14 +29,14 @@ const hearts = new AsyncLocalStorage<Heart>();
 export const heartbeatInterceptor = (context: Context): ActivityInboundCallsInterceptor => ({
   async execute(input, next) {
     const { heartbeatTimeoutMs, heartbeatDetails, attempt } = context.info;
-    if (heartbeatTimeoutMs === undefined) return next(input);
+    const isWatched = heartbeatTimeoutMs !== undefined;
     const former = readCarried(heartbeatDetails);
     const heart: Heart = {
       carried: { facts: former.facts },
-      formerEnded: attempt === 1 || former.ended === attempt - 1,
-      beat: () => context.heartbeat(heart.carried),
+      formerEnded: !isWatched || attempt === 1 || former.ended === attempt - 1,
+      beat: () => (isWatched ? context.heartbeat(heart.carried) : undefined),
     };
-    const beats = setInterval(() => heart.beat(), heartbeatTimeoutMs / beatsPerTimeout);
+    const beats = isWatched ? setInterval(() => heart.beat(), heartbeatTimeoutMs / beatsPerTimeout) : undefined;
     try {
       return await hearts.run(heart, () => next(input));
     } catch (error) {

@@ -1,4 +1,4 @@
-import { Context } from "@temporalio/activity";
+import { CancelledFailure, Context } from "@temporalio/activity";
 
 import type { Fate, KeyRole } from "../domain/custody.ts";
 import type { Duration } from "../domain/duration.ts";
@@ -17,9 +17,11 @@ import type {
   Settled,
   SettleOrder,
   SwitchedOff,
+  SwitchOffFailed,
   SwitchOn,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { mayWrite } from "./fence.ts";
 import { formerAttemptEnded, remember, remembered } from "./heartbeat.ts";
 import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, secondLookMs, whoHolds } from "./held-key.ts";
 import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } from "./orphans.ts";
@@ -78,12 +80,17 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
     /**
      * Switches the old key off, so that it could be switched on again, by the checks of `replaced`. Says whether it was
      * off before this rotation touched it: then somebody else's hand did it, and it is not ours to undo. Repeating is
-     * safe. Fails with `SlotChanged`, and with `InvalidInput` where the provider cannot undo it.
+     * safe. Fails with `SlotChanged`, and with `InvalidInput` where the provider cannot undo it; the details of each
+     * failure say whether an attempt may have switched it off.
      */
     async disableKey(order: RevokeOrder): Promise<SwitchedOff> {
-      const of = await door.replaced(order);
-      await requireNone(switchedOff, of);
-      return door.switchOff(of);
+      try {
+        const of = await door.replaced(order);
+        await requireNone(switchedOff, of);
+        return await door.switchOff(of);
+      } catch (error) {
+        throw withDetails(error, { mayBeOff: mayBeOff(order.keyId) } satisfies SwitchOffFailed);
+      }
     },
 
     /**
@@ -408,8 +415,10 @@ function createDoor(deps: Dependencies, endings: Endings) {
       if (isGoneAlready === true) return { at: now(), wasOff: true };
       if (key !== undefined && key.state !== "active") {
         // Off already: by us, where an earlier attempt was about to send it, or was given up on before it could say so.
-        return { at: now(), wasOff: remembered(switching) !== keyId && formerAttemptEnded() };
+        return { at: now(), wasOff: !mayBeOff(keyId) };
       }
+      // What the fence refuses was not sent.
+      await mayWrite();
       remember(switching, keyId);
       const gone = await isGone(() => ending.disableKey(keyId));
       return { at: now(), wasOff: gone };
@@ -438,6 +447,19 @@ function createDoor(deps: Dependencies, endings: Endings) {
 
 /** The name under which an attempt lets the next one know that it was about to switch a key off. */
 const switching = "switches off";
+
+/** Whether this attempt or one before it was about to switch the key off, or was given up on before it could say so. */
+function mayBeOff(keyId: string): boolean {
+  return remembered(switching) === keyId || !formerAttemptEnded();
+}
+
+function withDetails(error: unknown, details: object): unknown {
+  if (error instanceof RotationFailure) {
+    const { type, message, retried, retryAfterMs } = error;
+    return new RotationFailure(type, message, { retried, retryAfterMs, details: [details] });
+  }
+  return error instanceof CancelledFailure ? new CancelledFailure(error.message, [details], error) : error;
+}
 
 function required({ ending, via, keyId }: Case): Ending {
   if (ending !== undefined) return ending;

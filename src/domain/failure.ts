@@ -28,7 +28,7 @@ export type FailureType = keyof typeof failureTypes;
 /** What a failure may carry beside its sentence. */
 export interface FailureDetails {
   /** How long the service asked us to wait, in milliseconds. */
-  retryAfterMs?: number;
+  retryAfterMs?: number | undefined;
   /** Overrides the table: a key refused while the provider may still be settling is tried again. */
   retried?: boolean;
   /** What a workflow reads of the failure, as its details: ids and times, never a secret. */

@@ -1,6 +1,7 @@
 import type { MockActivityEnvironment } from "@temporalio/testing";
 import { describe, expect, test } from "vitest";
 
+import { mayWrite } from "../../src/activities/fence.ts";
 import { revocationActivities } from "../../src/activities/revocation.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
 import type { KeyRecord } from "../../src/providers/provider.ts";
@@ -18,6 +19,7 @@ async function switchable() {
   const switched: string[] = [];
   const off = new Set<string>();
   const refusals: RotationFailure[] = [];
+  const offRefusals: RotationFailure[] = [];
   const shown = (record: KeyRecord): KeyRecord => (off.has(record.id) ? { ...record, state: "disabled" } : record);
   const provider = Object.assign({}, access.provider, {
     switchable: true as const,
@@ -36,6 +38,9 @@ async function switchable() {
     () => ({
       revokeKey: async (id) => void switched.push(`ended ${id}`),
       disableKey: async (id) => {
+        await mayWrite();
+        const refusal = offRefusals.shift();
+        if (refusal !== undefined) throw refusal;
         off.add(id);
         switched.push(`off ${id}`);
       },
@@ -48,7 +53,7 @@ async function switchable() {
     }),
   );
   const order = { ...stage.of, keyId: old, installedKeyId: key.id };
-  return { stage, key, switched, off, refusals, order, door };
+  return { stage, key, switched, off, refusals, offRefusals, order, door };
 }
 const holdInStaging = async (stage: Stage): Promise<void> =>
   stage.edit(stagingGateway, { value: await stage.valueOf(old) });
@@ -66,7 +71,10 @@ describe("disableKey (promise 3)", () => {
     const refused = runHere(() => door.disableKey({ ...order, keyId: key.id }));
     await expect(refused).rejects.toMatchObject({ type: "SlotChanged" });
     await holdInStaging(stage);
-    await expect(runHere(() => door.disableKey(order))).rejects.toMatchObject({ type: "SlotChanged" });
+    await expect(runHere(() => door.disableKey(order))).rejects.toMatchObject({
+      type: "SlotChanged",
+      details: [{ mayBeOff: false }],
+    });
     expect(switched).toEqual([]);
   });
 
@@ -103,6 +111,18 @@ describe("disableKey (promise 3)", () => {
       void environment.on("heartbeat", (details) => beats.push([structuredClone(details), switched.length]));
     await runHere(() => door.disableKey(order), { heartbeatTimeoutMs: 10_000 }, onAttempt);
     expect(beats).toEqual([[{ facts: { "switches off": old } }, 0]]);
+  });
+
+  test("says of a failure whether there is something to undo", async () => {
+    const { order, door, offRefusals } = await switchable();
+    offRefusals.push(new RotationFailure("Unavailable", "no answer"));
+    await expect(runHere(() => door.disableKey(order))).rejects.toMatchObject({ details: [{ mayBeOff: true }] });
+    const cancelled = runHere(
+      () => door.disableKey(order),
+      {},
+      (environment) => environment.cancel(),
+    );
+    await expect(cancelled).rejects.toMatchObject({ name: "CancelledFailure", details: [{ mayBeOff: false }] });
   });
 
   test("is refused where the provider cannot undo it", async () => {

@@ -1,9 +1,9 @@
 import { ApplicationFailure, CancellationScope, condition } from "@temporalio/workflow";
 
-import type { Inspection, NewKey } from "../../activities/contract.ts";
+import type { Inspection, NewKey, SwitchedOff, SwitchOffFailed } from "../../activities/contract.ts";
 import { inMs, readableMs } from "../../domain/duration.ts";
 import { cleanup, management } from "../groups.ts";
-import { failureMessage } from "./failures.ts";
+import { failureDetails, failureMessage } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
 /** How often the soak looks at the gateway's errors. */
@@ -16,17 +16,23 @@ const looks = 3;
  */
 export async function disableAndSoak(rotation: Rotation, found: Inspection, key: NewKey): Promise<string> {
   const { id: keyId } = found.held;
-  let wasOff = false;
+  let off: SwitchedOff | undefined;
   try {
-    const off = await management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
-    wasOff = off.wasOff;
-    if (wasOff) rotation.record.warn(`${keyId} was switched off by somebody else: it stays off`);
+    off = await management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
+    if (off.wasOff) rotation.record.warn(`${keyId} was switched off by somebody else: it stays off`);
     return await soak(rotation, found, { installedKeyId: key.id, since: off.at });
   } catch (error) {
     if (rotation.hurry !== undefined) return `cut short: ${rotation.hurry}; ${failureMessage(error)}`;
-    if (!wasOff) await CancellationScope.nonCancellable(() => switchOn(rotation, keyId));
+    if (isOurs(off, error)) await CancellationScope.nonCancellable(() => switchOn(rotation, keyId));
     throw error;
   }
+}
+
+/** Whether it may be off by our hand: what was refused before it was touched, or off before, is not ours to undo. */
+function isOurs(off: SwitchedOff | undefined, error: unknown): boolean {
+  if (off !== undefined) return !off.wasOff;
+  const { mayBeOff = true } = (failureDetails(error) ?? {}) as Partial<SwitchOffFailed>;
+  return mayBeOff;
 }
 
 /** Undoes what was switched off. Where that is refused the key stays off, and is named in capitals. */
