@@ -11,6 +11,7 @@ import { heartbeatInterceptor } from "../../src/activities/heartbeat.ts";
 import { createActivities, type RotationActivities } from "../../src/activities/index.ts";
 import { parseInventory, readCredentials } from "../../src/config.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
+import type { RotationResult } from "../../src/domain/rotation.ts";
 import { createHttp } from "../../src/http.ts";
 import { Redacted } from "../../src/redacted.ts";
 import { type Sandbox, startSandbox } from "../../src/sandbox/index.ts";
@@ -78,6 +79,12 @@ export interface Ground {
   /** What a person writes into a secret, in the dashboard. */
   edit(secret: string, change: { value?: string; comment?: string }): Promise<void>;
   valueOf(id: string): Promise<string>;
+  /** Leaves room for so many more secrets. */
+  leaveRoom(secrets: number): Promise<void>;
+  /** A client that still has the key uses it. Says when. */
+  useKey(value: string): Promise<number>;
+  /** The key that an earlier run left alive. */
+  earlier: string | undefined;
   secretOf(alias?: string): string;
   /** Everything that activities answered, for a search for key values. */
   answers: { activity: string; text: string }[];
@@ -128,6 +135,9 @@ export async function prepare(story: Story): Promise<Ground> {
     configNeeded: world.configNeeded,
     patchRefreshesPreview: world.freshPreviews,
     usageDisorder: false,
+    usageLag: { openai: { minMs: 60_000, jitterMs: 0 } },
+    lastUsedLagMs: 60_000,
+    usageRequests: world.use === "none" ? "told" : world.use,
     rateLimit: { calls: 100_000, windowMs: 300_000 },
     googleQuota: { reads: 100_000, writes: 100_000 },
     hooks: (event) => hook?.(event),
@@ -364,6 +374,22 @@ export async function prepare(story: Story): Promise<Ground> {
       const { values } = (await control("/values")) as { values: { id: string; value: string }[] };
       return values.find((one) => one.id === id)?.value ?? "";
     },
+    earlier: undefined,
+    leaveRoom: async (room) =>
+      void (await control("/options", { secretQuota: (await truth.fresh()).secrets.size + room })),
+    async useKey(value) {
+      const at = Date.now();
+      await call(
+        "POST",
+        `${env("OPENAI_BASE_URL")}/chat/completions`,
+        { authorization: `Bearer ${value}` },
+        {
+          model: "gpt-5-mini",
+          messages: [{ role: "user", content: "hello" }],
+        },
+      );
+      return at;
+    },
     async calm() {
       await ground.weather(undefined);
       const deadline = performance.now() + 60_000;
@@ -410,11 +436,37 @@ export async function prepare(story: Story): Promise<Ground> {
     if (world.inactive && story.provider === "openai") {
       await control("/openai/service-accounts/svc_acct_1/role", { role: "none" });
     }
+    if (world.earlier) {
+      const left = await ground.keyByHand(`kt.acme.production.${story.provider}.default.0ld0ld00.1-1`);
+      ground.earlier = left.id;
+      ground.lastClosed = { runId: "an-earlier-run", status: "COMPLETED", result: resultThatNamed(slot, left.id) };
+    }
+    if (world.room !== "plenty") await ground.leaveRoom(world.room === "one" ? 1 : 0);
     await truth.look();
   }
   function idOfProvider(id: string): boolean {
     return { openai: /^key_/, anthropic: /^apikey_/, gemini: /^gemini-/ }[story.provider].test(id);
   }
+}
+
+/** What a run said that ended and left one key alive. */
+function resultThatNamed(slot: string, id: string): RotationResult {
+  const why = "clients may still use it: revoke it when it is idle";
+  return {
+    slot,
+    kind: "normal",
+    outcome: "aborted",
+    reason: "aborted by a person",
+    rotationId: "0ld0ld00-0000-4000-8000-000000000000",
+    oldKey: { id },
+    newKey: null,
+    times: { started: new Date().toISOString() },
+    keys: [{ id, role: "old", fate: "named", why }],
+    unknown: [],
+    leftOver: [{ id, why }],
+    warnings: [],
+    steps: [],
+  };
 }
 
 function outcomeOf(error: unknown): Outcome & { ok: false } {

@@ -4,12 +4,14 @@ import type {
   Compromised,
   Cut,
   Holders,
+  IdleAnswer,
   Inspection,
   Installed,
   Issued,
   NewKey,
   Revoked,
   Settled,
+  Staged,
   SwitchedOff,
 } from "../../src/activities/contract.ts";
 import { Custody } from "../../src/domain/custody.ts";
@@ -45,6 +47,8 @@ class Stopped extends Error {}
 const soon = (ms: number): string => new Date(Date.now() + ms).toISOString();
 const oneAnswer = { answers: 1, span: "0s" } as const;
 const most = 6;
+/** The policy's. */
+const quietMs = 300;
 
 class Run {
   readonly #ground: Ground;
@@ -57,6 +61,7 @@ class Run {
   #settledAt = 0;
   #removedAt = 0;
   #cut = false;
+  #installedAt = "";
 
   constructor(ground: Ground, story: Story) {
     this.#ground = ground;
@@ -97,6 +102,7 @@ class Run {
     this.#custody.take(this.#old, told ? "compromised" : "old", { given: true });
     truth.may.add(this.#old);
     this.#checkHeld(inspection);
+    this.#takeEarlier(inspection);
     let through = ground.slot;
     if (told) {
       const [found] = (await this.#do("findCompromised", { keyIds: [this.#old] })) as Compromised[];
@@ -109,8 +115,10 @@ class Run {
     }
     await this.#newKey();
     if (kind !== "cut-first") {
-      await this.#do("stageAliases", { key: this.#new });
-      await this.#do("verifyThroughGateway", { alias: "new", goodAnswers: 1, until: soon(400) });
+      const { inPlace } = (await this.#do("stageAliases", { key: this.#new })) as Staged;
+      if (inPlace === undefined) {
+        await this.#do("verifyThroughGateway", { alias: "new", goodAnswers: 1, until: soon(400) });
+      } else this.#met.add("went in place");
     }
     await this.#install(inspection.secretModified);
     await this.#do("awaitPropagation", { until: soon(400) });
@@ -122,9 +130,12 @@ class Run {
       await this.#inSlot();
     }
     if (remedy === "restore" && kind === "normal" && this.#new !== undefined) {
-      await this.#do("restoreOldValue", { installedKeyId: this.#new.id });
+      await this.#do("restoreOldValue", { installedKeyId: this.#new.id, oldKeyId: this.#old });
+      this.#met.add("old value put back");
       throw new Stopped("the old value was put back");
     }
+    if (!told && this.#story.provider === "openai" && this.#story.world.use !== "none")
+      await this.#untilIdle(this.#old);
     if (told) await this.#endCompromised(this.#old, through);
     else await this.#endOld(this.#old, inspection);
   }
@@ -157,6 +168,7 @@ class Run {
       this.#custody.give(key.id);
       this.#met.add("installed");
       const { at } = done.value as Installed;
+      this.#installedAt = at;
       if (Number.isNaN(Date.parse(at))) this.#wrong(`installKey says ${at}`);
       return;
     }
@@ -172,6 +184,51 @@ class Run {
       until: soon(400),
       installedKeyId: this.#new?.id,
     });
+  }
+
+  /** Clients use the old key once more; then the provider is asked until it calls it idle. */
+  async #untilIdle(old: string): Promise<void> {
+    const ground = this.#ground;
+    const usedAt = await ground.useKey(await ground.valueOf(ground.truth.find(old)?.id ?? ""));
+    for (let look = 0; look < 10; look++) {
+      await this.#inSlot();
+      await pause(130);
+      const order = {
+        oldKeyId: old,
+        newKeyId: this.#new?.id,
+        installedAt: this.#installedAt,
+        since: this.#installedAt,
+      };
+      const answer = (await this.#do("checkIdle", order)) as IdleAnswer;
+      const horizon = Date.parse(answer.horizon ?? "");
+      if (answer.kind === "idle" && usedAt <= horizon && usedAt > horizon - quietMs) {
+        this.#wrong(
+          `checkIdle calls ${old} idle until ${answer.horizon}, and a client used it at ${new Date(usedAt).toISOString()}`,
+        );
+      }
+      if (answer.kind === "idle") {
+        this.#met.add("seen idle");
+        return;
+      }
+      this.#met.add(`idle? ${answer.kind}`);
+    }
+    throw new Stopped("the old key is not seen idle");
+  }
+
+  #takeEarlier({ earlier, unknown }: Inspection): void {
+    const left = this.#ground.earlier;
+    for (const { id } of earlier) {
+      this.#custody.take(id, "earlier", { given: true });
+      this.#met.add("earlier key taken over");
+    }
+    if (left !== undefined && unknown.length === 0 && !earlier.some(({ id }) => id === left)) {
+      this.#wrong(`inspectSlot does not name ${left}, which the last run left alive`);
+    }
+    for (const { id, state } of earlier) {
+      if (state === "dead" && this.#ground.truth.find(id)?.state === "active") {
+        this.#wrong(`inspectSlot says that ${id} of the last run is dead, and it lives`);
+      }
+    }
   }
 
   async #endOld(old: string, { canDisable }: Inspection): Promise<void> {
@@ -233,7 +290,9 @@ class Run {
   /** The one exit: aliases go, and what is open gets a fate. */
   async #end(): Promise<void> {
     const ground = this.#ground;
-    const open = this.#custody.open().filter(({ role }) => role !== "compromised");
+    // A run names what is compromised itself; if it is passed on all the same, it is named and not ended.
+    const all = this.#story.atDeadline;
+    const open = this.#custody.open().filter(({ role }) => all || role !== "compromised");
     this.#removedAt = performance.now();
     const removed = await this.#try("removeAliases", {}, { last: true });
     if (!removed.ok) this.#wrong(`removeAliases fails for good: ${removed.type} ${removed.message}`);
@@ -363,6 +422,8 @@ class Run {
         if (old === undefined || truth.now().keys.get(old)?.state !== "active") return;
         truth.disturbed = true;
         return ground.switchOffByHand(old);
+      case "fills the store":
+        return ground.leaveRoom(0);
       case "makes keys of like names": {
         const name = `kt.acme.production.${this.#story.provider}.default.${ground.of.rotationId.replaceAll("-", "").slice(0, 8)}`;
         for (const end of [".1-1x", ".77-1", "0.1-1"]) await ground.keyByHand(`${name}${end}`);

@@ -28,6 +28,12 @@ export interface Setting {
   neighbour: "none" | "own" | "shares" | "shares without config";
   /** OpenAI lists the slot's keys as inactive, though they work. */
   inactive: boolean;
+  /** How many more secrets fit into the store. */
+  room: "plenty" | "one" | "none";
+  /** An earlier run of the slot left a key alive. */
+  earlier: boolean;
+  /** Clients go on with the old key after the new one is in, and how the provider tells it. */
+  use: "none" | "told" | "null" | "absent" | "renamed";
 }
 
 /** What goes on around one step. */
@@ -67,7 +73,8 @@ export type Deed =
   | "puts the new key into the neighbour"
   | "ends the new key"
   | "switches the old key off"
-  | "makes keys of like names";
+  | "makes keys of like names"
+  | "fills the store";
 
 /** The longest that one request of a story's worker lasts. What lands late lands before that. */
 export const requestMs = 500;
@@ -99,6 +106,7 @@ const deed: fc.Arbitrary<Deed> = fc.constantFrom(
   "ends the new key",
   "switches the old key off",
   "makes keys of like names",
+  "fills the store",
 );
 
 /** Mostly nothing, so that stories get far: the second thing that goes wrong is what breaks. */
@@ -152,6 +160,18 @@ export const stories: fc.Arbitrary<Story> = fc.record({
     freshPreviews: fc.oneof({ weight: 3, arbitrary: fc.constant(true) }, { weight: 1, arbitrary: fc.constant(false) }),
     neighbour: fc.constantFrom("none", "own", "own", "shares", "shares without config"),
     inactive: fc.oneof({ weight: 5, arbitrary: fc.constant(false) }, { weight: 1, arbitrary: fc.constant(true) }),
+    room: fc.oneof(
+      { weight: 6, arbitrary: fc.constant("plenty" as const) },
+      { weight: 1, arbitrary: fc.constantFrom("one" as const, "none" as const) },
+    ),
+    earlier: fc.boolean(),
+    use: fc.oneof(
+      { weight: 5, arbitrary: fc.constant("none" as const) },
+      {
+        weight: 2,
+        arbitrary: fc.constantFrom("told" as const, "null" as const, "absent" as const, "renamed" as const),
+      },
+    ),
   }),
   scenes: fc.array(scene, { minLength: 16, maxLength: 16, size: "max" }),
 });

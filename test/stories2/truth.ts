@@ -183,6 +183,9 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
   function judgeEnd(activity: string, beganAt: number, key: TrueKey, at: Snapshot): void {
     if (activity === "issueKey") wrong(`issueKey ended ${key.id}`);
     if (enders.includes(activity)) return;
+    if (activity === "settleKeys" && !truth.ownName(key.name)) {
+      wrong(`settleKeys ended ${key.id} (${key.name}), which it did not make`);
+    }
     if (activity === "settleKeys" && truth.everHeld.has(key.id)) {
       wrong(`settleKeys ended ${key.id}, which clients were given`);
     }
