@@ -22,15 +22,25 @@ export function describeResult(result: RotationResult): string {
     ["revoked", time(times.revoked)],
     ["confirmed dead", time(times.confirmedDead)],
     ["finished", time(times.finished)],
-    ...(result.clocks === undefined ? [] : clockRows(result.clocks, times.finished)),
+    ...(result.clocks === undefined ? [] : clockRows(result.clocks, result)),
     ["requests could fail", result.outage === undefined ? undefined : describeOutage(result.outage)],
     ...(result.incident === undefined ? [] : incidentRows(result.incident)),
     ["next due", result.nextDue?.slice(0, 10)],
     ["unknown", result.unknown.length === 0 ? undefined : result.unknown.join("; ")],
     ...result.keys.map(keyRow),
+    ["to do", toDo(result)],
     ...result.warnings.map((warning): [string, string] => ["warning", warning]),
   ];
   return `${result.slot}: ${headline(result)}\n${table(rows)}`;
+}
+
+/** A key that a run named stays named until it is seen dead. */
+function toDo({ slot, keys }: RotationResult): string | undefined {
+  const named = keys.filter(({ fate }) => fate === "named" || fate === "open");
+  if (named.length === 0) return undefined;
+  const cut = named.filter(({ role }) => role === "compromised").map(({ id }) => ` --key ${id}`);
+  const look = `keyturn keys ${slot} says what still lives`;
+  return cut.length === 0 ? look : `keyturn emergency ${slot}${cut.join("")}; ${look}`;
 }
 
 /** Where a key is that the run answered for. */
@@ -82,8 +92,9 @@ function oldKeyLabel({ kind, steps }: RotationResult): string {
   return found ? "compromised key" : "held key";
 }
 
-function clockRows(clocks: Clocks, finished: string | undefined): Row[] {
-  return [["clocks", describeClocks(clocks, finished).replace(/^clocks: /, "")]];
+function clockRows(clocks: Clocks, { times: { finished }, newKey, steps }: RotationResult): Row[] {
+  const swaps = newKey !== null || steps.some(({ step }) => step === "issueKey");
+  return [["clocks", describeClocks(clocks, { finished, swaps }).replace(/^clocks: /, "")]];
 }
 
 export function describeOutage({ from, until }: NonNullable<RotationResult["outage"]>): string {

@@ -146,7 +146,6 @@ function describeState(state: SlotState): string {
         result === null ? `${slot}: the last rotation ended at ${ended ?? "an unknown time"}` : describeResult(result);
       const rows: [string, string | undefined][] = [
         ["failed", error === null ? undefined : `${error.type}: ${error.message}`],
-        ["to do", toDoAbout(slot, result?.keys ?? [])],
       ];
       return [told, table(rows)].filter((part) => part !== "").join("\n");
     }
@@ -156,11 +155,4 @@ function describeState(state: SlotState): string {
 /** Keys that a run answers for and names: they may be alive. */
 function leftOverRows(keys: KeyEntry[]): [string, string][] {
   return keys.flatMap(({ id, fate, why = "" }) => (fate === "named" ? [["left over", `${id}: ${why}`]] : []));
-}
-
-/** A key that the last run named stays named until it is seen dead. */
-function toDoAbout(slot: string, keys: KeyEntry[]): string | undefined {
-  const named = keys.filter(({ fate }) => fate === "named").map(({ id }) => id);
-  if (named.length === 0) return undefined;
-  return `look whether ${named.join(", ")} still ${named.length === 1 ? "lives" : "live"}: keyturn keys ${slot}`;
 }

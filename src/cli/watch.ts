@@ -252,13 +252,19 @@ export function describeAsks(asks: Asks): string[] {
   }
 }
 
-/** The clocks of an emergency that runs, or of one that has `finished`. */
-export function describeClocks({ installBy, installed, revokeBy, revoked }: Clocks, finished?: string): string {
+/**
+ * The clocks of an emergency that runs, or of one that has `finished`. Without `swaps` no new key was ever meant to go in:
+ * the slot did not hold the compromised one.
+ */
+export function describeClocks(
+  { installBy, installed, revokeBy, revoked }: Clocks,
+  { finished, swaps = true }: { finished?: string | undefined; swaps?: boolean } = {},
+): string {
   if (finished !== undefined && installed === undefined && revoked === undefined)
     return "clocks: it ended before either";
   const key = `new key ${finished !== undefined && installed === undefined ? "never in" : `in ${dueOrDone(installBy, installed)}`}`;
   const cut = `compromised key ${finished !== undefined && revoked === undefined ? "not cut" : `cut ${dueOrDone(revokeBy, revoked)}`}`;
-  return `clocks: ${key}; ${cut}`;
+  return `clocks: ${swaps || installed !== undefined ? `${key}; ` : ""}${cut}`;
 }
 
 function dueOrDone(by: string, at: string | undefined): string {

@@ -109,9 +109,12 @@ describe("the words for a result", () => {
     expect(said).toMatch(/left over +key_d \(earlier key\): clients may still use it/);
   });
 
-  test("say aloud that a compromised key may be alive", () => {
+  test("say aloud that a compromised key may be alive, and what to do about it", () => {
     const said = describeResult(result({ outcome: "aborted", keys: [alive] }));
     expect(said).toMatch(/left over +key_bad \(COMPROMISED, AND MAY BE ALIVE\): the emergency was called off by ada/);
+    expect(said).toMatch(
+      /to do +keyturn emergency production\/openai --key key_bad; keyturn keys production\/openai says/,
+    );
   });
 
   test("of a cut say which key the slot keeps, or that it has none", () => {
@@ -119,6 +122,16 @@ describe("the words for a result", () => {
     expect(describeResult(result(cut))).toContain("is cut; the slot keeps key_new");
     const elsewhere: KeyEntry = { ...held, why: "production/openai:batch holds it" };
     expect(describeResult(result({ ...cut, keys: [elsewhere, ended] }))).toContain("is cut; the slot got no new key");
+  });
+
+  test("of a cut alone do not miss a new key that was never meant to go in", () => {
+    const at = (minute: string): string => `2026-11-27T02:${minute}:00Z`;
+    const clocks = { told: at("30"), installBy: at("35"), revokeBy: at("59"), revoked: at("31") };
+    const times = { started: at("30"), finished: at("40") };
+    const alone = { outcome: "cut", newKey: null, clocks, times } as const;
+    expect(describeResult(result(alone))).toMatch(/clocks +compromised key cut at .* \(in time\)/);
+    const tried = [{ step: "issueKey", started: "", outcome: "failed" as const }];
+    expect(describeResult(result({ ...alone, steps: tried }))).toContain("new key never in");
   });
 
   test("say what was asked and what was looked at, and where that is less", () => {
