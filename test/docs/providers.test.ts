@@ -7,12 +7,13 @@ import { policyDefaults } from "../../src/domain/policy.ts";
 import { keyLifeOf, quotaHome } from "../../src/domain/provider-limits.ts";
 import { type ProviderName, providerNames } from "../../src/domain/slot.ts";
 import { createHttp } from "../../src/http.ts";
-import { canDisable, canHandIn, canIssue, type KeyRecord, type ManagedProvider } from "../../src/providers/provider.ts";
+import { canSwitch } from "../../src/providers/key-end.ts";
+import { canDisable, canHandIn, canIssue, type KeyRecord } from "../../src/providers/provider.ts";
 import { maskSecrets, Redacted } from "../../src/redacted.ts";
 import { failureOf } from "../providers/support.ts";
 import { eventually, items, startWorld, text, type World } from "../sandbox/world.ts";
 import { readPage, rows, section, table } from "../support/markdown.ts";
-import { providerAt } from "../support/providers-at.ts";
+import { providerAt, type WithEnd } from "../support/providers-at.ts";
 
 /**
  * docs/providers.md, table by table and row by row: each row is shown by what the real clients do against the sandbox, or by
@@ -72,7 +73,7 @@ type PerProvider<Value> = Record<ProviderName, Value>;
 type Cells = PerProvider<string>;
 
 const settled: PerProvider<string> = { openai: "key_prod_1", anthropic: "apikey_prod_1", gemini: "gemini-prod-1" };
-const provider = (name: ProviderName, credential?: string): ManagedProvider =>
+const provider = (name: ProviderName, credential?: string): WithEnd =>
   providerAt(world.env, name, { http, credential });
 const valueOf = async (keyId: string): Promise<Redacted> => {
   const { body } = await world.call("GET", `${world.control}/values`);
@@ -175,7 +176,7 @@ const shows: Record<string, (cells: Cells) => void | Promise<void>> = {
     for (const name of providerNames) {
       const one = provider(name);
       expect([name, cells[name] !== "no"]).toEqual([name, canDisable(one)]);
-      if (!canDisable(one)) continue;
+      if (!canSwitch(one)) continue;
       const id = await expendable[name]();
       await one.disableKey(id);
       await one.enableKey(id);
@@ -295,7 +296,7 @@ const shows: Record<string, (cells: Cells) => void | Promise<void>> = {
     const refusals = [
       canIssue(openai) ? await failureOf(openai.issueKey(order), []) : undefined,
       canIssue(gemini) ? await failureOf(gemini.issueKey(order), []) : undefined,
-      canDisable(anthropic) ? await failureOf(anthropic.disableKey(await byHand()), []) : undefined,
+      canSwitch(anthropic) ? await failureOf(anthropic.disableKey(await byHand()), []) : undefined,
     ];
     expect(refusals.map((refusal) => refusal?.type)).toEqual(
       Array.from({ length: 3 }, () => "AdminCredentialRejected"),
@@ -314,11 +315,11 @@ const shows: Record<string, (cells: Cells) => void | Promise<void>> = {
   async "how many keys"(cells) {
     const anthropic = provider("anthropic");
     const id = await byHand();
-    if (canDisable(anthropic)) await anthropic.disableKey(id);
+    if (canSwitch(anthropic)) await anthropic.disableKey(id);
     await world.call("POST", `${world.control}/options`, {
       body: { anthropicKeyLimit: { organization: 1, workspace: 0 } },
     });
-    const refused = canDisable(anthropic) ? await failureOf(anthropic.enableKey(id), []) : undefined;
+    const refused = canSwitch(anthropic) ? await failureOf(anthropic.enableKey(id), []) : undefined;
     await world.call("POST", `${world.control}/options`, {
       body: { anthropicKeyLimit: { organization: 0, workspace: 0 } },
     });
@@ -481,7 +482,7 @@ describe("what a management API's refusal means", () => {
     "anthropic 400 org_api_key_limit_exceeded, workspace_api_key_limit_exceeded": async () => {
       const limited: World = await startWorld({ anthropicKeyLimit: { organization: 0, workspace: 1 } });
       const anthropic = providerAt(limited.env, "anthropic", { http });
-      if (!canDisable(anthropic)) throw new Error("anthropic switches keys");
+      if (!canSwitch(anthropic)) throw new Error("anthropic switches keys");
       await anthropic.disableKey("apikey_prod_1");
       await limited.call("POST", `${limited.control}/anthropic/keys`, { body: { name: "in its place" } });
       const failure = await failureOf(anthropic.enableKey("apikey_prod_1"), []);

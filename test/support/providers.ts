@@ -5,12 +5,13 @@ import { join } from "node:path";
 import { sandboxSlots } from "../../src/cli/dev-inventory.ts";
 import { managed } from "../../src/activities/managed.ts";
 import { parseInventory, readCredentials } from "../../src/config.ts";
-import { canIssue, type ManagedProvider } from "../../src/providers/provider.ts";
+import { canIssue } from "../../src/providers/provider.ts";
 import { createSealer } from "../../src/sealing.ts";
-import { plugTogether } from "../../src/worker.ts";
+import { type Parts, plugEndings, plugTogether } from "../../src/worker.ts";
 import { type Progress, slotWorkflowId } from "../../src/domain/rotation.ts";
 import type { ProviderName } from "../../src/domain/slot.ts";
 import { keyturn, type Ran } from "../cli/run.ts";
+import type { WithEnd } from "./providers-at.ts";
 import type { World } from "./world.ts";
 
 /** What tests that run over all three providers have to know of each. */
@@ -131,18 +132,20 @@ export async function makeAnthropicKey(
 }
 
 /** The provider as a person with the admin credential has it, who makes and revokes keys by hand. */
-export async function handsOf(world: World, { slot }: Subject): Promise<ManagedProvider> {
+export async function handsOf(world: World, { slot }: Subject): Promise<WithEnd> {
   const inventory = parseInventory(world.inventoryText, "keyturn.yaml", world.env);
   const none = (): never => {
     throw new Error("hands ask no run");
   };
-  const { slotAccess } = plugTogether({
+  const parts: Parts = {
     inventory,
     credentials: readCredentials(world.env),
     sealing: { ...createSealer(inventory.sealing), open: none },
-    runs: { find: none, update: none, lastInstalledKey: none, openRotations: none },
-  });
-  return managed(slotAccess(slot));
+    runs: { find: none, update: none, lastClosed: none, lastInstalledKey: none, openRotations: none },
+  };
+  const ending = plugEndings(parts)(slot);
+  if (ending === undefined) throw new Error(`nobody ends keys of ${slot}`);
+  return { ...managed(plugTogether(parts).slotAccess(slot)), ...ending };
 }
 
 /** A key that a person made in the provider's console. */
