@@ -1,5 +1,5 @@
 import type { KeyEntry } from "../../src/domain/custody.ts";
-import { exitCodeOfResult } from "../../src/cli/failures.ts";
+import { exitCodeOfResult, namesCompromised } from "../../src/cli/failures.ts";
 import { failureTypes } from "../../src/domain/failure.ts";
 import type { RotationResult, StepRecord } from "../../src/domain/rotation.ts";
 import { durationMs } from "./activities.ts";
@@ -230,21 +230,28 @@ class Judgement {
       this.#say("owned", `${chain.workflowId}: ${id} (${why}, ${state} at the end) is not in the result`);
     }
     const told = new Set(this.#told.map(({ keyId }) => keyId));
+    const asked = JSON.stringify([chain.runs.map(({ input }) => input), chain.heard.map(({ arg }) => arg)]);
+    const earlier = new Set(
+      this.#played.inspections
+        .filter(({ runId }) => chain.runIds.has(runId))
+        .flatMap(({ inspection }) => inspection.earlier.map(({ id }) => id)),
+    );
     for (const { id } of entries.values()) {
+      if (earlier.has(id) || asked.includes(`"${id}"`)) continue;
       if (answersFor.has(id) || told.has(id) || world.heldWithin(chain.slot, id, chain.startedAt, chain.closedAt)) continue;
       this.#say("owned", `${chain.workflowId}: ${id} is in the result, and is none of its keys`);
     }
   }
 
   /** A run that ended without a result did nothing that needs one. */
-  #refused(chain: Chain): void {
+  #refused(chain: Chain, except: ReadonlySet<string> = new Set()): void {
     const { world } = this.#played;
     const made = [...world.keys.values()].filter(({ madeBy }) => chain.runIds.has(madeBy.runId ?? ""));
     const changed = [
       ...made.map(({ id }) => `made ${id}`),
       ...world.writes.filter(({ by }) => chain.runIds.has(by.runId ?? "")).map(({ after }) => `wrote ${after.keyId}`),
       ...world.keyEvents
-        .filter(({ by, what }) => what !== "made" && chain.runIds.has(by.runId ?? ""))
+        .filter(({ by, what, keyId }) => what !== "made" && !except.has(keyId) && chain.runIds.has(by.runId ?? ""))
         .map(({ keyId, what }) => `${keyId} ${what}`),
     ];
     if (changed.length > 0) {
@@ -277,7 +284,9 @@ class Judgement {
       if (state === "dead" && !this.#endedByPeople(id)) this.#say("fate", `${where} is said to be held, and is dead`);
     }
     if (fate === "ended") {
-      if (state !== "dead") this.#say("fate", `${where} is said to be ended (seen ${seen}), and is ${state}`);
+      // Without an admin credential a key that is off and one that is gone are refused alike.
+      const alike = state === "off" && this.#played.story.flavour === "by-hand";
+      if (state !== "dead" && state !== "unmade" && !alike) this.#say("fate", `${where} is said to be ended (seen ${seen}), and is ${state}`);
       const deadAt = world.keys.get(id)?.deadAt ?? 0;
       const saidAt = Date.parse(at ?? "");
       if (state === "dead" && !(saidAt >= deadAt - 1_000 - this.#skew(chain, id) && saidAt <= chain.closedAt + 1_000)) {
@@ -432,7 +441,8 @@ class Judgement {
     const byDeadline = at >= deadline - 1_000 && policy?.emergency.atDeadline === "revoke";
     const bySaid = byPeople.some(({ what, at: then }) => what === "approve-cut" && then <= at);
     if (!cutFirst && !byDeadline && !bySaid) {
-      this.#say("serving", `${where}, before its deadline and without cut-first`);
+      const how = holding.length === 0 ? "while edges may still have it, " : "";
+      this.#say("serving", `${where}, ${how}before its deadline and without cut-first`);
       return;
     }
     if (holding.length === 0) return;
@@ -568,7 +578,7 @@ class Judgement {
         break;
       }
       case "kept":
-        this.#refused(chain);
+        this.#refused(chain, new Set(this.#told.filter((told) => told.chain === chain).map(({ keyId }) => keyId)));
         break;
       case "aborted": {
         const asked = heard.some(({ what }) => what === "abortSignal" || what === "cancel" || what === "escalate" || what === "escalateSignal");
@@ -599,8 +609,13 @@ class Judgement {
       .filter((told) => told.chain === chain && world.stateAt(told.keyId, chain.closedAt) === "alive")
       .map(({ keyId }) => keyId);
     const fits = result.outcome === "aborted" || alive.length > 0 || (result.outcome === "cut" && !working) ? 1 : 0;
-    if (code !== fits && !edited) {
-      const why = alive.length > 0 ? `${alive.join(", ")} is compromised and alive` : `the slot ${working ? "holds" : "holds no"} working key`;
+    // 1 may be said of what is well where the run could not see it: a sibling's cut, a slot that nobody can read.
+    const cautious = code === 1 && (result.outcome === "cut" || namesCompromised(result));
+    if (code !== fits && !cautious && !edited) {
+      const why =
+        alive.length > 0
+          ? `${alive.join(", ")} is compromised and alive`
+          : `the slot ${working ? "holds a" : "holds no"} working key`;
       this.#say("outcome", `${where}: ${result.outcome} exits ${code}, and ${why}`);
     }
     if (result.slot !== chain.slot) this.#say("outcome", `${where}: the result is of ${result.slot}`);

@@ -47,7 +47,7 @@ export interface ToySlot {
   edgesMs: number;
   content: Content | undefined;
   /** Each content and when it was there. */
-  past: { content: Content; until: number }[];
+  past: { content: Content; until: number; by: Doer }[];
   aliases: Map<string, { new: string; prev: string | undefined; madeBy: Doer }>;
 }
 
@@ -178,7 +178,7 @@ export class World {
     const key = this.keys.get(content.keyId);
     if (key !== undefined) key.given = true;
     this.writes.push({ at: this.#now(), sentAt, slot: name, before: slot.content, after, by: content.by });
-    if (slot.content !== undefined) slot.past.push({ content: slot.content, until: this.#now() });
+    if (slot.content !== undefined) slot.past.push({ content: slot.content, until: this.#now(), by: content.by });
     slot.content = after;
     this.note(content.by.person ?? `${content.by.activity}`, `${name} holds ${content.keyId} now`);
   }
@@ -188,12 +188,15 @@ export class World {
     return [...this.slots.values()].filter(({ content }) => content?.keyId === keyId).map(({ name }) => name);
   }
 
-  /** Slots through which clients may be served by the key now: by the secret, or by edges that have the old value. */
+  /**
+   * Slots through which clients may be served by the key now: by the secret, or by edges that have the old value. What a
+   * person replaced, that person answers for.
+   */
   servers(keyId: string, at: number = this.#now()): string[] {
     return [...this.slots.values()]
       .filter(
         ({ content, past, edgesMs }) =>
-          content?.keyId === keyId || past.some((was) => was.content.keyId === keyId && was.until + edgesMs > at),
+          content?.keyId === keyId || past.some((was) => was.content.keyId === keyId && was.until + edgesMs > at && was.by.person === undefined),
       )
       .map(({ name }) => name);
   }
