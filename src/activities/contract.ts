@@ -115,7 +115,10 @@ export interface VerifyAtProviderOrder extends OfRotation {
 
 export interface StageOrder extends OfRotation {
   key: NewKey;
-  /** Staged before with another key, or by the run that handed over: both aliases are made anew. */
+  /**
+   * Staged before by the run that handed over: both aliases are made anew, so `prev` becomes a copy of what the slot holds
+   * now. Not for another key of the same swap: `new` is overwritten in any case, and `prev` has to stay the old key's.
+   */
   again?: boolean;
 }
 

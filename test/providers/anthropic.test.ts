@@ -270,6 +270,19 @@ describe("reading usage", () => {
     body: { data, has_more: false, next_page: null, data_refreshed_at: "2026-11-22T10:09:00Z", ...more },
   });
 
+  test("takes a row that names a key for use unless it says zero", async () => {
+    vendor.replies(
+      usage([
+        use({ usage: { requests: null, total_tokens: null } }),
+        use({ usage: { requests: 0, total_tokens: 9 } }),
+        use({ usage: { requests: 0, total_tokens: 0 } }),
+        use({ usage: { requests: 0, total_tokens: null } }),
+      ]),
+    );
+    const { buckets } = await anthropic.readUsage(span);
+    expect(buckets.map(({ requests }) => requests)).toEqual([1, 1, 0, 0]);
+  });
+
   test("asks the beta report by key and minute, all pages, and takes its word on freshness", async () => {
     vendor.replies(
       usage([use()], { has_more: true, next_page: "p2", data_refreshed_at: "2026-11-22T10:08:00Z" }),

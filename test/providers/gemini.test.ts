@@ -353,6 +353,12 @@ describe("reading usage", () => {
     typeof count === "string" ? { int64Value: count } : { doubleValue: count },
   ];
 
+  test("takes a point that counts in a form it does not know for use", async () => {
+    const unknown: [string, string, object] = ["2026-11-22T10:01:00Z", "2026-11-22T10:00:00Z", { boolValue: true }];
+    vendor.replies({ body: row() }, { body: { timeSeries: [series("apikey:c1d2", [unknown])] } });
+    expect((await gemini.readUsage(query)).buckets).toMatchObject([{ keyId, requests: 1 }]);
+  });
+
   test("asks for the key's own label, all pages, and adds its series up", async () => {
     vendor.replies(
       { body: row() },

@@ -346,6 +346,31 @@ describe("reading usage", () => {
   });
   const others = (count: number): VendorReply[] => Array.from({ length: count }, () => usage([bucket([])]));
 
+  test("takes a row that names a key for use unless it says zero, in whatever field it counts", async () => {
+    const nothing = { num_model_requests: null, input_tokens: null, output_tokens: null, model: null };
+    vendor.replies(
+      usage([
+        bucket([
+          use({ ...nothing, num_characters: 40 }),
+          use(nothing),
+          use({ ...nothing, num_model_requests: 0, input_tokens: 0 }),
+          use({ ...nothing, num_model_requests: 0, output_tokens: 7 }),
+          { api_key_id: null, num_characters: 0 },
+        ]),
+      ]),
+      ...others(8),
+    );
+    const { buckets } = await openai.readUsage({ keyIds: ["key_1"], ...span });
+    expect(buckets.map(({ requests }) => requests)).toEqual([1, 1, 0, 1]);
+  });
+
+  test("does not pass over use that no key is named for, in whatever field it is counted", async () => {
+    vendor.replies(usage([bucket([{ api_key_id: null, num_characters: 40 }])]));
+    await expect(openai.readUsage({ keyIds: ["key_1"], ...span })).rejects.toMatchObject({
+      type: "ResponseUnexpected",
+    });
+  });
+
   test("asks every surface that knows keys, in minutes and whole seconds, all pages", async () => {
     vendor.replies(
       usage([bucket([use()])], { has_more: true, next_page: "page_2" }),
