@@ -3,9 +3,10 @@ import { ApplicationFailure } from "@temporalio/common";
 import { TestWorkflowEnvironment } from "@temporalio/testing";
 import { DefaultLogger, Runtime } from "@temporalio/worker";
 
-import type { Inspection } from "../../src/activities/contract.ts";
+import type { Inspection, SeenKey } from "../../src/activities/contract.ts";
 import type { RotationActivities } from "../../src/activities/index.ts";
 import { parseInventory } from "../../src/config.ts";
+import type { CustodyEntry, Fate } from "../../src/domain/custody.ts";
 import type { Policy } from "../../src/domain/policy.ts";
 import { slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
 import { findTestServer } from "../../src/temporal/binaries.ts";
@@ -74,6 +75,16 @@ export interface Played {
   times(name: string): number[];
 }
 
+const seenKey: SeenKey = {
+  id: "",
+  madeBy: "a person",
+  state: "alive",
+  what: "held",
+  heldBy: [slot],
+  heldUnknown: [],
+  through: slot,
+};
+
 type Overrides = { [Name in keyof RotationActivities]?: RotationActivities[Name] };
 
 /**
@@ -86,13 +97,22 @@ export function play(
 ): Played {
   const calls: Played["calls"] = [];
   let issued = 0;
+  /** What the slot holds. */
+  let holds = inspection.held?.id ?? "key_old";
   const iso = async (ms = 0): Promise<string> => new Date((await now()) + ms).toISOString();
+  const fateOf = async ({ id, role, given }: Pick<CustodyEntry, "id" | "role" | "given">): Promise<Fate> => {
+    if (id === holds) return { fate: "held", by: slot };
+    if (role === "new" && !given) return { fate: "ended", at: await iso(), seen: false };
+    return { fate: "named", why: role === "old" ? "clients may still use it" : "look who uses it" };
+  };
   const good: Partial<RotationActivities> = {
     inspectSlot: async () => ({
       policy: documentedPolicy(),
       due: { due: true, reason: "asked for" },
       held: { id: "key_old", how: "mark" },
       sharedWith: [],
+      earlier: [],
+      unknown: [],
       secretModified: "2026-01-01T00:00:00.000Z",
       staged: true,
       canIssue: true,
@@ -101,36 +121,67 @@ export function play(
       warnings: [],
       ...inspection,
     }),
-    issueKey: async () => ({ id: `key_${++issued}`, fingerprint: "0123456789abcdef", sealed: "sealed" }),
+    issueKey: async () => ({
+      id: `key_${++issued}`,
+      fingerprint: "0123456789abcdef",
+      sealed: "sealed",
+      leftBehind: [],
+    }),
     verifyAtProvider: async () => ({ probes: 0, warnings: [] }),
-    stageAliases: async () => undefined,
+    stageAliases: async () => ({}),
     seePrevAnswer: async () => ({ answered: true, note: "prev answered" }),
     verifyThroughGateway: async ({ goodAnswers }) => ({ probes: goodAnswers, warnings: [] }),
-    installKey: async () => ({ at: await iso() }),
+    installKey: async ({ key }) => {
+      holds = key.id;
+      return { at: await iso() };
+    },
     awaitPropagation: async () => ({ note: "active" }),
     checkIdle: async ({ since }) => {
       const askAt = new Date(Date.parse(since) + 32 * 60_000).toISOString();
       const probeAt = new Date(Date.parse(since) + 16 * 60_000).toISOString();
       const kind = (await now()) >= Date.parse(askAt) ? "idle" : "too early";
-      return { kind, note: kind, newKeyRequests: 100, ...(kind === "idle" ? {} : { probeAt, askAt }) };
+      return {
+        kind,
+        note: kind,
+        newKeyRequests: 100,
+        clientsBefore: "yes",
+        ...(kind === "idle" ? {} : { probeAt, askAt }),
+      };
     },
-    revokeKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
+    revokeKey: async ({ keyId }) => ({ at: await iso(), seen: false, note: `${keyId} revoked` }),
     lookBeforeRevoking: async () => undefined,
     confirmRevoked: async () => ({ deadAt: await iso(), note: "5 refusals in a row" }),
-    finish: async () => ({ leftOver: [], warnings: [], nextDue: await iso(90 * 86_400_000) }),
     readPolicy: async () => inspection.policy ?? documentedPolicy(),
     acceptKey: async ({ sealed }) => ({ id: "key_by_hand", fingerprint: "0123456789abcdef", sealed }),
-    disableKey: async () => ({ at: await iso(), how: "disabled" }),
+    disableKey: async () => ({ at: await iso(), wasOff: false }),
     enableKey: async () => undefined,
     cutKey: async () => ({ at: await iso(), how: "revoked" }),
-    endCompromisedKey: async ({ keyId }) => ({ at: await iso(), note: `${keyId} revoked` }),
+    endCompromisedKey: async ({ keyId }) => ({ at: await iso(), seen: false, note: `${keyId} revoked` }),
     lookForErrors: async () => ({ newErrors: 0, note: "0 refused requests since, 0 before" }),
     findLastRefusal: async () => ({}),
-    findCompromised: async ({ compromisedKeyId = "key_old" }) => ({
-      id: compromisedKeyId,
-      how: "id",
-      alive: true,
-      heldBy: compromisedKeyId === "key_old" ? [slot] : [],
+    findCompromised: async ({ keyIds }) =>
+      (keyIds.length === 0 ? ["key_old"] : keyIds).map((id) => ({
+        id,
+        how: "id",
+        state: "alive",
+        through: slot,
+        heldBy: id === holds ? [slot] : [],
+        unknown: [],
+      })),
+    lookAtHolders: async ({ keyIds }) =>
+      keyIds.map((keyId) => ({ keyId, yes: keyId === holds ? [slot] : [], unknown: [] })),
+    planEmergency: async () => ({
+      slot,
+      account: "a",
+      gateway: "gw",
+      keys: [{ ...seenKey, id: inspection.held?.id ?? "key_old" }],
+      unknown: [],
+      warnings: [],
+    }),
+    listSlotKeys: async () => ({ slot, keys: [{ ...seenKey, id: "key_old" }], unknown: [] }),
+    findLeaked: async () => ({
+      matches: [{ keyId: "key_old", how: "fingerprint", slots: [slot], held: true }],
+      unknown: [],
     }),
     gatherEvidence: async ({ from, to }) => ({
       from,
@@ -146,8 +197,10 @@ export function play(
     restoreOldValue: async () => undefined,
     purgeCache: async () => undefined,
     removeAliases: async () => undefined,
-    releaseSlot: async () => ({ leftOver: [], warnings: [] }),
-    revokeLeftoverKeys: async () => [],
+    settleKeys: async ({ keys }) => ({
+      keys: await Promise.all(keys.map(async (key) => ({ ...key, fate: await fateOf(key) }))),
+      warnings: [],
+    }),
     findRun: async ({ workflowId: id }) => ({ workflowId: id, runId: "run" }),
     updateRun: async () => "done",
     findOrphans: async () => ({ installation: "acme", orphans: [], spared: [], blocked: [], unknown: [] }),
@@ -173,8 +226,11 @@ export function play(
 }
 
 /** A failure as the interceptor makes it of ours. */
-export function failing(type: string, { retried = false } = {}): ApplicationFailure {
-  return ApplicationFailure.create({ type, message: `it failed: ${type}`, nonRetryable: !retried });
+export function failing(
+  type: string,
+  { retried = false, details = [] }: { retried?: boolean; details?: unknown[] } = {},
+): ApplicationFailure {
+  return ApplicationFailure.create({ type, message: `it failed: ${type}`, nonRetryable: !retried, details });
 }
 
 export const startOptions = { taskQueue, workflowId, args: [{ slot }] };

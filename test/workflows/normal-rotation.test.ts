@@ -2,6 +2,7 @@ import type { WorkflowHandle } from "@temporalio/client";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { RotationActivities } from "../../src/activities/index.ts";
+import type { CustodyEntry } from "../../src/domain/custody.ts";
 import { type Progress, type RotationResult, rotationSteps } from "../../src/domain/rotation.ts";
 import {
   documentedPolicy,
@@ -67,13 +68,31 @@ describe("with the documented waits", () => {
     expect(afterCache.slice(0, 3)).toEqual(["checkIdle", "verifyThroughGateway", "checkIdle"]);
   });
 
-  test("names clients' use of the new key as unknown where all the provider shows are its own probes", async () => {
+  test("takes its own probe for proof of the new key only where no client had used the old one, and says so", async () => {
     const shown = async (newKeyRequests: number): Promise<string[]> => {
-      const played = play(now, { checkIdle: async () => ({ kind: "idle", note: "quiet", newKeyRequests }) });
-      return (await rotate(played)).unknown;
+      const answer = { kind: "idle", note: "quiet", newKeyRequests, clientsBefore: "no" } as const;
+      return (await rotate(play(now, { checkIdle: async () => answer }))).unknown;
     };
     expect(await shown(5)).toEqual(["clients' use of the new key"]);
     expect(await shown(6)).toEqual([]);
+  });
+
+  test("asks a person where clients used the old key before and none is ever seen on the new one, whatever policy says of unknown use", async () => {
+    const answer = {
+      kind: "too early",
+      note: "no rows of the new key",
+      newKeyRequests: 0,
+      newKeyNeverReported: true,
+      clientsBefore: "yes",
+    } as const;
+    const played = play(now, { checkIdle: async () => answer });
+    const { type, result } = await failureOf(rotate(played));
+    expect(type).toBe("NobodyDecided");
+    expect(result.keys).toMatchObject([
+      { id: "key_old", fate: "named" },
+      { id: "key_1", fate: "held" },
+    ]);
+    expect(played.names()).not.toContain("revokeKey");
   });
 
   test("says while it waits what for, until when and what happens then", async () => {
@@ -96,13 +115,19 @@ describe("with the documented waits", () => {
 
 describe("at the grace ceiling of 24 h", () => {
   const unknown: Partial<RotationActivities> = {
-    checkIdle: async () => ({ kind: "too early", note: "no rows of the new key", newKeyRequests: 0 }),
+    checkIdle: async () => ({
+      kind: "too early",
+      note: "no rows of the new key",
+      newKeyRequests: 0,
+      clientsBefore: "unknown",
+    }),
   };
   const used: Partial<RotationActivities> = {
     checkIdle: async () => ({
       kind: "used",
       note: "somebody uses it",
       newKeyRequests: 9,
+      clientsBefore: "yes",
       lastUsed: "2026-11-23T10:00:00.000Z",
     }),
   };
@@ -119,16 +144,14 @@ describe("at the grace ceiling of 24 h", () => {
   });
 
   test("asks a person about a key that is still used, and stops with both keys alive when nobody answers in 7 d", async () => {
-    const played = play(now, {
-      ...used,
-      releaseSlot: async () => ({ leftOver: [{ id: "key_old", why: "clients may still use it" }], warnings: [] }),
-    });
-    const { message, result } = await failureOf(rotate(played));
+    const played = play(now, used);
+    const { type, message, result } = await failureOf(rotate(played));
+    expect(type).toBe("NobodyDecided");
     expect(message).toContain("nobody accepted");
     expect(result.leftOver).toEqual([{ id: "key_old", why: "clients may still use it" }]);
     expect(played.names()).not.toContain("revokeKey");
     const [asked = 0] = played.times("checkIdle");
-    const [released = 0] = played.times("releaseSlot");
+    const [released = 0] = played.times("settleKeys");
     expect(released - asked).toBeGreaterThanOrEqual(8 * 24 * hour);
   });
 
@@ -159,8 +182,13 @@ describe("a new key that is not good", () => {
     const { type, result } = await failureOf(rotate(played));
     expect(type).toBe("KeyRejected");
     expect(played.times("issueKey")).toHaveLength(3);
-    expect(played.times("revokeLeftoverKeys")).toHaveLength(2);
-    expect(played.names().at(-1)).toBe("releaseSlot");
+    expect(played.names().at(-1)).toBe("settleKeys");
+    expect(result.keys).toMatchObject([
+      { id: "key_old", role: "old", fate: "held" },
+      { id: "key_1", role: "new", fate: "ended" },
+      { id: "key_2", role: "new", fate: "ended" },
+      { id: "key_3", role: "new", fate: "ended" },
+    ]);
     expect(played.names()).not.toContain("installKey");
     expect(result.newKey).toBeNull();
   });
@@ -182,13 +210,13 @@ describe("a new key that is not good", () => {
       const right = play(now).activities[step] as (order: never) => Promise<unknown>;
       const played = play(now, {
         [step]: async (order: never) => {
-          if (++tries === 1) throw failing("SealUnreadable");
+          if (++tries === 1) throw failing("SealUnreadable", { details: [{ sent: false }] });
           return right(order);
         },
       });
       const result = await rotate(played);
       expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_2" } });
-      expect(played.names()).toContain("revokeLeftoverKeys");
+      expect(result.keys.find(({ id }) => id === "key_1")).toMatchObject({ fate: "ended" });
       const orders = played.calls.filter(({ name }) => name === "issueKey").map(({ order }) => order["ordinal"]);
       expect(orders).toEqual([1, 2]);
     });
@@ -202,7 +230,7 @@ describe("a new key that is not good", () => {
     });
     await failureOf(rotate(played));
     expect(played.names()).not.toContain("installKey");
-    expect(played.names().slice(-2)).toEqual(["releaseSlot", "removeAliases"]);
+    expect(played.names().slice(-3)).toEqual(["removeAliases", "settleKeys", "removeAliases"]);
   });
 });
 
@@ -271,7 +299,7 @@ describe("a slot that does not answer after the install", () => {
     expect(type).toBe("KeyRejected");
     expect(result.steps.at(-1)).toMatchObject({ step: "restoreOldValue", outcome: "done" });
     expect(played.names()).not.toContain("revokeKey");
-    expect(played.calls.find(({ name }) => name === "releaseSlot")?.order).toMatchObject({ installStarted: true });
+    expect(result.leftOver.map(({ id }) => id)).toContain("key_1");
   });
 
   test("keeps what it holds when the copy of the old key was never seen to answer", async () => {
@@ -288,9 +316,16 @@ describe("an old key that still answers after the cache wait", () => {
   const used = (played: () => Played): Partial<RotationActivities> => ({
     checkIdle: async () => {
       const asked = played().times("checkIdle").length;
-      if (asked > 2) return { kind: "idle", note: "idle", newKeyRequests: 100 };
+      if (asked > 2) return { kind: "idle", note: "idle", newKeyRequests: 100, clientsBefore: "yes" };
       const soon = new Date((await now()) + 60_000).toISOString();
-      return { kind: "used", note: "last used a moment ago", newKeyRequests: 100, probeAt: soon, askAt: soon };
+      return {
+        kind: "used",
+        note: "last used a moment ago",
+        newKeyRequests: 100,
+        clientsBefore: "yes",
+        probeAt: soon,
+        askAt: soon,
+      };
     },
   });
 
@@ -336,7 +371,7 @@ describe("revoking", () => {
     const played = play(now, {
       revokeKey: async ({ keyId }) => {
         if (++failures <= 30) throw failing("Unavailable", { retried: true });
-        return { at: new Date(await now()).toISOString(), note: `${keyId} revoked` };
+        return { at: new Date(await now()).toISOString(), seen: false, note: `${keyId} revoked` };
       },
     });
     expect((await rotate(played)).outcome).toBe("rotated");
@@ -348,7 +383,6 @@ describe("revoking", () => {
       revokeKey: async () => {
         throw failing("AdminCredentialRejected");
       },
-      releaseSlot: async () => ({ leftOver: [{ id: "key_old", why: "clients may still use it" }], warnings: [] }),
     });
     const result = await skipping.withWorker(played, async () => {
       const handle = await start();
@@ -364,11 +398,22 @@ describe("revoking", () => {
   });
 
   test("does not happen to a key that another slot holds: it is named instead", async () => {
-    const played = play(now, { inspection: { sharedWith: ["staging/openai"] } });
+    const right = play(now).activities.settleKeys;
+    const played = play(now, {
+      inspection: { sharedWith: ["staging/openai"] },
+      settleKeys: async (order) => {
+        const { keys, warnings } = await right(order);
+        const by = "staging/openai";
+        return {
+          keys: keys.map((key) => (key.id === "key_old" ? { ...key, fate: { fate: "held", by } } : key)),
+          warnings,
+        };
+      },
+    });
     const result = await rotate(played);
     expect(result.outcome).toBe("rotated");
     expect(played.names()).not.toContain("revokeKey");
-    expect(result.leftOver).toEqual([{ id: "key_old", why: "staging/openai holds it too" }]);
+    expect(result.keys[0]).toMatchObject({ id: "key_old", fate: "held", why: "staging/openai holds it" });
   });
 
   test("stops when the slot no longer holds what was installed", async () => {
@@ -459,13 +504,14 @@ describe("stopping", () => {
           return (await handle.result()) as RotationResult;
         });
         expect(result.outcome).toBe("aborted");
-        expect(played.calls.find((call) => call.name === "releaseSlot")).toMatchObject({ order: { installStarted } });
+        const settled = played.calls.findLast((call) => call.name === "settleKeys")?.order["keys"] as CustodyEntry[];
+        expect(settled.some(({ role, given }) => role === "new" && given)).toBe(installStarted);
         expect(played.names()).not.toContain("revokeKey");
       });
     }
   }
 
-  for (const name of ["revokeKey", "confirmRevoked", "finish"] as const) {
+  for (const name of ["revokeKey", "confirmRevoked", "settleKeys"] as const) {
     test(`during ${name} comes too late: the rotation finishes`, async () => {
       let stop: () => Promise<void> = async () => undefined;
       const right = play(now).activities[name] as (order: never) => Promise<unknown>;
@@ -493,24 +539,25 @@ describe("a clean-up that fails for good (promise 6)", () => {
 
   test("is tried again, since its cause may have passed", async () => {
     let refusals = 0;
+    const right = play(now).activities.settleKeys;
     const played = play(now, {
       ...refused,
-      releaseSlot: async () => {
+      settleKeys: async (order) => {
         if (++refusals < 3) throw failing("ResponseUnexpected");
-        return { leftOver: [], warnings: [] };
+        return right(order);
       },
     });
     const { result } = await failureOf(rotate(played));
-    expect(played.times("releaseSlot")).toHaveLength(3);
+    expect(played.times("settleKeys")).toHaveLength(3);
     expect(result).toMatchObject({ leftOver: [], warnings: [] });
   });
 
   test("and then names each key", async () => {
-    const played = play(now, { ...refused, releaseSlot: () => Promise.reject(failing("AdminCredentialRejected")) });
+    const played = play(now, { ...refused, settleKeys: () => Promise.reject(failing("AdminCredentialRejected")) });
     const { result } = await failureOf(rotate(played));
-    expect(played.times("releaseSlot")).toHaveLength(3);
+    expect(played.times("settleKeys")).toHaveLength(3);
     expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old", "key_1"]);
-    expect(result.warnings).toEqual([expect.stringContaining("cleaning up failed")]);
+    expect(result.warnings).toContainEqual(expect.stringContaining("cleaning up failed"));
   });
 });
 
@@ -618,7 +665,7 @@ describe("a start", () => {
       await follower.cancel();
       await arrived();
       expect(((await follower.result()) as RotationResult).outcome).toBe("aborted");
-      expect(played.names()).toContain("releaseSlot");
+      expect(played.names()).toContain("settleKeys");
     });
   });
 

@@ -37,13 +37,17 @@ export class Display {
 
   /** Brings all of it up to date. Each change of the phase is one billable action; the rest is free where nobody follows. */
   show(): void {
-    setCurrentDetails(describeProgress(this.#record.progress()));
-    if (this.#record.phase !== this.#phase) {
-      this.#phase = this.#record.phase;
-      upsertSearchAttributes([{ key: searchAttributes.phase, value: this.#phase }]);
-    }
+    this.showHere();
     this.#untold = true;
     if (!this.#telling) this.#told = CancellationScope.nonCancellable(() => this.#tell());
+  }
+
+  /** The same without a word to the follower: at the end, which it sees by itself. */
+  showHere(): void {
+    setCurrentDetails(describeProgress(this.#record.progress()));
+    if (this.#record.phase === this.#phase) return;
+    this.#phase = this.#record.phase;
+    upsertSearchAttributes([{ key: searchAttributes.phase, value: this.#phase }]);
   }
 
   /** Waits until the follower has heard the latest. */

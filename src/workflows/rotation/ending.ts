@@ -1,4 +1,4 @@
-import { allHandlersFinished, ApplicationFailure, condition, isCancellation, sleep } from "@temporalio/workflow";
+import { allHandlersFinished, ApplicationFailure, condition, isCancellation } from "@temporalio/workflow";
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import type { RotationResult } from "../../domain/rotation.ts";

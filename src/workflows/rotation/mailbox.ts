@@ -344,9 +344,12 @@ export class Mailbox {
     if (told || facts.ended || key !== "other") return facts;
     try {
       const [seen] = await lookUpCompromised(rotation, { keyIds: [keyId] });
-      if (seen?.state === "dead") return { ...facts, ended: true };
-      if (seen !== undefined && seen.heldBy.length > 0) return { ...facts, heldElsewhere: "yes" };
-      return { ...facts, heldElsewhere: seen === undefined || seen.unknown.length > 0 ? "unknown" : "no" };
+      if (seen === undefined) return { ...facts, heldElsewhere: "unknown" };
+      if (seen.state === "dead") return { ...facts, ended: true };
+      const here = seen.heldBy.includes(rotation.of.slot);
+      if (here && rotation.found === undefined) return { ...facts, key: "held" };
+      if (seen.heldBy.some((slot) => slot !== rotation.of.slot)) return { ...facts, heldElsewhere: "yes" };
+      return { ...facts, heldElsewhere: here || seen.unknown.length > 0 ? "unknown" : "no" };
     } catch (error) {
       // A look that could not be made takes nothing back: the clock runs, and the key is looked at again.
       if (!refusals.has(failureType(error) ?? "")) return { ...facts, heldElsewhere: "unknown" };

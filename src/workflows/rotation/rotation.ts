@@ -1,4 +1,10 @@
-import { CancellationScope, isCancellation, makeContinueAsNewFunc, uuid4 } from "@temporalio/workflow";
+import {
+  CancellationScope,
+  CancelledFailure,
+  isCancellation,
+  makeContinueAsNewFunc,
+  uuid4,
+} from "@temporalio/workflow";
 
 import type { Compromised, Inspection, OfRotation } from "../../activities/contract.ts";
 import { inMs, type Duration } from "../../domain/duration.ts";
@@ -96,7 +102,7 @@ export class Rotation {
     await CancellationScope.nonCancellable(() => settleAll(this, end));
     if (this.#handOver !== undefined) return this.#follow(this.#handOver);
     const ended = conclude(this, end, scopeCancelled);
-    this.show();
+    this.#display.showHere();
     if ("result" in ended) return ended.result;
     throw ended.failure;
   }
@@ -131,6 +137,8 @@ export class Rotation {
       this.record.note(name, "skipped", unless);
       return undefined as Result;
     }
+    // A step that would begin when the run is already stopped never began.
+    if (CancellationScope.current().consideredCancelled) throw new CancelledFailure(`${name} did not begin`);
     const record = this.record.begin(name);
     this.show();
     try {
