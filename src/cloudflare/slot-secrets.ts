@@ -268,8 +268,13 @@ export function createSlotSecrets({
       // The config first: a config without its secret makes calls fail instead of falling back (field reports, 2026).
       const config = await findConfig(place);
       if (config !== undefined) await gateways.deleteProviderConfig(place.gateway, config.id);
-      const { storeId, secret } = await find(place);
-      if (secret !== undefined) await store.deleteSecret(storeId, secret.id);
+      const storeId = await storeIdOf(place.gateway);
+      const listed = await store.findSecret(storeId, nameOf(place));
+      if (listed !== undefined) return store.deleteSecret(storeId, listed.id);
+      // A list may miss the secret, and the config still record its id.
+      const id = config?.secretId;
+      const recorded = id === undefined ? undefined : await store.getSecret(storeId, id);
+      if (recorded?.name === nameOf(place)) await store.deleteSecret(storeId, recorded.id);
     },
   };
 }

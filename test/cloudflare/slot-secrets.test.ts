@@ -91,6 +91,19 @@ describe("what lists do not show, and what lies there without a provider config"
     expect(after?.secret?.id).not.toBe(before.secret?.id);
   });
 
+  test("what a list shows is removed although a read by id does not find it, and what a list misses by its config", async () => {
+    const { store, secrets, fault, storeId } = await stores();
+    const [one, other] = ["kt-0a1b2c3d-new", "kt-0a1b2c3d-prev"].map((alias): Place => ({ ...place, alias }));
+    for (const made of [one, other]) await secrets.make(made ?? place, { value, comment: "ours" });
+    await fault("/secrets\\?", { times: 1 });
+    await secrets.remove(other ?? place);
+    const body = { success: false, errors: [{ code: 1001, message: "secret_not_found" }], messages: [], result: null };
+    await fault("/secrets/[0-9a-f]{32}$", { status: 404, body, times: 1 });
+    await secrets.remove(one ?? place);
+    const left = (await store.listSecrets(storeId)).filter(({ name }) => name.includes("kt-0a1b2c3d"));
+    expect(left).toEqual([]);
+  });
+
   test("an alias is listed with the comment of its secret", async () => {
     const { secrets } = await stores();
     const alias = "kt-0a1b2c3d-new";
