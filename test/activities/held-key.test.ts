@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { failureInterceptor } from "../../src/activities/failures.ts";
 import { type HeldBy, requireInstalled, secondLookMs, whoHolds } from "../../src/activities/held-key.ts";
 import { formatMark } from "../../src/domain/mark.ts";
+import { Redacted } from "../../src/redacted.ts";
 import {
   prod,
   prodGateway,
@@ -122,6 +123,53 @@ describe("lookAtHolders", () => {
     const stage = await startStage();
     await stage.fault(gone(2));
     expect(await holdersOf(stage, "key_prod_1")).toEqual({ yes: [prod], unknown: [] });
+  });
+
+  /** What the sandbox is to lie about. */
+  const lie = (stage: Stage, told: Record<string, unknown>[]) =>
+    fetch(`${stage.control}/lies`, { method: "POST", body: JSON.stringify(told) });
+
+  test("says no of no slot because neither its secret nor its config is listed for a moment", async () => {
+    const stage = await startStage(withBatch);
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    await lie(stage, [
+      { about: "secrets", mode: "missing", which: "_openai_batch$", times: 2 },
+      { about: "provider-configs", mode: "missing", which: "batch", times: 2 },
+    ]);
+    expect((await holdersOf(stage, "key_prod_1")).yes.toSorted()).toEqual([prod, batch]);
+  });
+
+  test("says no of no slot because one read of its secret is stale", async () => {
+    const stage = await startStage({ ...withBatch, sandbox: { patchRefreshesPreview: false } });
+    await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
+    const { id } = await stage.secret(prodGateway, "batch");
+    const mark = async (keyId: string): Promise<void> => {
+      const fingerprint = new Redacted(keyId).fingerprint();
+      const comment = formatMark({ keyId, rotationId: "r", fingerprint, at: new Date() });
+      await stage.cloudflare("PATCH", `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${id}`, { comment });
+    };
+    await mark("key_former");
+    await pause(1_000);
+    const { id: byHand } = await stage.keyByHand("by hand");
+    await mark(byHand);
+    await lie(stage, [{ about: "secrets", mode: "stale", which: "_openai_batch$", times: 1, agoMs: 900 }]);
+    expect(await holdersOf(stage, byHand)).toMatchObject({ yes: [batch] });
+  });
+
+  test("reads the slot itself by its id, whatever lists still show", async () => {
+    const stage = await startStage();
+    const mark = (keyId: string): string =>
+      formatMark({ keyId, rotationId: "r", fingerprint: new Redacted(keyId).fingerprint(), at: new Date() });
+    await stage.edit(prodGateway, { comment: mark("key_former") });
+    const { id } = await stage.keyByHand("by hand");
+    const { id: secretId } = await stage.secret(prodGateway);
+    await pause(20);
+    // So late that the former mark is all that lists show.
+    await stage.options({ listLagMs: 600 * 1_000 });
+    await pause(1_000);
+    const path = `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${secretId}`;
+    await stage.cloudflare("PATCH", path, { comment: mark(id) });
+    expect((await holdersOf(stage, id)).yes).toEqual([prod]);
   });
 
   test("says that a slot which nobody made holds nothing", async () => {
