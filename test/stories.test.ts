@@ -1,0 +1,149 @@
+import { beforeAll, describe, expect, test } from "vitest";
+
+import type { RotationResult } from "../src/domain/rotation.ts";
+import { workflowIsolate } from "./stories/ground.ts";
+import { judge, type Violation } from "./stories/judge.ts";
+import { type Played, playStory } from "./stories/play.ts";
+import type { Story } from "./stories/story.ts";
+import { tellStories } from "./stories/tell.ts";
+import { workflowBundle } from "./support/workflow-bundle.ts";
+
+let isolate: Awaited<ReturnType<typeof workflowIsolate>>;
+
+beforeAll(async () => {
+  const { workflowBundle: bundle } = (await workflowBundle()) as { workflowBundle: { code: string } };
+  isolate = await workflowIsolate(bundle.code);
+});
+
+describe("stories played against the real workflows", () => {
+  const seed = 8;
+  const share = 80;
+
+  test.each([0, 1, 2, 3])("no story of part %i breaks a promise", async (part) => {
+    const told = await tellStories(isolate, { seed, from: part * share, to: (part + 1) * share, shrink: 1 });
+    const accounts = told.failed.map(({ path, account }) => `again: npm run stories -- --only ${path}\n${account}`);
+    // An account is to be read, not to be compared line by line.
+    if (accounts[0] !== undefined) throw new Error(`${accounts.length} of ${share} stories failed\n${accounts[0]}`);
+    expect(told.passed).toBe(share);
+  });
+});
+
+describe("the judge of stories", () => {
+  const plain: Story = {
+    seed: 1,
+    flavour: "issue",
+    sharing: "none",
+    start: { kind: "normal", keys: [], strategy: "policy", follower: false, leaked: "no", onlyIfDue: false },
+    former: false,
+    due: true,
+    staged: true,
+    canPurge: false,
+    settlesMs: 0,
+    badKeys: [],
+    gatewayRefusesReal: 0,
+    soakErrors: 0,
+    unseenEnds: false,
+    idle: {
+      clientsLingerMs: 0,
+      unknown: false,
+      newKeyNeverReported: false,
+      clientsBefore: "yes",
+      unknownSurfaces: false,
+    },
+    edits: { unreadable: false },
+    people: { actAfterMs: 60_000, handsIn: true, approves: true, revokes: true },
+    taskLatencyMs: 5,
+    faults: [],
+    deeds: [],
+    slots: {},
+    policies: { main: choice(), batch: choice(), staging: choice() },
+  };
+  const emergency: Story = { ...plain, start: { ...plain.start, kind: "emergency", keys: ["held"] } };
+
+  /** What the judge says of the story when the end of the main run is changed like this. */
+  async function when(story: Story, change: (result: RotationResult, played: Played) => void): Promise<Violation["rule"][]> {
+    const played = await playStory(isolate, story);
+    const [run] = played.ground.runs;
+    change(run?.result as RotationResult, played);
+    return [...new Set(judge(played).map(({ rule }) => rule))];
+  }
+
+  test("has nothing to say of a rotation in which all goes well", async () => {
+    expect(await when(plain, () => undefined)).toEqual([]);
+    expect(await when(emergency, () => undefined)).toEqual([]);
+  });
+
+  test("replays a story to the same commands", async () => {
+    const { differences } = await playStory(isolate, emergency, { replay: true });
+    expect(differences).toEqual([]);
+  });
+
+  test("misses a key that the result forgets", async () => {
+    expect(await when(plain, (result) => void result.keys.shift())).toContain("owned");
+  });
+
+  test("finds a key that is none of the run's", async () => {
+    const stranger = { id: "key_4", role: "old", fate: "named", why: "so" } as const;
+    const add = (result: RotationResult): void => {
+      result.keys.push(stranger);
+      result.leftOver.push({ id: stranger.id, why: stranger.why });
+    };
+    expect(await when(plain, add)).toEqual(["owned"]);
+  });
+
+  test("does not believe that a live key is ended", async () => {
+    const revive = (_result: RotationResult, { world }: Played): void => {
+      for (const event of world.keyEvents) if (event.what === "dead") event.what = "on";
+    };
+    expect(await when(plain, revive)).toContain("fate");
+  });
+
+  test("sees a compromised key that lives past its deadline", async () => {
+    const revive = (result: RotationResult, { world }: Played): void => {
+      world.keyEvents.splice(0, world.keyEvents.length, ...world.keyEvents.filter(({ what }) => what === "made"));
+      for (const key of result.keys) if (key.role === "compromised") Object.assign(key, { fate: "named", why: "so" });
+      result.leftOver = result.keys.flatMap(({ id, fate }) => (fate === "named" ? [{ id, why: "so" }] : []));
+    };
+    expect(await when(emergency, revive)).toContain("deadline");
+  });
+
+  test("sees a served key that is ended", async () => {
+    const served = (_result: RotationResult, { world }: Played): void => {
+      for (const event of world.keyEvents) if (event.what === "dead") event.serving = ["production/openai"];
+    };
+    expect(await when(plain, served)).toEqual(["serving"]);
+  });
+
+  test("sees a person's edit that is written over", async () => {
+    const edited = (_result: RotationResult, { world }: Played): void => {
+      for (const write of world.writes) write.before = { keyId: "key_9", modified: 0, by: { person: "ada" } };
+    };
+    expect(await when(plain, edited)).toContain("edit");
+  });
+
+  test("asks for the call behind a step, and for the step behind a change", async () => {
+    const invented = (result: RotationResult): void => {
+      result.steps.push({ step: "cutKey", started: result.times.started, ended: result.times.started, outcome: "done" });
+    };
+    expect(await when(plain, invented)).toEqual(["record"]);
+    const unsaid = (result: RotationResult): void => {
+      result.steps = result.steps.filter(({ step }) => step !== "revokeKey");
+    };
+    expect(await when(plain, unsaid)).toEqual(["record"]);
+  });
+
+  test("asks who aborted", async () => {
+    expect(await when(plain, (result) => void (result.outcome = "aborted"))).toContain("outcome");
+  });
+});
+
+function choice(): Story["policies"]["main"] {
+  return {
+    atDeadline: "revoke",
+    approval: "never",
+    ceiling: "24h",
+    ifUnknown: "revoke",
+    ifUsed: "ask",
+    personDeadline: "7d",
+  };
+}
