@@ -24,7 +24,7 @@ export interface InspectOrder extends OfRotation {
   /** The slot's run before this one, where the starter knows it: its result says which keys stayed behind. */
   formerRunId?: string;
   /** Keys this run has cut already: their provider may list them no more, and the slot may still hold one of them. */
-  cutKeyIds?: string[];
+  cutKeys?: { id: string; ending?: string }[];
 }
 
 /** A key that the slot's last closed run named, looked at again. */

@@ -34,6 +34,7 @@ export const slotActivities = (deps: Dependencies) => ({
     heldKeyId,
     onlyIfDue = false,
     formerRunId,
+    cutKeys = [],
   }: InspectOrder): Promise<Inspection> {
     const access = deps.slotAccess(slot);
     const { place, policy, provider, secrets } = access;
@@ -47,7 +48,7 @@ export const slotActivities = (deps: Dependencies) => ({
     }
     const held = await readSurely(access);
     if (canManage(provider)) await provider.checkAdminCredential();
-    const keys = canManage(provider) ? await provider.listKeys() : undefined;
+    const keys = canManage(provider) ? withCut(await provider.listKeys(), cutKeys) : undefined;
     const which: WhichRun = { hint: formerRunId, except: Context.current().info.workflowExecution?.runId };
     const remembered =
       secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name, which);
@@ -100,6 +101,21 @@ export const slotActivities = (deps: Dependencies) => ({
     };
   },
 });
+
+/** The provider's keys, and those that were just cut, which it may list no more: the slot may still hold one. */
+function withCut(keys: KeyRecord[], cut: NonNullable<InspectOrder["cutKeys"]>): KeyRecord[] {
+  const gone = cut.filter(({ id }) => !keys.some((key) => key.id === id));
+  return [
+    ...keys,
+    ...gone.map(({ id, ending }): KeyRecord => ({
+      id,
+      name: "",
+      state: "revoked",
+      createdAt: new Date(0),
+      ...(ending === undefined ? {} : { maskedValue: `****${ending}` }),
+    })),
+  ];
+}
 
 /**
  * What the provider says against the held key: no flag of it is a death. Where only the last result names the key, a dead

@@ -9,7 +9,14 @@ import { everySlotOfLeak } from "./leaked-key.ts";
 import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import { cutNow, endWhenMoved, lookUpCompromised, startClocks } from "./rotation/compromised.ts";
+import {
+  correctOutage,
+  cutNow,
+  endWhenMoved,
+  lookUpCompromised,
+  startClocks,
+  startWhereCut,
+} from "./rotation/compromised.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureMessage, failureType } from "./rotation/failures.ts";
 import { gatherEvidence } from "./rotation/gather-evidence.ts";
@@ -60,6 +67,8 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     );
     record.oldKey = { id: mainOf(compromised, found)?.id ?? found.held.id };
 
+    correctOutage(rotation, compromised);
+
     const held = compromised.find(({ id }) => id === found.held.id);
     const others = compromised.filter(({ id }) => id !== found.held.id);
     const strangers = others.map(({ id }) => rotation.beside(() => endWhenMoved(rotation, id)));
@@ -67,7 +76,9 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
       await Promise.all(strangers);
       return rotation.pastTheReturn(() => endWithoutSwap(rotation, { start, found, compromised, reason }));
     }
+    const elsewhere = rotation.beside(() => startWhereCut(rotation, held.id));
     await swap(rotation, found);
+    await elsewhere;
     if (start.cutBy !== undefined) {
       await rotation.step("finish", () => finish(rotation));
       return { outcome: "rotated", reason };
@@ -154,13 +165,11 @@ function refuse({ record, clock }: Rotation, keyId: string, error: unknown): voi
 /** What the slot holds, by a look that outlasts outages; the clock runs beside it. */
 async function look(rotation: Rotation, start: EmergencyRotationStart): Promise<Inspection> {
   const { heldKeyId, formerRunId } = start;
-  const cutKeyIds = [...rotation.seen.keys()].filter(
-    (id) => rotation.record.times.cut !== undefined && rotation.isCompromised(id),
-  );
+  const cutKeys = [...rotation.cut].map((id) => ({ id, ...defined({ ending: rotation.seen.get(id)?.ending }) }));
   const order = {
     ...rotation.of,
     ...defined({ heldKeyId, formerRunId }),
-    ...(cutKeyIds.length === 0 ? {} : { cutKeyIds }),
+    ...(cutKeys.length === 0 ? {} : { cutKeys }),
   };
   return outlastingOutages(rotation, () =>
     rotation.step("inspectSlot", () => management.inspectSlot(order), { says: heldKey }),

@@ -47,6 +47,7 @@ export async function lookUpCompromised(
     const { custody } = rotation.record;
     const before = rotation.seen.get(key.id);
     rotation.seen.set(key.id, order.providerOnly === true && before !== undefined ? before : key);
+    if (order.providerOnly !== true) rotation.lookedAt.add(key.id);
     custody.take(key.id, "compromised", custody.has(key.id) ? {} : { given: true });
     custody.reopen(key.id);
     if (key.state === "dead") custody.settle(key.id, { fate: "ended", at: now(), seen: true });
@@ -63,6 +64,7 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     const { through = rotation.of.slot } = rotation.seen.get(keyId) ?? {};
     const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through });
     record.reached("cut", at);
+    rotation.cut.add(keyId);
     noteOutage(rotation, keyId, at);
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
@@ -102,6 +104,7 @@ export async function cutAtDeadline(rotation: Rotation, keyId: string): Promise<
  */
 export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<void> {
   const { record, clock } = rotation;
+  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
   await moveOthers(rotation, keyId);
   if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
   const who = clock.calledOff(keyId);
@@ -116,6 +119,22 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     return;
   }
   await condition(() => rotation.handsOver || !rotation.ends.has(keyId));
+}
+
+/** What was cut before its slots had moved: they are moved now, and it is ended for good without waiting for them. */
+async function endCut(rotation: Rotation, keyId: string): Promise<void> {
+  await startWhereCut(rotation, keyId);
+  await endOrAsk(rotation, keyId);
+}
+
+/** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
+export async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
+  if (!rotation.cut.has(keyId) || rotation.cutBy !== undefined) return;
+  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
+    if (slot === rotation.of.slot || rotation.started.has(slot)) continue;
+    await moveSlot(rotation, { slot, keyId, moving: new Set() });
+  }
 }
 
 /** Ends the key by its provider's API; where nobody of ours can, asks a person to. */
@@ -133,7 +152,7 @@ export async function moveOthers(rotation: Rotation, keyId: string): Promise<voi
   const asked = new Map<string, number>();
   const moving = new Set<string>();
   if (rotation.cutBy !== undefined) return;
-  if (!rotation.seen.has(keyId)) await lookBeside(rotation, keyId);
+  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, longestLookMs)) {
     const { heldBy = [], unknown = [] } = rotation.seen.get(keyId) ?? {};
     const others = heldBy.filter((slot) => slot !== rotation.of.slot);
@@ -224,7 +243,7 @@ function noteUnlooked(rotation: Rotation, keyId: string): void {
 /** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
 export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefined {
   const seen = rotation.seen.get(keyId);
-  if (seen === undefined) return "nobody could look which slot holds it";
+  if (seen === undefined || !rotation.lookedAt.has(keyId)) return "a slot that could not be looked at";
   const own = rotation.of.slot;
   const elsewhere = [...seen.heldBy, ...seen.unknown.map(({ slot }) => slot)].filter((slot) => slot !== own);
   const holders = holdsHere(rotation, keyId, seen) ? [own, ...elsewhere] : elsewhere;
@@ -248,6 +267,7 @@ async function moveSlot(
 ): Promise<void> {
   const { of, record } = rotation;
   const workflowId = slotWorkflowId(slot);
+  rotation.started.add(slot);
   const reason = `${keyId}, which ${slot} holds too, is compromised`;
   try {
     const child = await startChild("emergencyRotation", {
@@ -304,14 +324,26 @@ function endedAt({ record: { custody } }: Rotation, keyId: string): string {
 
 /** From here on requests may fail where a slot still serves the key. */
 function noteOutage(rotation: Rotation, keyId: string, at: string): void {
+  const slots = failingSlots(rotation, keyId);
+  if (slots.length > 0) rotation.record.outage ??= { from: at, slots };
+}
+
+function failingSlots(rotation: Rotation, keyId: string): string[] {
   const { record, of, seen, found } = rotation;
-  const heldHere = found === undefined || found.held.id === keyId || keyId === record.newKey?.id;
-  const here = heldHere && !(found?.held.id === keyId && hasMoved(rotation));
-  const there = (seen.get(keyId)?.heldBy ?? []).filter((slot) => slot !== of.slot);
-  const slots = [...(here ? [of.slot] : []), ...there];
-  if (slots.length === 0) return;
-  record.outage ??= { from: at, slots };
-  record.warn(`REQUESTS FAIL in ${slots.join(", ")} since ${at}, until a new key is in: ${keyId} was cut`);
+  const isHeld = found === undefined ? !rotation.lookedAt.has(keyId) : found.held.id === keyId && !hasMoved(rotation);
+  const isNew = keyId === record.newKey?.id && record.custody.find(keyId)?.given === true;
+  const holders = (seen.get(keyId)?.heldBy ?? []).filter((slot) => slot !== of.slot);
+  return [...(isHeld || isNew ? [of.slot] : []), ...holders];
+}
+
+/** A key that was cut before anybody looked may be held by no slot at all, or by others than was thought. */
+export function correctOutage(rotation: Rotation, compromised: Compromised[]): void {
+  const { outage } = rotation.record;
+  if (outage === undefined) return;
+  const cut = compromised.filter(({ id }) => rotation.cut.has(id));
+  const slots = [...new Set(cut.flatMap(({ id }) => failingSlots(rotation, id)))];
+  if (slots.length === 0) rotation.record.outage = undefined;
+  else outage.slots = slots;
 }
 
 /** One end of a key at a time: whoever comes second waits for the first. */

@@ -126,8 +126,8 @@ async function settleOne(
 ): Promise<void> {
   const { record, clock, found } = rotation;
   if (found?.byHand !== undefined) return endOrAsk(rotation, id);
-  // Nobody was ever given it: nothing is waited for.
-  if (!given) return endCompromised(rotation, id);
+  // Nobody was ever given it, or it is cut already: nothing is waited for.
+  if (!given || rotation.cut.has(id)) return endCompromised(rotation, id);
   const policy = await rotation.readPolicy();
   await lookBeside(rotation, id);
   if (record.custody.isEnded(id)) return;

@@ -140,10 +140,22 @@ export class RotationRecord {
       reason,
       unknown: [...this.#unknown],
       leftOver: this.custody.leftOver(),
-      warnings: [...this.#warnings],
+      warnings: [...this.#warnings, ...this.#outageSaid()],
       ...(this.nextDue === undefined ? {} : { nextDue: this.nextDue }),
       ...(this.incident === undefined ? {} : { incident: this.incident }),
     };
+  }
+
+  #outageSaid(): string[] {
+    if (this.outage === undefined) return [];
+    const { from, until, slots = [this.slot] } = this.outage;
+    return until === undefined
+      ? [
+          `REQUESTS FAIL in ${slots.join(", ")} since ${from}: the key they were sent with was cut, and no new one was seen to serve`,
+        ]
+      : [
+          `requests could fail in ${slots.join(", ")} from ${from} until ${until}: the key was cut before a new one served`,
+        ];
   }
 
   carry(said: string, clock: CarriedRecord["clock"]): CarriedRecord {

@@ -38,6 +38,12 @@ export class Rotation {
   readonly mailbox: Mailbox;
   /** What was seen of compromised keys: only a key that was seen is cut. */
   readonly seen = new Map<string, Compromised>();
+  /** Keys of which all slots were looked at, not their provider alone. */
+  readonly lookedAt = new Set<string>();
+  /** Keys that were cut before their slots had moved. */
+  readonly cut = new Set<string>();
+  /** Slots that were asked to move off a compromised key. */
+  readonly started = new Set<string>();
   /** Keys of which an end is under way: whoever comes second waits for the first. */
   readonly ends = new Map<string, Promise<void>>();
   /** What `inspectSlot` found; undefined until then. */
