@@ -1,0 +1,191 @@
+import type { WorkflowHandle } from "@temporalio/client";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import { type Progress, slotWorkflowId, type Submitted } from "../../../src/domain/rotation.ts";
+import {
+  endOf,
+  failing,
+  fateOf,
+  hour,
+  minute,
+  otherSlot,
+  passUntil,
+  playSlots,
+  type Skipping,
+  type Slots,
+  slot,
+  startIn,
+  startSkipping,
+} from "./slots.ts";
+
+/** A run whose new key is called compromised once it was installed: an emergency goes on with all its keys, at once. */
+
+let skipping: Skipping;
+beforeAll(async () => {
+  skipping = await startSkipping();
+});
+afterAll(() => skipping.stop());
+
+const now = (): Promise<number> => skipping.env.currentTimeMs();
+const toldOf = (compromisedKeyId: string): { args: [object] } => ({ args: [{ compromisedKeyId, by: "ada" }] });
+/** Whatever runs under the slot's id now: after a hand-over that is another run. */
+const running = (handle: Pick<WorkflowHandle, "workflowId">): WorkflowHandle =>
+  skipping.client.workflow.getHandle(handle.workflowId);
+const calls = (slots: Slots, ...names: string[]): unknown[] =>
+  slots.played.calls.filter(({ name }) => names.includes(name)).map(({ order }) => order["keyId"]);
+
+describe("a new key that is called compromised after it was installed", () => {
+  test("has its clocks at once, though aliases cannot be removed for hours", async () => {
+    let toldMs = Infinity;
+    const slots = playSlots(skipping, undefined, () => ({
+      removeAliases: async () => {
+        if ((await now()) < toldMs + 3 * hour) throw failing("Unavailable", { retried: true });
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      toldMs = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      await skipping.env.sleep(2 * minute);
+      const progress: Progress = await running(handle).query("progress");
+      expect(progress.kind).toBe("emergency");
+      expect(Date.parse(progress.clocks?.revokeBy ?? "")).toBeLessThanOrEqual(toldMs + hour + minute);
+      return endOf(running(handle));
+    });
+    expect((slots.endOf("key_1")?.at ?? Infinity) - toldMs).toBeLessThanOrEqual(61 * minute);
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(slots.holds[slot]).toBe("key_2");
+  });
+
+  test("is ended within the hour though the death of the old key is watched for hours", async () => {
+    let watchedMs = Infinity;
+    const slots = playSlots(skipping, undefined, () => ({
+      confirmRevoked: async () => {
+        watchedMs = Math.min(watchedMs, await now());
+        if ((await now()) < watchedMs + 3 * hour) throw failing("Unavailable", { retried: true });
+        return { deadAt: new Date(await now()).toISOString(), note: "seen dead" };
+      },
+    }));
+    const { toldMs, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.played.names().includes("confirmRevoked"));
+      const at = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return { toldMs: at, result: await endOf(running(handle)) };
+    });
+    expect((slots.endOf("key_1")?.at ?? Infinity) - toldMs).toBeLessThanOrEqual(61 * minute);
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("leaves the old key named whose revocation was being refused", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      revokeKey: () => Promise.reject(failing("AdminCredentialRejected")),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.played.names().includes("revokeKey"));
+      await skipping.env.sleep(20 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(slots.endOf("key_old")).toBeUndefined();
+    expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", newKey: { id: "key_2" } });
+    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
+    expect(fateOf(result, "key_1")).toBe("ended");
+  });
+
+  test("takes along what the rotation would have said: keys, warnings, unknown checks, and its name", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(++looks > 1
+          ? {}
+          : {
+              earlier: [{ id: "key_earlier", why: "clients may use it", state: "alive" as const }],
+              warnings: ["the scopes are odd"],
+              unknown: ["the quota"],
+            }),
+      }),
+    }));
+    const { before, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      const { rotationId }: Progress = await handle.query("progress");
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return { before: rotationId, result: await endOf(running(handle)) };
+    });
+    expect(result.rotationId).toBe(before);
+    expect(result.leftOver.map(({ id }) => id).toSorted()).toEqual(["key_earlier", "key_old"]);
+    expect(result.warnings).toContain("the scopes are odd");
+    expect(result.unknown).toContain("the quota");
+  });
+
+  test("does not take with it the old key, which another slot holds and nobody called compromised", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    await skipping.env.sleep(2 * hour);
+    expect(slots.endOf("key_old")).toBeUndefined();
+    expect(calls(slots, "endCompromisedKey", "cutKey", "revokeKey")).not.toContain("key_old");
+    expect(result.keys.find(({ id }) => id === "key_old")).toMatchObject({
+      fate: "held",
+      why: `${otherSlot} holds it`,
+    });
+  });
+
+  test("leaves the old key named where no new one can be made and the compromised one is cut", async () => {
+    const slots = playSlots(skipping, undefined, (right) => ({
+      issueKey: async (order) => {
+        if (slots.made.length > 0) throw failing("KeyLimitReached");
+        return right.issueKey(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(slots.endOf("key_1")).toBeDefined();
+    expect(result).toMatchObject({ kind: "emergency", outcome: "cut" });
+    expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
+  });
+
+  test("leaves the start that follows it able to hand a key in to the emergency", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canIssue: ++looks === 1 }),
+    }));
+    const submitted = await skipping.withWorker(slots.played, async () => {
+      const follower = await startIn(skipping, "normalRotation", { workflowId: "by-hand" });
+      await skipping.env.sleep(3 * minute);
+      await follower.executeUpdate("escalate", toldOf("key_1"));
+      // In real time: the server skips none while it waits for a child that went on as another run.
+      const progress = async (): Promise<Progress> => follower.query("progress");
+      await expect.poll(progress, { timeout: 20_000 }).toMatchObject({ kind: "emergency", waiting: { person: true } });
+      const taken = await follower.executeUpdate<Submitted, [object]>("submitKey", { args: [{ sealed: "sealed" }] });
+      await running(follower).terminate();
+      await running({ workflowId: slotWorkflowId(slot) }).terminate();
+      return taken;
+    });
+    expect(submitted).toEqual({ taken: { id: "key_by_hand" } });
+  });
+});
+
+describe("what a start carries", () => {
+  test("takes no list of keys to end, which nobody would look at", async () => {
+    const slots = playSlots(skipping);
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old", leftOver: ["key_other"] })),
+    );
+    expect(result.failed).toBe("InvalidInput");
+    expect(slots.ends).toEqual([]);
+  });
+});
