@@ -73,7 +73,7 @@ export function whatWillHappen({ slot, start, plan }: Pick<Meant, "slot" | "star
     ...people,
     ...(here.length === 0 ? [] : inTheSlot({ slot, start }, here)),
     ...(elsewhere.length === 0 ? [] : inOtherSlots({ slot, start }, elsewhere)),
-    ...(nowhere.length === 0 ? [] : inNoSlot(slot, nowhere)),
+    ...inNoSlot(slot, nowhere, { alone: here.length === 0 }),
   ];
 }
 
@@ -125,12 +125,13 @@ function inOtherSlots({ slot, start: { strategy } }: Of, keys: SeenKey[]): strin
   });
 }
 
-function inNoSlot(slot: InventorySlot, keys: SeenKey[]): string[] {
+function inNoSlot(slot: InventorySlot, keys: SeenKey[], { alone }: { alone: boolean }): string[] {
   const { cut } = providerWords[slot.slot.provider];
+  const kept = alone ? `; NO NEW KEY is made, and ${slot.name} keeps its own` : "";
   return keys.map(({ id, state }) =>
     state === "dead"
-      ? `${id} is dead already, and no slot holds it: nothing is cut and NO NEW KEY is made.`
-      : `${id}: no slot holds it, so it is ${cut}, AT ONCE; NO NEW KEY is made, and ${slot.name} keeps its own.`,
+      ? `${id} is dead already, and no slot holds it: nothing is cut${kept}.`
+      : `${id}: no slot holds it, so it is ${cut}, AT ONCE${kept}.`,
   );
 }
 

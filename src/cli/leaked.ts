@@ -1,6 +1,6 @@
 /** `keyturn emergency --leaked-key-file …` without a slot: the value is all that is known. */
 import { type LeakedResult, leakedWorkflowId, taskQueue } from "../domain/rotation.ts";
-import type { Environment, Inventory } from "../config.ts";
+import { type Environment, type Inventory, type InventorySlot, slotOf } from "../config.ts";
 import type { Redacted } from "../redacted.ts";
 import { createSealer } from "../sealing.ts";
 import { withTemporal } from "../temporal/client.ts";
@@ -26,7 +26,7 @@ export interface OfValue {
 export async function emergencyOfValue({ value, start, flags, output, env, inventory }: OfValue): Promise<number> {
   return withTemporal(env, async (temporal) => {
     const look = await leakedOf({ env, inventory, temporal, leaked: value });
-    for (const line of whatIsKnown(look, start)) output.say(line);
+    for (const line of whatIsKnown(look, { inventory, start })) output.say(line);
     output.say(`  inventory ${inventory.path}; Temporal ${temporal.address}, namespace ${temporal.namespace}`);
     await confirm(flags);
     const leaked = await createSealer(inventory.sealing).seal(value, { purpose: "leaked" });
@@ -64,7 +64,10 @@ export async function emergencyOfValue({ value, start, flags, output, env, inven
 }
 
 /** Which keys have the value, and what is done to each slot that holds one. */
-export function whatIsKnown(look: Look<LeakedFound>, { strategy }: Pick<EmergencyStart, "strategy">): string[] {
+export function whatIsKnown(
+  look: Look<LeakedFound>,
+  { inventory, start: { strategy } }: { inventory: Inventory; start: Pick<EmergencyStart, "strategy"> },
+): string[] {
   if (look.kind === "unseen") {
     return [
       `which key has the leaked value could not be looked up from here (${look.why}): the workers look it up over all slots.`,
@@ -81,12 +84,25 @@ export function whatIsKnown(look: Look<LeakedFound>, { strategy }: Pick<Emergenc
         value: "its provider's own look-up",
       }[how];
       const what = held
-        ? `held by ${slots.join(", ")}: an emergency in ${slots.length === 1 ? "it" : "each"}, ${strategy ?? "by its policy"}`
+        ? `held by ${slots.join(", ")}: an emergency in ${slots.length === 1 ? "it" : "each"}`
         : `held by no slot (a key of the project of ${slots.join(", ")}): it is cut AT ONCE, and NO NEW KEY is made`;
       return `the leaked value is that of ${keyId} (found by ${by}), ${what}.`;
     }),
+    ...matches.flatMap(({ held, slots }) =>
+      held ? slots.map((slot) => inSlot(slotOf(inventory, slot), strategy)) : [],
+    ),
     ...unknown.map((one) => `unknown: ${one}`),
   ];
+}
+
+/** What an emergency does in a slot that holds the key, and when. */
+function inSlot({ name, account, gateway, policy }: InventorySlot, chosen: EmergencyStart["strategy"]): string {
+  const { strategy, installWithin, revokeWithin, atDeadline } = policy.emergency;
+  const what =
+    (chosen ?? strategy) === "cut-first"
+      ? `CUT FIRST: the key is ended at once, and REQUESTS FAIL until a new one is in (within ${installWithin} if all goes well)`
+      : `SWAP FIRST: a new key within ${installWithin}, then the cut, within ${revokeWithin}${atDeadline === "revoke" ? " whatever the state of the new key" : ", and not without a new key (policy: atDeadline hold)"}`;
+  return `  ${name} (account ${account}, gateway ${gateway}): ${what}`;
 }
 
 /** The worst of what its slots ended with. */

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 
-import type { EmergencyPlan, SeenKey } from "../../src/activities/contract.ts";
+import type { EmergencyPlan, LeakedFound, LeakedMatch, SeenKey } from "../../src/activities/contract.ts";
 import { describeKey, describeSlotKeys } from "../../src/cli/describe-keys.ts";
 import {
   commandsFor,
@@ -10,7 +10,8 @@ import {
   whatJoiningDoes,
   whatWillHappen,
 } from "../../src/cli/describe-plan.ts";
-import { type Asking, lookFor } from "../../src/cli/which-key.ts";
+import { whatIsKnown } from "../../src/cli/leaked.ts";
+import { type Asking, type Look, lookFor } from "../../src/cli/which-key.ts";
 import { type InventorySlot, parseInventory } from "../../src/config.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
 import type { Progress } from "../../src/domain/rotation.ts";
@@ -102,6 +103,12 @@ describe("the prompt of an emergency", () => {
     },
   );
 
+  test("says of a second key that no slot holds only that it is cut at once", () => {
+    const said = whatWillHappen({ slot, start, plan: plan(key({ id: "key_held" }), key({ heldBy: [] })) });
+    expect(said.at(-1)).toBe("key_bad: no slot holds it, so it is revoked, which cannot be undone, AT ONCE.");
+    expect(said.join("\n")).toContain("a new key is made and put in");
+  });
+
   test("moves another slot first, and says so, where that one holds the key", () => {
     const said = whatWillHappen({ slot, start, plan: plan(key({ what: "unknown", heldBy: [batch] })) }).join("\n");
     expect(said).toMatch(/keeps its own and gets no new one; production\/openai:batch holds it.*moves off it first/);
@@ -138,6 +145,35 @@ describe("the prompt of an emergency", () => {
     const said = describeUnseen({ slot, start, temporal }, { keyIds: ["key_bad"], why: "no worker works" }).join("\n");
     expect(said).toMatch(/EMERGENCY of key_bad, UNSEEN: nobody could look at the key \(no worker works\)/);
     expect(said).not.toMatch(/no request fails/i);
+  });
+});
+
+describe("the prompt of an emergency without a slot", () => {
+  const match: LeakedMatch = { keyId: "key_bad", how: "masked value", slots: [slot.name], held: true };
+  const look = (...matches: LeakedMatch[]): Look<LeakedFound> => ({
+    kind: "seen",
+    by: "here",
+    seen: { matches, unknown: ["keys of a project"] },
+  });
+
+  test("says whose value it is, how that was found, and what happens in each slot that holds the key and when", () => {
+    const said = whatIsKnown(look({ ...match }), { inventory, start: {} }).join("\n");
+    expect(said).toContain("that of key_bad (found by its masked value, which fits alone), held by production/openai");
+    expect(said).toMatch(
+      /production\/openai \(account 0123.*, gateway prod-gateway\): SWAP FIRST: a new key within 5m, then the cut, within 1h/,
+    );
+    expect(said).toContain("unknown: keys of a project");
+    const cut = whatIsKnown(look({ ...match }), { inventory, start: { strategy: "cut-first" } }).join("\n");
+    expect(cut).toMatch(/CUT FIRST.*REQUESTS FAIL/);
+  });
+
+  test("promises no new key for one that no slot holds, and nothing where nobody could look", () => {
+    const said = whatIsKnown(look({ ...match, held: false }), { inventory, start: {} }).join("\n");
+    expect(said).toMatch(
+      /held by no slot \(a key of the project of production\/openai\): it is cut AT ONCE, and NO NEW KEY is made/,
+    );
+    const unseen = whatIsKnown({ kind: "unseen", why: "no credentials" }, { inventory, start: {} }).join("\n");
+    expect(unseen).toContain("could not be looked up from here (no credentials)");
   });
 });
 
