@@ -344,6 +344,8 @@ export interface ConfirmOrder extends OfRotation {
 export interface Confirmation {
   /** When the key was first seen dead in the row of refusals that proved it. */
   deadAt?: string;
+  /** When the last look was made. */
+  lookedAt?: string;
   note: string;
 }
 

@@ -215,6 +215,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
       if (first !== undefined && isRow(row, order.rule, Date.now())) {
         return {
           deadAt: new Date(first).toISOString(),
+          lookedAt: new Date().toISOString(),
           note: `${unreadable}${row.length} refusals in a row over ${order.rule.span}`,
         };
       }

@@ -111,7 +111,7 @@ describe("without any admin credential", () => {
     });
 
     test("asked for the revocation in words that find key and console", () => {
-      expect(asked.waiting).toMatchObject({ takes: "approval", person: true });
+      expect(asked.waiting).toMatchObject({ asks: { kind: "revocation" }, person: true });
       expect(asked.waiting?.for).toContain(endOf(oldValue));
       expect(asked.waiting?.action).toContain(consoleOf[provider]);
       expect(asked.waiting?.action).toMatch(/then keyturn approve production\/\w+, or keyturn abort/);
@@ -190,7 +190,7 @@ describe("without any admin credential", () => {
       expect(refused).toMatchObject({ code: 2, stderr: expect.stringContaining(reason) });
       expect(foundIn(`${refused.stdout}${refused.stderr}`, [value])).toEqual([]);
     }
-    expect((await progressOf(world, slot)).waiting?.takes).toBe("key");
+    expect((await progressOf(world, slot)).waiting?.asks?.kind).toBe("key");
     for (const run of [handle, other]) await run.signal("abortSignal", { by: "ada" });
     expect(await handle.result()).toMatchObject({ outcome: "aborted", newKey: null, leftOver: [] });
     // What the other one waited for was a revocation: the old key is named, and nobody says that it is dead.

@@ -267,7 +267,7 @@ describe("cut-first emergencies while no new key can be made", () => {
 
   test.concurrent("anthropic, while nobody has made one: switched off within 10 s, and replaced when somebody hands one in", async () => {
     const handle = await started(anthropic);
-    await world.until(async () => (await progressOf(world, anthropic.slot)).waiting?.takes === "key");
+    await world.until(async () => (await progressOf(world, anthropic.slot)).waiting?.asks?.kind === "key");
     const { times } = await progressOf(world, anthropic.slot);
     expectCutInTime(times);
     expect(await stateOf(anthropic)).toBe("disabled");

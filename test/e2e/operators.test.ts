@@ -46,7 +46,7 @@ describe("a rotation that waits for the old key to be idle", () => {
       stderr: expect.stringMatching(/key_prod_1 was last used .* ago.*REQUESTS WILL FAIL/),
     });
     expect(refused.stderr).toContain("give --yes");
-    expect((await progressOf(world, slot)).waiting?.takes).toBe("approval");
+    expect((await progressOf(world, slot)).waiting?.asks?.kind).toBe("approval");
 
     const dry = await type(["rotate", slot, "--dry-run"]);
     expect(dry.stdout).toContain(`a rotation of this slot is running (keyturn/${slot}, run `);

@@ -196,7 +196,7 @@ describe("a key that only a person can make", () => {
 
   /** The wait goes on, until somebody aborts; nothing was changed. */
   async function stop(handle: WorkflowHandle): Promise<void> {
-    expect((await progressOf(world, slot)).waiting?.takes).toBe("key");
+    expect((await progressOf(world, slot)).waiting?.asks?.kind).toBe("key");
     await handle.signal("abortSignal", { by: "ada" });
     expect(await handle.result()).toMatchObject({ outcome: "aborted", newKey: null });
   }

@@ -28,7 +28,7 @@ export async function handInWhenAsked(handle: WorkflowHandle, { sealing, make, l
       await handle.client.connection.withDeadline(Date.now() + answerWithinMs, async () => {
         if ((await handle.describe()).status.name !== "RUNNING") throw new Ended();
         const progress = await handle.query<Progress>("progress");
-        if (progress.waiting?.takes !== "key") return;
+        if (progress.waiting?.asks?.kind !== "key") return;
         const { rotationId, newKey } = progress;
         // One that was taken and is asked for once more did not do; one that did not get through does still, but not for
         // the next rotation under this id.

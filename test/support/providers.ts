@@ -163,13 +163,13 @@ export async function progressOf(world: World, slot: string): Promise<Progress> 
 
 /** Waits until the slot's rotation asks for a key. */
 export async function untilKeyIsWanted(world: World, slot: string): Promise<Progress> {
-  await world.until(async () => (await progressOf(world, slot)).waiting?.takes === "key");
+  await world.until(async () => (await progressOf(world, slot)).waiting?.asks?.kind === "key");
   return progressOf(world, slot);
 }
 
 /** The name of the key that the rotation's instructions ask for. */
 export function wantedName({ waiting }: Progress): string {
-  return /named (\S+),/.exec(waiting?.action ?? "")?.[1] ?? "";
+  return waiting?.asks?.kind === "key" ? waiting.asks.name : "";
 }
 
 /** Types commands of the command line for a world, with what is given on standard input. */

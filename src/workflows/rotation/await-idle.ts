@@ -2,6 +2,7 @@ import { condition, isCancellation } from "@temporalio/workflow";
 
 import type { IdleAnswer, Inspection, NewKey } from "../../activities/contract.ts";
 import { inMs } from "../../domain/duration.ts";
+import { untouchedUntil } from "../../domain/policy.ts";
 import type { Wait } from "../../domain/rotation.ts";
 import { management, propagation } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
@@ -30,6 +31,7 @@ async function waitForIdle(rotation: Rotation, found: Inspection, key: NewKey): 
       newKeyId: key.id,
       installedAt: record.times.installed ?? record.times.started,
       since: new Date(sinceMs).toISOString(),
+      oldKeyProbes: rotation.oldKeyProbes,
     });
     if (answer.lastUsed !== undefined) record.reached("lastUsed", answer.lastUsed);
     record.unknown(...(answer.unknownSurfaces ?? []).map((surface) => `use of ${surface} by key`));
@@ -193,11 +195,10 @@ function decisionAtCeiling(answer: IdleAnswer, { policy: { graceCeiling } }: Ins
 /** A request that the old key began may still be under way: streams, sockets. */
 async function outlastRequests(rotation: Rotation, { policy }: Inspection): Promise<void> {
   const { lastUsed } = rotation.record.times;
-  const sinceMs = Math.max(
-    rotation.cachesOverAt,
-    lastUsed === undefined ? 0 : Math.min(Date.parse(lastUsed), Date.now()),
-  );
-  const overMs = sinceMs + inMs(policy.longestRequest);
+  const overMs = untouchedUntil(policy, {
+    cacheWaitOver: rotation.cachesOverAt,
+    ...(lastUsed === undefined ? {} : { lastUsed: Math.min(Date.parse(lastUsed), Date.now()) }),
+  });
   const ms = overMs - Date.now();
   if (ms <= 0 || rotation.hurry !== undefined) return;
   await rotation.waiting(

@@ -406,6 +406,6 @@ function actionFor(slot: string, asks: Asks): string {
     case "key":
       return `make ${asks.keyType}, named ${asks.name}, for ${asks.belongsTo} at ${asks.where}, to live ${asks.livesAtLeast} or longer, then keyturn submit-key ${slot}`;
     case "revocation":
-      return `revoke the key ${asks.which} at ${asks.where}, then keyturn approve ${slot}`;
+      return `revoke the key ${asks.which} at ${asks.where}, then keyturn approve ${slot}, or keyturn abort ${slot}`;
   }
 }

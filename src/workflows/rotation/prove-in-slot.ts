@@ -1,4 +1,5 @@
 import type { Inspection, NewKey } from "../../activities/contract.ts";
+import { defined } from "../../domain/defined.ts";
 import { oneAnswer } from "../../domain/policy.ts";
 import { management, propagation } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
@@ -32,7 +33,7 @@ export async function proveInSlot(rotation: Rotation, found: Inspection, first: 
   }
   // What is compromised is never put back.
   const mayRestore = rotation.prevAnswered && !rotation.isCompromised(found.held.id);
-  if (mayRestore) await rotation.step("restoreOldValue", () => restore(rotation));
+  if (mayRestore) await rotation.step("restoreOldValue", () => restore(rotation, found));
   throw failure;
 }
 
@@ -92,9 +93,13 @@ async function tryAnotherKey(rotation: Rotation, found: Inspection): Promise<New
   return key;
 }
 
-async function restore(rotation: Rotation): Promise<string> {
-  const installedKeyId = rotation.record.newKey?.id ?? "";
-  await management.restoreOldValue({ ...rotation.of, installedKeyId });
+async function restore(rotation: Rotation, { held }: Inspection): Promise<string> {
+  await management.restoreOldValue({
+    ...rotation.of,
+    installedKeyId: rotation.record.newKey?.id ?? "",
+    oldKeyId: held.id,
+    ...defined({ oldFingerprint: held.fingerprint }),
+  });
   return "the old value is back, from its copy on prev: the slot did not answer with a new key";
 }
 

@@ -34,7 +34,7 @@ export interface CarriedRecord {
  */
 export class RotationRecord {
   readonly custody: Custody;
-  readonly times: RotationTimes = { started: iso() };
+  readonly times: RotationTimes;
   readonly slot: string;
   readonly kind: RotationKind;
   readonly rotationId: string;
@@ -56,8 +56,10 @@ export class RotationRecord {
   readonly #unknown: Set<string>;
   readonly #warnings: Set<string>;
   #waitCount = 0;
+  #latestMs = 0;
 
   constructor({ slot, kind, rotationId, carried }: RecordStart) {
+    this.times = { started: this.now() };
     this.slot = slot;
     this.kind = kind;
     this.rotationId = rotationId;
@@ -67,21 +69,36 @@ export class RotationRecord {
     if (carried !== undefined) this.#warnings.add(carried.said);
   }
 
+  /**
+   * The workflow's clock, and never earlier than what an activity has told: after a worker died, a query that comes before
+   * the next workflow task makes the workflow go on with the time of the task before (seen with SDK 1.24, 2026-11), and a
+   * step would seem to have taken no time.
+   */
+  now(): string {
+    return new Date(Math.max(Date.now(), this.#latestMs)).toISOString();
+  }
+
+  /** An activity has told that it was so late at least. */
+  notBefore(at: string): void {
+    const ms = Date.parse(at);
+    if (ms > this.#latestMs) this.#latestMs = ms;
+  }
+
   begin(step: StepName): StepRecord {
-    const record: StepRecord = { step, started: iso(), outcome: "running" };
+    const record: StepRecord = { step, started: this.now(), outcome: "running" };
     this.#steps.push(record);
     return record;
   }
 
   /** Writes down what took no time: a step that is skipped, a decision. */
   note(step: string, outcome: StepRecord["outcome"], note: string): void {
-    const at = iso();
+    const at = this.now();
     this.#steps.push({ step, started: at, ended: at, outcome, note });
   }
 
   open(plan: Omit<Wait, "since" | "id">): Wait {
     this.#waitCount += 1;
-    const wait = { id: `w${this.#waitCount}`, ...plan, since: iso() };
+    const wait = { id: `w${this.#waitCount}`, ...plan, since: this.now() };
     this.#waits.push(wait);
     return wait;
   }
@@ -107,8 +124,9 @@ export class RotationRecord {
     return this.waiting?.person === true ? "waiting-for-a-person" : this.stage;
   }
 
-  reached(moment: keyof RotationTimes, at: string = iso()): void {
+  reached(moment: keyof RotationTimes, at: string = this.now()): void {
     this.times[moment] = at;
+    this.notBefore(at);
     if ((moment === "cut" || moment === "revoked") && this.clocks !== undefined) this.clocks.revoked ??= at;
     if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
   }
@@ -191,8 +209,4 @@ interface RecordStart {
   kind: RotationKind;
   rotationId: string;
   carried?: CarriedRecord | undefined;
-}
-
-function iso(): string {
-  return new Date().toISOString();
 }

@@ -59,6 +59,8 @@ export class Rotation {
   prevAnswered = false;
   /** Our own requests with the new key since it was installed. */
   probes = 0;
+  /** Our own requests with the old key, through its copy. */
+  oldKeyProbes = 0;
   /** When the caches had time enough to drop the old key. Milliseconds since the epoch. */
   cachesOverAt = 0;
   /** Set once the run stops or finishes: no new key is put in any more. */
@@ -158,7 +160,7 @@ export class Rotation {
       record.note = isCancellation(error) ? this.stopReason : failureMessage(error);
       throw error;
     } finally {
-      record.ended = new Date().toISOString();
+      record.ended = this.record.now();
       this.show();
     }
   }
@@ -272,7 +274,7 @@ export class Rotation {
   }
 
   deadlineIn(ms: number): string {
-    return new Date(Date.now() + ms).toISOString();
+    return new Date(Date.parse(this.record.now()) + ms).toISOString();
   }
 
   async #follow(start: EmergencyRotationStart): Promise<never> {

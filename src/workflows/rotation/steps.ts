@@ -48,6 +48,7 @@ export async function stage(rotation: Rotation, { policy }: Inspection, key: New
     () => propagation.seePrevAnswer({ ...rotation.of, alias: "prev", goodAnswers: 1, until }),
   );
   rotation.prevAnswered = answered.answered;
+  rotation.oldKeyProbes += 1;
   return answered.note;
 }
 
@@ -75,6 +76,7 @@ export async function install(rotation: Rotation, { secretModified }: Inspection
     rotation.record.newKey = { id: key.id };
     rotation.record.reached("installed", installed.at);
     rotation.record.stage = "installed";
+    rotation.record.warn(...(installed.warnings ?? []));
     if (installed.replacedComment !== undefined) {
       rotation.record.warn(`the secret bore a comment of somebody's, which was replaced: ${installed.replacedComment}`);
     }
@@ -142,6 +144,7 @@ export async function confirmRevoked(
         ...defined({ leaked }),
       }),
   );
+  if (confirmation.lookedAt !== undefined) record.notBefore(confirmation.lookedAt);
   const said = record.saidRevoked.get(keyId);
   if (confirmation.deadAt === undefined) {
     record.unknown("confirmedDead", ...(said === undefined ? [] : ["revoked"]));
