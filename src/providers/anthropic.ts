@@ -194,7 +194,7 @@ interface Call<T> {
 }
 
 /** The Admin API as the provider and its key end both use it. */
-function adminOf({ http, baseUrl, adminKey }: AnthropicOptions) {
+function adminOf({ http, baseUrl, adminKey, workspace }: AnthropicOptions) {
   const admin = <T>({ failure, headers, ...call }: Call<T>): Promise<T> =>
     http.send<T>({
       ...call,
@@ -204,6 +204,10 @@ function adminOf({ http, baseUrl, adminKey }: AnthropicOptions) {
       failure: (refusal) => failure?.(refusal) ?? credentialRefused(refusal, call.doing),
     });
 
+  /** The admin key reaches the whole organisation. A workspace the answer does not tell cannot be held against a key. */
+  const isElsewhere = ({ workspace: home }: Row): boolean => typeof home === "string" && home !== workspace;
+
+  /** A key of another workspace is not the slot's to know: who is asked there knows it. */
   async function findKey(keyId: string): Promise<KeyRecord | undefined> {
     const row = await admin<Row | undefined>({
       method: "GET",
@@ -213,14 +217,42 @@ function adminOf({ http, baseUrl, adminKey }: AnthropicOptions) {
       response: keyRow,
       instead: gone,
     });
-    return row?.key;
+    return row === undefined || isElsewhere(row) ? undefined : row.key;
   }
 
-  return { admin, findKey };
+  /** Every key of the organisation: a handed-in one can be in the wrong workspace. */
+  async function listRows(): Promise<Row[]> {
+    const found: Row[] = [];
+    let after: string | undefined;
+    for (let page = 0; page < maxPages; page += 1) {
+      const { data, has_more, last_id } = await admin({
+        method: "GET",
+        route: keys,
+        query: { limit: 100, after_id: after },
+        doing: "while listing the keys of the organisation",
+        response: keyPage,
+      });
+      found.push(...data);
+      const last = last_id ?? data.at(-1)?.key.id;
+      if (!has_more) return found;
+      if (last === undefined || last === after) break;
+      after = last;
+    }
+    throw endless("the list of keys");
+  }
+
+  return { admin, findKey, listRows, isElsewhere };
 }
 
 export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
-  const { admin, findKey } = adminOf(options);
+  const { admin, findKey, listRows, isElsewhere } = adminOf(options);
+
+  /** A read that does not find the key is no proof: only one that no list shows either is unknown. */
+  async function seen(keyId: string): Promise<KeyRecord | undefined> {
+    const found = await findKey(keyId);
+    if (found !== undefined) return found;
+    return (await listRows()).find((row) => row.key.id === keyId && !isElsewhere(row))?.key;
+  }
 
   /** Setting the same status again changes nothing. Returns nothing where the key is gone. */
   async function setStatus(keyId: string, status: "active" | "inactive" | "archived"): Promise<KeyRecord | undefined> {
@@ -244,7 +276,7 @@ export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
   return {
     /** Archives the key, which stays listed. An expired key is dead already and cannot come back. */
     async revokeKey(keyId) {
-      const before = await findKey(keyId);
+      const before = await seen(keyId);
       if (before === undefined) throw unknown(keyId);
       if (before.state === "revoked" || before.state === "expired") return;
       const after = await setStatus(keyId, "archived");
@@ -253,7 +285,7 @@ export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
 
     /** Looks first: an archived key must not come back to life as a merely inactive one. */
     async disableKey(keyId) {
-      const before = await findKey(keyId);
+      const before = await seen(keyId);
       if (before === undefined) throw unknown(keyId);
       if (before.state !== "active") return;
       const after = await setStatus(keyId, "inactive");
@@ -262,7 +294,7 @@ export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
 
     /** Fails with `KeyLimitReached` where workspace or organisation may have no more active keys. */
     async enableKey(keyId) {
-      const before = await findKey(keyId);
+      const before = await seen(keyId);
       if (before?.state === "active") return;
       if (before?.state !== "disabled") {
         throw new RotationFailure(
@@ -276,29 +308,7 @@ export function anthropicKeyEnd(options: AnthropicOptions): KeyEnd & KeySwitch {
 }
 
 export function createAnthropic(options: AnthropicOptions): ManagedProvider & HandIn {
-  const { workspace } = options;
-  const { admin, findKey } = adminOf(options);
-
-  /** Every key of the organisation: a handed-in one can be in the wrong workspace. */
-  async function listRows(): Promise<Row[]> {
-    const found: Row[] = [];
-    let after: string | undefined;
-    for (let page = 0; page < maxPages; page += 1) {
-      const { data, has_more, last_id } = await admin({
-        method: "GET",
-        route: keys,
-        query: { limit: 100, after_id: after },
-        doing: "while listing the keys of the organisation",
-        response: keyPage,
-      });
-      found.push(...data);
-      const last = last_id ?? data.at(-1)?.key.id;
-      if (!has_more) return found;
-      if (last === undefined || last === after) break;
-      after = last;
-    }
-    throw endless("the list of keys");
-  }
+  const { admin, findKey, listRows, isElsewhere } = adminOf(options);
 
   /** One window of the beta report, or nothing where this organisation does not have it. */
   async function readAnalytics(keyIds: string[], window: Window): Promise<Use | undefined> {
@@ -433,10 +443,6 @@ export function createAnthropic(options: AnthropicOptions): ManagedProvider & Ha
     },
   };
 
-  function isElsewhere({ workspace: home }: Row): boolean {
-    return typeof home === "string" && home !== workspace;
-  }
-
   /** A workspace the answer does not tell cannot be held against a key. */
   function faultOf(row: Row): HandInFault | undefined {
     if (row.workspace === null) return "unscoped";
@@ -447,7 +453,7 @@ export function createAnthropic(options: AnthropicOptions): ManagedProvider & Ha
 function unknown(keyId: string): RotationFailure {
   return new RotationFailure(
     "KeyUnknown",
-    `anthropic knows no key ${keyId} in this organisation: nothing was changed; check the id`,
+    `anthropic knows no key ${keyId} in this workspace: nothing was changed; check the id, and whose workspace it is of`,
   );
 }
 

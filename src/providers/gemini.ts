@@ -272,16 +272,14 @@ export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
     if (error) throw operationFailed(error, { doing: call.doing, right: call.right, project });
   }
 
-  /** Succeeds also when the key is deleted, as long as Google shows it. */
+  /**
+   * Succeeds also when the key is deleted, as long as Google shows it. A read that does not find it is no proof: it is
+   * unknown only where the deletion does not find it either.
+   */
   async function deleteKey(keyId: string): Promise<void> {
     const row = await findRow(keyId);
-    if (row === undefined) {
-      throw new RotationFailure(
-        "KeyUnknown",
-        `google knows no key ${keyId} in project ${project}: nothing was changed; check the id, and whose project it is of`,
-      );
-    }
-    if (row.key.state === "revoked") return;
+    if (row?.key.state === "revoked") return;
+    let found = true;
     await change({
       method: "DELETE",
       route: keyRoute,
@@ -289,8 +287,17 @@ export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
       // Without `checkExistingUsage`: it refuses every key that was used within a week.
       doing: `while deleting key ${keyId}`,
       right: "apikeys.keys.delete",
-      instead: ({ status }) => (status === 404 ? { value: { done: true } } : undefined),
+      instead: ({ status }) => {
+        if (status !== 404) return undefined;
+        found = false;
+        return { value: { done: true } };
+      },
     });
+    if (found || row !== undefined) return;
+    throw new RotationFailure(
+      "KeyUnknown",
+      `google knows no key ${keyId} in project ${project}: nothing was changed; check the id, and whose project it is of`,
+    );
   }
 
   return {
@@ -302,9 +309,7 @@ export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
       const row = await findRow(keyId);
       if (row?.key.state === "active") return;
       const doing = `while undeleting key ${keyId}`;
-      if (row === undefined) {
-        throw new RotationFailure("RequestInvalid", `google has purged key ${keyId} ${doing}: make a new key`);
-      }
+      let found = true;
       await change({
         method: "POST",
         route: `${keyRoute}:undelete`,
@@ -312,7 +317,14 @@ export function geminiKeyEnd(options: GeminiOptions): KeyEnd & KeySwitch {
         body: {},
         doing,
         right: "apikeys.keys.undelete",
+        instead: ({ status }) => {
+          if (status !== 404) return undefined;
+          found = false;
+          return { value: { done: true } };
+        },
       });
+      if (found) return;
+      throw new RotationFailure("RequestInvalid", `google has purged key ${keyId} ${doing}: make a new key`);
     },
   };
 }

@@ -151,9 +151,9 @@ test("finds a key, or nothing", async () => {
   expect(vendor.calls[0]?.path).toBe(`${keysPath}/apikey_1`);
 });
 
-describe("switching a key", () => {
-  const statuses = () => vendor.calls.filter(({ method }) => method === "POST").map(({ body }) => body);
+const statuses = () => vendor.calls.filter(({ method }) => method === "POST").map(({ body }) => body);
 
+describe("switching a key", () => {
   test("off and on again", async () => {
     vendor.replies(
       { body: row() },
@@ -172,6 +172,7 @@ describe("switching a key", () => {
       { body: row({ status: "archived" }) },
       { body: row({ status: "expired" }) },
       refused(404),
+      page([]),
     );
     for (let count = 0; count < 3; count += 1) await anthropic.disableKey("apikey_1");
     expect((await failureOf(anthropic.disableKey("apikey_1"))).type).toBe("KeyUnknown");
@@ -179,7 +180,7 @@ describe("switching a key", () => {
   });
 
   test("on does nothing where it is on, and says so where it cannot come back", async () => {
-    vendor.replies({ body: row() }, { body: row({ status: "archived" }) }, refused(404));
+    vendor.replies({ body: row() }, { body: row({ status: "archived" }) }, refused(404), page([]));
     await anthropic.enableKey("apikey_1");
     expect(await failureOf(anthropic.enableKey("apikey_1"))).toMatchObject({ type: "RequestInvalid", retried: false });
     expect((await failureOf(anthropic.enableKey("apikey_1"))).type).toBe("RequestInvalid");
@@ -213,13 +214,33 @@ describe("revoking a key", () => {
       { body: row({ status: "archived" }) },
       { body: row({ status: "expired" }) },
       refused(404),
+      page([]),
       { body: row() },
       refused(404),
     );
     for (let count = 0; count < 2; count += 1) await anthropic.revokeKey("apikey_1");
     expect(await failureOf(anthropic.revokeKey("apikey_1"))).toMatchObject({ type: "KeyUnknown", retried: false });
     await anthropic.revokeKey("apikey_1");
-    expect(vendor.calls).toHaveLength(5);
+    expect(vendor.calls).toHaveLength(6);
+  });
+
+  test("goes by no read that does not find it, while the list shows it", async () => {
+    vendor.replies(refused(404), page([row()]), { body: row({ status: "archived" }) });
+    await anthropic.revokeKey("apikey_1");
+    vendor.replies(refused(404), page([row()]), { body: row({ status: "inactive" }) });
+    await anthropic.disableKey("apikey_1");
+    expect(statuses()).toEqual([{ status: "archived" }, { status: "inactive" }]);
+  });
+
+  test("does nothing to a key of another workspace, which the admin key could reach", async () => {
+    const theirs = row({ scope: { type: "workspace", workspace_id: "wrkspc_2" } });
+    for (const end of [anthropic.revokeKey, anthropic.disableKey]) {
+      vendor.replies({ body: theirs }, page([theirs]));
+      expect((await failureOf(end("apikey_1"))).type).toBe("KeyUnknown");
+    }
+    vendor.replies({ body: theirs });
+    expect(await anthropic.findKey("apikey_1")).toBeUndefined();
+    expect(statuses()).toEqual([]);
   });
 
   test.each([

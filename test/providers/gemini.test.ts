@@ -300,19 +300,27 @@ describe("ending a key", () => {
   });
 
   test("succeeds where it is deleted, or purged since it was seen, and not where it is not known", async () => {
-    vendor.replies({ body: row(deleted) }, gone, { body: row() }, gone);
+    vendor.replies({ body: row(deleted) }, gone, gone, { body: row() }, gone);
     await gemini.revokeKey(keyId);
     expect(await failureOf(gemini.revokeKey(keyId))).toMatchObject({ type: "KeyUnknown", retried: false });
     await gemini.revokeKey(keyId);
-    expect(asked().filter((call) => call.startsWith("DELETE"))).toHaveLength(1);
+    expect(asked().filter((call) => call.startsWith("DELETE"))).toHaveLength(2);
+  });
+
+  test("goes by no read that does not find it", async () => {
+    vendor.replies(gone, done(), gone, done());
+    await gemini.revokeKey(keyId);
+    await gemini.enableKey(keyId);
+    expect(asked()).toEqual([`GET /${keyId}`, `DELETE /${keyId}`, `GET /${keyId}`, `POST /${keyId}:undelete`]);
   });
 
   test("is undone within 30 days, and not where there is nothing to undo", async () => {
-    vendor.replies({ body: row(deleted) }, done(), { body: row() }, gone);
+    vendor.replies({ body: row(deleted) }, done(), { body: row() }, gone, gone);
     await gemini.enableKey(keyId);
     await gemini.enableKey(keyId);
     expect((await failureOf(gemini.enableKey(keyId))).type).toBe("RequestInvalid");
-    expect(asked()).toEqual([`GET /${keyId}`, `POST /${keyId}:undelete`, `GET /${keyId}`, `GET /${keyId}`]);
+    const undeletion = `POST /${keyId}:undelete`;
+    expect(asked()).toEqual([`GET /${keyId}`, undeletion, `GET /${keyId}`, `GET /${keyId}`, undeletion]);
   });
 });
 
