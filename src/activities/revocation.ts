@@ -137,7 +137,7 @@ interface Refusal {
 
 /** One question before the act. */
 interface Check<Case> {
-  /** What must be so, as it is told in docs/rotation.md. */
+  /** What must be so, in words. */
   must: string;
   /** Why it is not so, or undefined. What it throws is the failure of the attempt. */
   against(of: Case): Promise<Refusal | undefined> | Refusal | undefined;
@@ -301,7 +301,7 @@ const leftover: Check<Case>[] = [isAnId, hasCredential, nobodyHoldsIt];
 /** A key of ours that no run answers for. */
 const orphan: Check<Orphan>[] = [isAnId, hasCredential, nameIsOurs, nobodyOwnsIt, nobodyHoldsIt];
 
-/** What must be so before a key is ended, by purpose: for the docs, and the test that holds them to it. */
+/** What must be so before a key is ended, by purpose, in the order in which it is asked. */
 export const purposes = {
   replaced: replaced.map(({ must }) => must),
   compromised: compromised.map(({ must }) => must),
