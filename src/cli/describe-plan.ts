@@ -61,33 +61,64 @@ export function describeUnseen(
 }
 
 /** What is cut when, whether requests may fail, and the clocks. */
-export function whatWillHappen({ slot, start, plan }: Pick<Meant, "slot" | "start" | "plan">): string[] {
+export function whatWillHappen({
+  slot,
+  start,
+  plan,
+  by = "worker",
+}: Pick<Meant, "slot" | "start" | "plan"> & Partial<Meant>): string[] {
   const here = plan.keys.filter((key) => mayBeIn(key, slot.name));
   const elsewhere = plan.keys.filter(
     (key) => !here.includes(key) && (key.heldBy.length > 0 || key.heldUnknown.length > 0),
   );
   const nowhere = plan.keys.filter((key) => !here.includes(key) && !elsewhere.includes(key));
-  const people =
-    plan.byHand === undefined ? [] : [`ONLY A PERSON can end a key here: ${plan.byHand}. You are asked to.`];
+  const of: Of = { slot, start, byHand: plan.byHand };
   return [
-    ...people,
-    ...(here.length === 0 ? [] : inTheSlot({ slot, start }, here)),
-    ...(elsewhere.length === 0 ? [] : inOtherSlots({ slot, start }, elsewhere)),
-    ...inNoSlot(slot, nowhere, { alone: here.length === 0 }),
+    ...byPeople(plan.byHand, by),
+    ...(here.length === 0 ? [] : inTheSlot(of, here)),
+    ...(elsewhere.length === 0 ? [] : inOtherSlots(of, elsewhere)),
+    ...inNoSlot(of, nowhere, { alone: here.length === 0 }),
   ];
 }
 
-type Of = Pick<Meant, "slot" | "start">;
+interface Of extends Pick<Meant, "slot" | "start"> {
+  /** What is not configured, where only people can make and end keys. */
+  byHand: string | undefined;
+}
+
+/** Without an admin credential keyturn cuts nothing; one that only this machine misses, the workers may have. */
+function byPeople(missing: string | undefined, by: Meant["by"]): string[] {
+  if (missing === undefined) return [];
+  return by === "worker"
+    ? [
+        `ONLY A PERSON can make and end keys here: ${missing}. You are asked to, and NOBODY ELSE CUTS, at the deadline neither.`,
+      ]
+    : [
+        `Seen from this machine only a person can make and end keys (${missing}); a worker that has the credential does it.`,
+      ];
+}
+
+function wordsOf({ slot, byHand }: Of): { cut: string; made: string } {
+  if (byHand === undefined) return providerWords[slot.slot.provider];
+  return {
+    cut: "revoked at its provider BY YOU",
+    made: "YOU MAKE a new key: keyturn status says where, keyturn submit-key hands it in; then it is proven",
+  };
+}
 
 /** Ids that cannot be compared may be those of the key the slot holds: then it is replaced. */
 function mayBeIn(key: SeenKey, slot: string): boolean {
   return key.heldBy.includes(slot) || key.heldUnknown.includes(slot);
 }
 
-function inTheSlot({ slot, start: { strategy } }: Of, keys: SeenKey[]): string[] {
-  const { name, policy } = slot;
+function inTheSlot(of: Of, keys: SeenKey[]): string[] {
+  const {
+    slot: { name, policy },
+    start: { strategy },
+    byHand,
+  } = of;
   const { installWithin, revokeWithin, atDeadline } = policy.emergency;
-  const { cut, made } = providerWords[slot.slot.provider];
+  const { cut, made } = wordsOf(of);
   const ids = keys.map(({ id }) => id).join(" and ");
   const failing = [...new Set([name, ...keys.flatMap(({ heldBy }) => heldBy)])];
   if (strategy === "cut-first") {
@@ -100,9 +131,13 @@ function inTheSlot({ slot, start: { strategy } }: Of, keys: SeenKey[]): string[]
   return [
     `SWAP FIRST. ${made} and put in, within ${installWithin}.`,
     `Then ${ids}: ${cut}, as soon as the caches have dropped it, within ${revokeWithin} from now. Until then whoever has it can use it.`,
-    atDeadline === "revoke"
-      ? `At ${revokeWithin} it is cut whatever the state of the new key; without a new one, requests fail from then on.`
-      : `Without a new key it is not cut, even past ${revokeWithin} (policy: atDeadline hold).`,
+    ...(byHand !== undefined
+      ? []
+      : [
+          atDeadline === "revoke"
+            ? `At ${revokeWithin} it is cut whatever the state of the new key; without a new one, requests fail from then on.`
+            : `Without a new key it is not cut, even past ${revokeWithin} (policy: atDeadline hold).`,
+        ]),
     `No request fails, unless something goes on using the old key for longer than the cache wait of ${policy.cacheInvalidationWait}.`,
     "No wait for the old key to be idle, no soak, no approval.",
     ...(others.length === 0
@@ -113,9 +148,13 @@ function inTheSlot({ slot, start: { strategy } }: Of, keys: SeenKey[]): string[]
   ];
 }
 
-function inOtherSlots({ slot, start: { strategy } }: Of, keys: SeenKey[]): string[] {
+function inOtherSlots(of: Of, keys: SeenKey[]): string[] {
+  const {
+    slot,
+    start: { strategy },
+  } = of;
   const { revokeWithin } = slot.policy.emergency;
-  const { cut } = providerWords[slot.slot.provider];
+  const { cut } = wordsOf(of);
   return keys.map(({ id, heldBy, heldUnknown }) => {
     const holders = heldBy.length > 0 ? heldBy.join(", ") : `perhaps ${heldUnknown.join(", ")}`;
     const not = `${id} is not the key of ${slot.name}, which keeps its own and gets no new one; ${holders} ${heldBy.length > 1 ? "hold" : "holds"} it.`;
@@ -125,9 +164,9 @@ function inOtherSlots({ slot, start: { strategy } }: Of, keys: SeenKey[]): strin
   });
 }
 
-function inNoSlot(slot: InventorySlot, keys: SeenKey[], { alone }: { alone: boolean }): string[] {
-  const { cut } = providerWords[slot.slot.provider];
-  const kept = alone ? `; NO NEW KEY is made, and ${slot.name} keeps its own` : "";
+function inNoSlot(of: Of, keys: SeenKey[], { alone }: { alone: boolean }): string[] {
+  const { cut } = wordsOf(of);
+  const kept = alone ? `; NO NEW KEY is made, and ${of.slot.name} keeps its own` : "";
   return keys.map(({ id, state }) =>
     state === "dead"
       ? `${id} is dead already, and no slot holds it: nothing is cut${kept}.`

@@ -51,7 +51,7 @@ async function fromHere(here: Here) {
 
 const withinMs = 10_000;
 /** So long a worker has the question to itself. */
-const workerAloneMs = 5_000;
+const workerAloneMs = 3_000;
 
 interface Ways<Seen> {
   worker?: () => Promise<Seen>;

@@ -130,11 +130,18 @@ describe("the prompt of an emergency", () => {
     expect(said).toContain("a new key is made and put in");
   });
 
-  test("says that only people can end keys where no admin credential is configured, and that a dead key is not cut", () => {
+  test("asks a person to make and end keys where no admin credential is configured, and promises no cut", () => {
     const byHand = { ...plan(key()), byHand: "OPENAI_ADMIN_KEY is not set" };
-    expect(whatWillHappen({ slot, start, plan: byHand })[0]).toContain(
-      "ONLY A PERSON can end a key here: OPENAI_ADMIN_KEY",
+    const said = whatWillHappen({ slot, start, plan: byHand }).join("\n");
+    expect(said).toMatch(/^ONLY A PERSON can make and end keys here: OPENAI_ADMIN_KEY is not set\..*NOBODY ELSE CUTS/);
+    expect(said).toMatch(/YOU MAKE a new key.*\nThen key_bad: revoked at its provider BY YOU/);
+    expect(said).not.toContain("whatever the state of the new key");
+    expect(whatWillHappen({ slot, start, plan: byHand, by: "here" })[0]).toMatch(
+      /^Seen from this machine only.*a worker that has/,
     );
+  });
+
+  test("says of a dead key that nothing is cut", () => {
     const dead = plan(key({ heldBy: [], state: "dead" }));
     expect(whatWillHappen({ slot, start, plan: dead })[0]).toContain(
       "dead already, and no slot holds it: nothing is cut",
