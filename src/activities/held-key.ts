@@ -393,31 +393,8 @@ export function heldByOf(judged: Judged, keyId: string): HeldBy {
 }
 
 /**
- * Fails with `SlotChanged` unless every slot of the inventory is seen to hold another key. What cannot be looked at fails
- * as the look does.
- */
-export async function requireHeldByNone(
-  deps: Dependencies,
-  access: SlotAccess,
-  key: AskedKey,
-  options: HoldersOptions = {},
-): Promise<void> {
-  const { yes = [], unknown = [] } = (await whoHolds(deps, access, [key], options)).get(key.id) ?? {};
-  const [holder] = yes;
-  if (holder !== undefined) {
-    throw new RotationFailure("SlotChanged", `${holder} holds ${key.id}: it is not revoked; rotate ${holder} first`);
-  }
-  const [doubtful] = unknown;
-  if (doubtful === undefined) return;
-  throw new RotationFailure(
-    "SlotChanged",
-    `whether ${doubtful.slot} holds ${key.id} cannot be told: ${doubtful.why}; it is not revoked: look which key ${doubtful.slot} holds`,
-  );
-}
-
-/**
- * The same of a key that may be another project's, as one that was called compromised is: each project of the provider is
- * asked, the slot's own first. Who cannot be asked knows nothing of it.
+ * What is known of a key that may be another project's, as one that was called compromised is: each project of the
+ * provider is asked, the slot's own first. Who cannot be asked knows nothing of it.
  */
 async function askedAnywhere(deps: Dependencies, access: SlotAccess, keyId: string): Promise<AskedKey> {
   const others = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
