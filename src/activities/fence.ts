@@ -47,6 +47,15 @@ export async function mayWrite(): Promise<void> {
   requireCurrent(attempt);
 }
 
+/**
+ * Writes that must not be parted, since what lies between them serves nobody: once the first may go, the rest is let go
+ * too. A few seconds at most.
+ */
+export async function asOne<Out>(work: () => Promise<Out>): Promise<Out> {
+  await mayWrite();
+  return attempts.exit(work);
+}
+
 function requireCurrent({ context, beganAt }: Attempt): void {
   context.cancellationSignal.throwIfAborted();
   if (performance.now() - beganAt < context.info.startToCloseTimeoutMs) return;

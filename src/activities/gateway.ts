@@ -31,6 +31,7 @@ import type {
   VerifyThroughGatewayOrder,
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
+import { asOne } from "./fence.ts";
 import { readIfThere, readSurely, requireInstalled } from "./held-key.ts";
 import { lookUp, missingOf } from "./managed.ts";
 
@@ -147,12 +148,13 @@ export const gatewayActivities = (deps: Dependencies) => ({
         ? restoredComment(rotationId)
         : formatMark({ keyId: oldKeyId, rotationId, fingerprint: oldFingerprint, at: new Date() });
     try {
-      await secrets.replaceByCopy(place, prev, { comment, seen });
+      // Between its two writes the slot is empty.
+      await asOne(() => secrets.replaceByCopy(place, prev, { comment, seen }));
     } catch (error) {
       if (!isFull(error)) throw error;
       // Somebody took the place that was just given up: our other alias makes room, since an empty slot serves nobody.
       await secrets.remove({ ...place, alias: aliases.new });
-      await secrets.replaceByCopy(place, prev, { comment, seen: undefined });
+      await asOne(() => secrets.replaceByCopy(place, prev, { comment, seen: undefined }));
     }
   },
 

@@ -78,6 +78,24 @@ describe("an attempt", () => {
     expect(await timed(third)).toBeGreaterThan(390);
   });
 
+  test("that is cancelled between two writes that must not be parted makes the second one too", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const secretDelete = {
+      service: "cloudflare",
+      method: "DELETE",
+      path: "/secrets/",
+      mode: "slow",
+      delayMs: 300,
+      times: 1,
+    };
+    await stage.fault(secretDelete);
+    const onAttempt = (environment: MockActivityEnvironment) => setTimeout(() => environment.cancel(), 150);
+    await stage.run("restoreOldValue", { installedKeyId: key.id }, 1, { onAttempt }).catch(() => undefined);
+    expect(await stage.chat()).toBe(200);
+    expect(await stage.held("github-ai-agent-prod")).toBe("key_prod_1");
+  });
+
   test("that fails by itself says so with its last sign of life, and carries on what it was told", async () => {
     const stage = await startStage();
     await stage.fault({ service: "openai", method: "DELETE", path: "", mode: "status", status: 503, times: 1 });
