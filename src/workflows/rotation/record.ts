@@ -126,7 +126,8 @@ export class RotationRecord {
 
   reached(moment: keyof RotationTimes, at: string = this.now()): void {
     this.times[moment] = at;
-    this.notBefore(at);
+    // A use is told by the end of its bucket, which may be yet to come.
+    if (moment !== "lastUsed") this.notBefore(at);
     if ((moment === "cut" || moment === "revoked") && this.clocks !== undefined) this.clocks.revoked ??= at;
     if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
   }
