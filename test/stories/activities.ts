@@ -853,7 +853,7 @@ const bodies: Record<string, Body> = {
   *findRun(stage, _out, order: { workflowId: string }) {
     yield 50;
     const run = stage.ground.find(order.workflowId);
-    if (run?.status !== "open") throw new PlayedFailure("InvalidInput", `${order.workflowId} does not run`);
+    if (run === undefined) throw new PlayedFailure("SlotMissing", `no run of ${order.workflowId}`);
     return { workflowId: run.workflowId, runId: run.runId };
   },
 
@@ -863,8 +863,8 @@ const bodies: Record<string, Body> = {
     const gate = stage.ground.update(order.workflowId, order.update, order.arg, order.runId);
     yield gate;
     const { value, failure } = gate.value ?? {};
-    if (failure !== undefined) throw new PlayedFailure(failure.type, failure.message);
-    return value;
+    if (failure === undefined) return value;
+    throw new PlayedFailure(failure.type === "NotFound" ? "SlotMissing" : failure.type, failure.message);
   },
 };
 

@@ -443,7 +443,7 @@ export class Ground {
   update(workflowId: string, name: string, arg: unknown, runId?: string): Answer {
     const gate: Answer = new Gate();
     const live = this.#find(workflowId);
-    if (live?.status !== "open" || (runId !== undefined && live.runId !== runId && live.firstRunId !== runId)) {
+    if (live?.status !== "open" || (runId !== undefined && live.runId !== runId)) {
       gate.open({ failure: { type: "NotFound", message: `no open run of ${workflowId}` } });
       return gate;
     }

@@ -154,14 +154,16 @@ export const faultsOf: [activity: string, kind: Fault["kind"]][] = [
 
 /** Some are reached seldom: they are drawn more often. */
 const rare: Record<string, number> = {
-  restoreOldValue: 8,
-  checkSaved: 6,
-  enableKey: 8,
-  lookBeforeRevoking: 4,
-  acceptKey: 2,
-  cutKey: 2,
-  planEmergency: 2,
-  updateRun: 3,
+  restoreOldValue: 3,
+  checkSaved: 2,
+  enableKey: 3,
+  disableKey: 3,
+  lookForErrors: 3,
+  revokeKey: 5,
+  checkIdle: 3,
+  lookBeforeRevoking: 3,
+  lookAtHolders: 2,
+  updateRun: 5,
 };
 
 const fault: fc.Arbitrary<Fault> = fc
@@ -276,6 +278,24 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant("kill" as const), ms: fc.integer({ min: 1_000, max: 2 * hour }) }) },
 );
 
+const told = (key: KeyRef): Deed => ({ do: "compromise", key, how: "escalate", slot: "main", strategy: "swap-first" });
+const soon = fc.integer({ min: 0, max: 400 });
+const at = (activity: string, plus: number): Anchor => ({ activity, nth: 1, edge: "scheduled", plus });
+
+/** Words that meet a run where it seldom stands. */
+const pointed: fc.Arbitrary<Story["deeds"]> = fc.oneof(
+  soon.map((plus) => [{ when: at("revokeKey", plus), what: told("held") }]),
+  fc
+    .record({ plus: soon, key: fc.constantFrom<KeyRef>("held", "new"), during: fc.constantFrom("settleKeys", "removeAliases") })
+    .map(({ plus, key, during }) => [
+      { when: at("verifyAtProvider", plus * 20), what: { do: "abort" as const, slot: "main" as const } },
+      { when: at(during, plus), what: told(key) },
+    ]),
+  fc
+    .record({ plus: soon, key: fc.constantFrom<KeyRef>("of-batch", "of-staging", "stray"), during: fc.constantFrom(...steps) })
+    .map(({ plus, key, during }) => [{ when: at(during, plus), what: told(key) }]),
+);
+
 const policyChoice: fc.Arbitrary<PolicyChoice> = fc.record({
   atDeadline: fc.oneof(
     { weight: 4, arbitrary: fc.constant("revoke" as const) },
@@ -306,8 +326,8 @@ export const story: fc.Arbitrary<Story> = fc
       { weight: 1, arbitrary: fc.constant<Flavour>("by-hand") },
     ),
     sharing: fc.oneof(
-      { weight: 5, arbitrary: fc.constant("none" as const) },
-      { weight: 3, arbitrary: fc.constantFrom("batch" as const, "staging" as const, "both" as const) },
+      { weight: 3, arbitrary: fc.constant("none" as const) },
+      { weight: 1, arbitrary: fc.constantFrom("batch" as const, "staging" as const, "both" as const) },
     ),
     start: fc.record({
       kind: fc.oneof(
@@ -372,6 +392,7 @@ export const story: fc.Arbitrary<Story> = fc
     deeds: fc.oneof(
       { weight: 1, arbitrary: fc.constant<Story["deeds"]>([]) },
       { weight: 4, arbitrary: fc.array(fc.record({ when: anchor, what: deed }), { minLength: 1, maxLength: 3 }) },
+      { weight: 1, arbitrary: pointed },
     ),
     policies: fc.record({ main: policyChoice, batch: policyChoice, staging: policyChoice }),
   })
@@ -380,18 +401,36 @@ export const story: fc.Arbitrary<Story> = fc
 /** What a fault needs to be met at all, and more, is made to happen. */
 function reachable(drawn: Story): Story {
   const meets = (...names: string[]): boolean => drawn.faults.some(({ activity }) => names.includes(activity));
-  const told = { ...drawn };
-  if (meets("restoreOldValue")) Object.assign(told, { gatewayRefusesReal: 4, staged: true });
-  else if (meets("checkSaved")) told.gatewayRefusesReal = Math.max(1, drawn.gatewayRefusesReal);
+  const made = { ...drawn };
+  if (meets("restoreOldValue")) Object.assign(made, { gatewayRefusesReal: 4, staged: true });
+  else if (meets("checkSaved")) made.gatewayRefusesReal = Math.max(1, drawn.gatewayRefusesReal);
   if (meets("enableKey", "disableKey", "lookForErrors") && ["issue", "by-hand"].includes(drawn.flavour)) {
-    told.flavour = "issue-disable";
+    made.flavour = "issue-disable";
   }
-  if (meets("enableKey")) told.soakErrors = Math.max(1, drawn.soakErrors);
-  if (meets("acceptKey") && drawn.flavour !== "by-hand") told.flavour = "hand-in";
-  if (meets("lookBeforeRevoking")) told.flavour = "by-hand";
-  if (meets("planEmergency")) told.start = { ...drawn.start, kind: "emergency", keys: [], leaked: "no" };
-  if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence") && drawn.seed % 2 === 0) {
-    told.start = { ...drawn.start, kind: "emergency" };
+  if (meets("enableKey")) made.soakErrors = Math.max(1, drawn.soakErrors);
+  else if (meets("revokeKey")) made.soakErrors = 0;
+  if (meets("acceptKey") && drawn.flavour !== "by-hand") made.flavour = "hand-in";
+  if (meets("lookBeforeRevoking")) made.flavour = "by-hand";
+  if (meets("planEmergency")) made.start = { ...drawn.start, kind: "emergency", keys: [], leaked: "no" };
+  else if (meets("revokeKey", "disableKey", "lookForErrors", "enableKey", "checkIdle", "lookBeforeRevoking")) {
+    made.start = { ...drawn.start, kind: "normal", onlyIfDue: false };
+    Object.assign(made, { sharing: "none", badKeys: [], gatewayRefusesReal: meets("restoreOldValue", "checkSaved") ? made.gatewayRefusesReal : 0 });
+  } else if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence") && drawn.seed % 2 === 0) {
+    made.start = { ...drawn.start, kind: "emergency" };
   }
-  return told;
+  if (meets("lookAtHolders") && made.start.kind === "emergency" && drawn.sharing === "none") made.sharing = "batch";
+  const unseen = drawn.faults.some(({ activity, kind }) => kind === "missing-rows" && ["lookAtHolders", "findCompromised"].includes(activity));
+  if (unseen && made.start.kind === "normal") {
+    // Who holds the key cannot be told.
+    if (drawn.seed % 3 === 0) made.flavour = "by-hand";
+    const key = made.flavour === "by-hand" || drawn.seed % 2 === 0 ? "of-staging" : "stray";
+    made.deeds = [...drawn.deeds.slice(0, 1), { when: at("verifyAtProvider", drawn.seed % 400), what: told(key) }];
+  }
+  if (meets("updateRun")) {
+    // A word that joins the run: from a start beside it.
+    const when: Anchor = { activity: "verifyAtProvider", nth: 1, edge: "scheduled", plus: drawn.seed % 20_000 };
+    const what: Deed = { do: "compromise", key: drawn.seed % 2 === 0 ? "held" : "new", how: "beside", slot: "main", strategy: "swap-first" };
+    made.deeds = [...drawn.deeds.slice(0, 1), { when, what }];
+  }
+  return made;
 }
