@@ -7,7 +7,7 @@ import {
   WorkflowNotFoundError,
   WorkflowUpdateFailedError,
 } from "@temporalio/client";
-import { ApplicationFailure } from "@temporalio/common";
+import { ActivityFailure, ApplicationFailure } from "@temporalio/common";
 
 import type { ClosedRun, OpenRotation, Runs, WhichRun } from "../activities/dependencies.ts";
 import { type FailureType, failureTypes, RotationFailure } from "../domain/failure.ts";
@@ -25,8 +25,14 @@ export function runsOf(client: Client): Runs {
   return {
     async find(workflowId) {
       try {
-        const { runId } = await client.workflow.getHandle(workflowId).describe();
-        return { workflowId, runId };
+        const { runId, status } = await client.workflow.getHandle(workflowId).describe();
+        if (status.name !== "RUNNING") return { workflowId, runId };
+        const progress = await client.connection
+          .withDeadline(Date.now() + answerWithinMs, () =>
+            client.workflow.getHandle(workflowId, runId).query(progressQuery),
+          )
+          .catch(() => undefined);
+        return { workflowId, runId, ...(progress === undefined ? {} : { progress }) };
       } catch (error) {
         if (!(error instanceof WorkflowNotFoundError)) throw error;
         throw new RotationFailure("SlotMissing", `no run of ${workflowId}: it may have just ended`);
@@ -62,7 +68,9 @@ export function runsOf(client: Client): Runs {
 }
 
 /** The refusal in its own words and with its own type, where that is one of ours. */
-function refusalOf({ cause, message }: WorkflowUpdateFailedError): RotationFailure {
+function refusalOf({ cause: said, message }: WorkflowUpdateFailedError): RotationFailure {
+  // Where an activity refused it, its own failure is within.
+  const cause = said instanceof ActivityFailure ? said.cause : said;
   const type = cause instanceof ApplicationFailure ? cause.type : undefined;
   return new RotationFailure(isOurs(type) ? type : "InvalidInput", cause?.message ?? message, {
     retried: false,

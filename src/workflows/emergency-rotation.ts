@@ -1,6 +1,6 @@
 import { ApplicationFailure, isCancellation } from "@temporalio/workflow";
 
-import type { Compromised, EmergencyPlan, Inspection } from "../activities/contract.ts";
+import type { Compromised, EmergencyPlan, Inspection, RunningRotation } from "../activities/contract.ts";
 import { defined } from "../domain/defined.ts";
 import type { EscalationAnswer } from "../domain/escalation.ts";
 import type { LeakedResult, RotationResult } from "../domain/rotation.ts";
@@ -14,8 +14,8 @@ import {
   cutNow,
   endWhenMoved,
   lookUpCompromised,
+  moveMeanwhile,
   startClocks,
-  startWhereCut,
 } from "./rotation/compromised.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureMessage, failureType } from "./rotation/failures.ts";
@@ -76,7 +76,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
       await Promise.all(strangers);
       return rotation.pastTheReturn(() => endWithoutSwap(rotation, { start, found, compromised, reason }));
     }
-    const elsewhere = rotation.beside(() => startWhereCut(rotation, held.id));
+    const elsewhere = rotation.beside(() => moveMeanwhile(rotation, held.id));
     await swap(rotation, found);
     await elsewhere;
     if (start.cutBy !== undefined) {
@@ -269,14 +269,16 @@ async function gatherAll(rotation: Rotation, { start, found, compromised }: Omit
 /** A rotation of the slot is running: it is told, and decides by which key it is. */
 async function join(
   start: EmergencyRotationStart,
-  { workflowId, runId }: { workflowId: string; runId: string },
+  { workflowId, runId, progress }: RunningRotation,
 ): Promise<RotationResult> {
+  // A worker may be too busy to say which rotation it is; the run id in the reason finds it.
+  const rotationId = progress?.rotationId ?? "unknown";
   const { slot, leaked, reason = "compromised", since, compromisedKeyId, compromisedKeyIds = [] } = start;
   const named = [...new Set([...(compromisedKeyId === undefined ? [] : [compromisedKeyId]), ...compromisedKeyIds])];
   const keyIds =
     named.length > 0 || leaked === undefined
       ? named
-      : (await management.findCompromised({ slot, rotationId: runId, keyIds: [], leaked })).map(({ id }) => id);
+      : (await management.findCompromised({ slot, rotationId, keyIds: [], leaked })).map(({ id }) => id);
   if (keyIds.length === 0) {
     throw ApplicationFailure.nonRetryable(
       `a rotation of ${slot} is running (workflow ${workflowId}, run ${runId}): say which key is compromised, with compromisedKeyIds`,
@@ -296,7 +298,7 @@ async function join(
     kind: "emergency",
     outcome: "joined",
     reason: `${said.join("; ")} (workflow ${workflowId}, run ${runId})`,
-    rotationId: runId,
+    rotationId,
     oldKey: { id: keyIds[0] ?? "" },
     newKey: null,
     times: { started: now, finished: now },

@@ -9,10 +9,11 @@ import {
   workflowInfo,
 } from "@temporalio/workflow";
 
+import type { RunningRotation } from "../activities/contract.ts";
 import { type Progress, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
 import { parseSlot, slotName } from "../domain/slot.ts";
 import { management } from "./groups.ts";
-import { failureType } from "./rotation/failures.ts";
+import { causeOf, failureType } from "./rotation/failures.ts";
 import {
   abortSignal,
   approveSignal,
@@ -32,7 +33,7 @@ export interface SlotStart {
 }
 
 /** What a start does that finds the slot's id taken, instead of failing. */
-export type WhenBusy<Start> = (start: Start, running: { workflowId: string; runId: string }) => Promise<RotationResult>;
+export type WhenBusy<Start> = (start: Start, running: RunningRotation) => Promise<RotationResult>;
 
 /**
  * Lets one rotation of a slot run at a time, however it was started: the work runs only under the slot's own workflow
@@ -67,7 +68,12 @@ async function follow<Start extends SlotStart>(
   if (child === "taken") {
     const running = await management.findRun({ workflowId });
     if (whenBusy === undefined) throw busy(start.slot, running);
-    return whenBusy(start, running);
+    try {
+      return await whenBusy(start, running);
+    } catch (error) {
+      const cause = causeOf(error);
+      throw cause instanceof ApplicationFailure ? sameFailure(cause) : error;
+    }
   }
   const runId = child.firstExecutionRunId;
 
@@ -118,12 +124,12 @@ async function startOnlyRun(workflowType: string, workflowId: string, start: { s
   }
 }
 
-function busy(slot: string, running: { workflowId: string; runId: string }): ApplicationFailure {
+function busy(slot: string, { workflowId, runId }: RunningRotation): ApplicationFailure {
   return ApplicationFailure.create({
-    message: `a rotation of ${slot} is running: workflow ${running.workflowId}, run ${running.runId}`,
+    message: `a rotation of ${slot} is running: workflow ${workflowId}, run ${runId}`,
     type: "SlotBusy",
     nonRetryable: true,
-    details: [running],
+    details: [{ workflowId, runId }],
   });
 }
 

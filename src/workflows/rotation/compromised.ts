@@ -127,8 +127,13 @@ async function endCut(rotation: Rotation, keyId: string): Promise<void> {
   await endOrAsk(rotation, keyId);
 }
 
+/** Moves the other slots while this one moves: they are not to wait for it, nor to fail with it. */
+export async function moveMeanwhile(rotation: Rotation, keyId: string): Promise<void> {
+  return rotation.cut.has(keyId) ? startWhereCut(rotation, keyId) : moveOthers(rotation, keyId);
+}
+
 /** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
-export async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
+async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
   if (!rotation.cut.has(keyId) || rotation.cutBy !== undefined) return;
   if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
@@ -149,6 +154,14 @@ export async function endOrAsk(rotation: Rotation, keyId: string): Promise<void>
  * until none holds it. Returns at the key's deadline at the latest, when its clock cuts it.
  */
 export async function moveOthers(rotation: Rotation, keyId: string): Promise<void> {
+  const running = rotation.moves.get(keyId);
+  if (running !== undefined) return running;
+  const moving = moveEach(rotation, keyId).finally(() => rotation.moves.delete(keyId));
+  rotation.moves.set(keyId, moving);
+  return moving;
+}
+
+async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const asked = new Map<string, number>();
   const moving = new Set<string>();
   if (rotation.cutBy !== undefined) return;

@@ -26,7 +26,7 @@ import {
   submitKeySignal,
   submitKeyUpdate,
 } from "../messages.ts";
-import { endWhenMoved, lookUpCompromised, startClocks } from "./compromised.ts";
+import { endWhenMoved, lookUpCompromised, moveMeanwhile, startClocks } from "./compromised.ts";
 import { failureDetails, failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -296,6 +296,7 @@ export class Mailbox {
           break;
         case "hurries":
           startClocks(rotation, keyId);
+          void rotation.beside(() => moveMeanwhile(rotation, keyId));
           break;
         case "revokes-new":
           if (facts.kind === "normal" && !facts.ending) rotation.stop(said);
@@ -309,7 +310,9 @@ export class Mailbox {
         case "moves-first":
         case "cuts":
           custody.take(keyId, "compromised", { given: true });
-          if (facts.key === "other") void rotation.beside(() => endWhenMoved(rotation, keyId));
+          void rotation.beside(() =>
+            facts.key === "other" ? endWhenMoved(rotation, keyId) : moveMeanwhile(rotation, keyId),
+          );
           break;
       }
       rotation.show();

@@ -46,6 +46,8 @@ export class Rotation {
   readonly started = new Set<string>();
   /** Keys of which an end is under way: whoever comes second waits for the first. */
   readonly ends = new Map<string, Promise<void>>();
+  /** Keys that other slots are being moved off: whoever comes second waits for the first. */
+  readonly moves = new Map<string, Promise<void>>();
   /** What `inspectSlot` found; undefined until then. */
   found: Inspection | undefined;
   policy: Policy | undefined;
