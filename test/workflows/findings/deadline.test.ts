@@ -95,7 +95,8 @@ describe("an emergency of a named key, whose slot cannot be looked at", () => {
 });
 
 describe("a rotation that is told that its old key is compromised", () => {
-  const escalate = { args: [{ compromisedKeyId: "key_old", by: "ada" }] };
+  const told = { compromisedKeyId: "key_old", by: "ada" };
+  const escalate: { args: [object] } = { args: [told] };
 
   test("cuts it by the deadline though no new key can be made", async () => {
     const slots = playSlots(skipping, undefined, () => ({
@@ -104,7 +105,7 @@ describe("a rotation that is told that its old key is compromised", () => {
     const beganMs = await skipping.env.currentTimeMs();
     const result = await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
-      await handle.signal("escalateSignal", escalate.args[0]);
+      await handle.signal("escalateSignal", told);
       return endOf(handle);
     });
     expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
@@ -117,17 +118,17 @@ describe("a rotation that is told that its old key is compromised", () => {
       inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canIssue: false }),
       installKey: () => Promise.reject(failing("SlotChanged")),
     }));
-    const told = await skipping.withWorker(slots.played, async () => {
+    const { toldMs, result } = await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
       await skipping.env.sleep(3 * minute);
-      const toldMs = await skipping.env.currentTimeMs();
+      const at = await skipping.env.currentTimeMs();
       await handle.executeUpdate("escalate", escalate);
       await handle.signal("submitKeySignal", { sealed: "sealed" });
-      return { toldMs, result: await endOf(handle) };
+      return { toldMs: at, result: await endOf(handle) };
     });
-    expect(minutesTo(slots, "key_old", told.toldMs)).toBeLessThanOrEqual(61);
-    expect(told.result.failed).toBe("SlotChanged");
-    expect(fateOf(told.result, "key_old")).toBe("ended");
+    expect(minutesTo(slots, "key_old", toldMs)).toBeLessThanOrEqual(61);
+    expect(result.failed).toBe("SlotChanged");
+    expect(fateOf(result, "key_old")).toBe("ended");
   });
 
   test("cuts it by the deadline though it was told while the run cleaned up after a failure", async () => {
@@ -184,17 +185,17 @@ describe("a rotation that is told that its old key is compromised", () => {
 
   test("moves the other slot that holds it too, and then cuts it", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
-    const told = await skipping.withWorker(slots.played, async () => {
+    const { toldMs, result } = await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
       await skipping.env.sleep(3 * minute);
-      const toldMs = await skipping.env.currentTimeMs();
+      const at = await skipping.env.currentTimeMs();
       await handle.executeUpdate("escalate", escalate);
-      return { toldMs, result: await endOf(handle) };
+      return { toldMs: at, result: await endOf(handle) };
     });
     expect(slots.holds[otherSlot]).not.toBe("key_old");
     expect(slots.endOf("key_old")).toMatchObject({ heldBy: [] });
-    expect(minutesTo(slots, "key_old", told.toldMs)).toBeLessThanOrEqual(60);
-    expect(fateOf(told.result, "key_old")).toBe("ended");
+    expect(minutesTo(slots, "key_old", toldMs)).toBeLessThanOrEqual(60);
+    expect(fateOf(result, "key_old")).toBe("ended");
   });
 
   test("never switches it on again, though clients are refused while it is off", async () => {
