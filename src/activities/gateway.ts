@@ -256,6 +256,15 @@ async function install(
   const final = canManage(access.provider)
     ? await giveFinalLife(access, access.provider, { key, value })
     : await requireWorking(access, key, value);
+  // The life took its time, and the look may have been at an old copy: what is written over is what was looked at.
+  const unchanged = ({ modified }: Held): boolean => modified.getTime() === held.modified.getTime();
+  const now = await readSurely(access, unchanged);
+  if (!unchanged(now)) {
+    throw new RotationFailure(
+      "NotYetPropagated",
+      `${slot} shows a write of ${now.modified.toISOString()}, and one of ${held.modified.toISOString()} a moment ago: nothing is installed before it is looked at again`,
+    );
+  }
   Context.current().cancellationSignal.throwIfAborted();
   await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) }, () => {
     write.sent = true;

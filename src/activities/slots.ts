@@ -185,7 +185,15 @@ async function stateOfEarlier(deps: Dependencies, access: SlotAccess, id: string
     if (record.why !== undefined) asked = false;
     else if (record.value !== undefined) return stateOf(record.value);
   }
-  return asked ? "dead" : "unknown";
+  if (!asked) return "unknown";
+  // A read by id may be behind, and a key that is called dead is named by no run after this one.
+  for (const { provider } of oneOfEachKeyring(brothersOf(deps, access))) {
+    const listed = canManage(provider) ? await orWhy(() => provider.listKeys()) : { why: "nobody may ask" };
+    if (listed.why !== undefined) return "unknown";
+    const found = listed.value.find((key) => key.id === id);
+    if (found !== undefined) return stateOf(found);
+  }
+  return "dead";
 }
 
 /** The answer; or, after a few attempts, why there is none. */

@@ -313,6 +313,18 @@ describe("installKey", () => {
     expect(await stage.writes()).toEqual(writes);
   });
 
+  test("writes nothing over an edit that its first look does not show yet", async () => {
+    const stage = await startStage();
+    const key = await stage.newKey();
+    const secretModified = await before(stage);
+    const value = await stage.valueOf("key_stg_1");
+    await stage.edit(prodGateway, { value });
+    await stage.lie({ about: "secrets", mode: "stale", which: "_openai_default$", times: 1 });
+    await expect(stage.repeat("installKey", { key, secretModified })).rejects.toMatchObject({ type: "SlotChanged" });
+    expect(await stage.held(prodGateway)).toBe("key_stg_1");
+    expect(await secretWrites(stage)).toHaveLength(1);
+  });
+
   test("stores the value again where it is asked to, and never over somebody's edit that kept the mark", async () => {
     const stage = await startStage();
     const { key, secretModified } = await stage.installed();

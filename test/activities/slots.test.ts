@@ -244,6 +244,12 @@ describe("inspectSlot looks again at what the slot's last run left behind (promi
     expect(found.unknown).toEqual([]);
   });
 
+  test("and calls none dead that one read does not find", async () => {
+    const stage = await startStage({ lastClosed: closed([{ id: "key_stg_1", why: "left" }]) });
+    await stage.lie({ about: "openai-keys", mode: "not-found", which: "^key_stg_1$", times: 1 });
+    expect((await inspect(stage)).earlier).toEqual([{ id: "key_stg_1", why: "left", state: "alive" }]);
+  });
+
   test("but not at the key that the slot holds by now", async () => {
     const stage = await startStage({ lastClosed: closed([{ id: "key_prod_1", why: "both are alive" }]) });
     expect((await inspect(stage)).earlier).toEqual([]);
