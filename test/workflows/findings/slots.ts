@@ -115,6 +115,7 @@ export function playSlots(
       ),
       warnings: [],
     }),
+    findRun: ({ workflowId }) => runsOf(skipping.client).find(workflowId),
     updateRun: (order) => runsOf(skipping.client).update(order, `told-${Math.random()}`),
   };
   slots.played = play(now, { ...right, ...changes(right, slots) });
@@ -132,6 +133,7 @@ type Right =
   | "lookAtHolders"
   | "planEmergency"
   | "settleKeys"
+  | "findRun"
   | "updateRun";
 
 /** Starts a workflow of a slot under the slot's own id, or another. */
