@@ -74,7 +74,10 @@ async function playAll(): Promise<void> {
   const bundle = join(directory, "workflows.js");
   try {
     writeFileSync(bundle, await bundleCode());
-    const workers = Math.max(1, Math.min(whole("workers", values.workers ?? `${availableParallelism()}`), Math.ceil(count / 50)));
+    const workers = Math.max(
+      1,
+      Math.min(whole("workers", values.workers ?? `${availableParallelism()}`), Math.ceil(count / 50)),
+    );
     const share = Math.ceil(count / workers);
     const parts = await Promise.all(
       Array.from({ length: workers }, (_, i) => shareOf(bundle, i * share, Math.min(count, (i + 1) * share))),
@@ -91,7 +94,9 @@ function shareOf(bundle: string, from: number, to: number): Promise<Told> {
     const worker = fork(fileURLToPath(import.meta.url), args, { execArgv: ["--enable-source-maps"] });
     let told: Told | undefined;
     worker.on("message", (message) => (told = message as Told));
-    worker.on("exit", (code) => (told === undefined ? reject(new Error(`a worker ended with code ${code}`)) : resolve(told)));
+    worker.on("exit", (code) =>
+      told === undefined ? reject(new Error(`a worker ended with code ${code}`)) : resolve(told),
+    );
   });
 }
 

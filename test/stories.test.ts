@@ -61,7 +61,10 @@ describe("the judge of stories", () => {
   const emergency: Story = { ...plain, start: { ...plain.start, kind: "emergency", keys: ["held"] } };
 
   /** What the judge says of the story when the end of the main run is changed like this. */
-  async function when(story: Story, change: (result: RotationResult, played: Played) => void): Promise<Violation["rule"][]> {
+  async function when(
+    story: Story,
+    change: (result: RotationResult, played: Played) => void,
+  ): Promise<Violation["rule"][]> {
     const played = await playStory(isolate, story);
     const [run] = played.ground.runs;
     change(run?.result as RotationResult, played);
@@ -123,7 +126,12 @@ describe("the judge of stories", () => {
 
   test("asks for the call behind a step, and for the step behind a change", async () => {
     const invented = (result: RotationResult): void => {
-      result.steps.push({ step: "cutKey", started: result.times.started, ended: result.times.started, outcome: "done" });
+      result.steps.push({
+        step: "cutKey",
+        started: result.times.started,
+        ended: result.times.started,
+        outcome: "done",
+      });
     };
     expect(await when(plain, invented)).toEqual(["record"]);
     const unsaid = (result: RotationResult): void => {

@@ -161,10 +161,10 @@ const refusals: Record<string, string[]> = {
 export function playing(stage: () => Stage): (context: AttemptContext, order: Record<string, unknown>) => Attempt {
   return function* play(context, order): Attempt {
     const here = stage();
-    const fault = here.story.faults.find(
-      ({ activity, nth, attempts }) =>
-        activity === context.name && nth === context.nth && context.attempt <= attempts,
+    const meeting = here.story.faults.filter(
+      ({ activity, nth, calls }) => activity === context.name && nth <= context.nth && context.nth < nth + calls,
     );
+    const fault = meeting.find(({ attempts }) => context.attempt <= attempts);
     const out = new Outside(here, context, fault);
     const latency = 20 + ((context.nth * 37 + context.attempt * 11) % 130);
     if (fault !== undefined) {
@@ -178,8 +178,7 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
       here.world.note("fault", `${context.name} attempt ${context.attempt}: ${fault.kind}`);
     }
     // An attempt after one whose worker seemed dead begins no sooner than that one's request can have ended.
-    const before = here.story.faults.find(({ activity, nth }) => activity === context.name && nth === context.nth);
-    const twice = before?.kind === "twice" || before?.kind === "killed-before" || before?.kind === "killed-after";
+    const twice = meeting.some(({ kind }) => ["twice", "killed-before", "killed-after"].includes(kind));
     if (fault?.kind === "twice") context.cutOff();
     if (twice && context.attempt > 1) yield httpTimeoutMs;
     yield latency;
@@ -206,7 +205,13 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
         case "slow":
           yield* out.pause(Math.min(fault.ms, 100_000));
           break;
-        default:
+        case "killed-after":
+        case "lost-answer":
+        case "late":
+        case "missing-rows":
+        case "stale":
+        case undefined:
+          break;
       }
       const body = bodies[context.name];
       if (body === undefined) throw new PlayedFailure("NotFound", `no activity is named ${context.name}`);
@@ -246,7 +251,12 @@ function contentOf(slot: ToySlot): Content {
 }
 
 /** Which slots hold a key: what a list does not show, or shows late, cannot be told. */
-function holdersOf(stage: Stage, out: Outside, keyId: string, own: string): { yes: string[]; unknown: { slot: string; why: string }[] } {
+function holdersOf(
+  stage: Stage,
+  out: Outside,
+  keyId: string,
+  own: string,
+): { yes: string[]; unknown: { slot: string; why: string }[] } {
   const yes: string[] = [];
   const unknown: { slot: string; why: string }[] = [];
   for (const slot of stage.world.slots.values()) {
@@ -259,7 +269,12 @@ function holdersOf(stage: Stage, out: Outside, keyId: string, own: string): { ye
 }
 
 /** Two reads some seconds apart must agree that the slot holds another key. */
-function* requireInstalled(stage: Stage, out: Outside, { slot: name, rotationId }: OfRotation, keyId: string): Generator<Pause, ToySlot> {
+function* requireInstalled(
+  stage: Stage,
+  out: Outside,
+  { slot: name, rotationId }: OfRotation,
+  keyId: string,
+): Generator<Pause, ToySlot> {
   const slot = slotOf(stage, name);
   const fits = (): boolean => slot.content?.mark?.keyId === keyId && slot.content.mark.rotationId === rotationId;
   if (!fits() || out.stale) {
@@ -283,7 +298,8 @@ function* requireReplaced(stage: Stage, out: Outside, order: RevokeOrder): Gener
 function seenThrough(stage: Stage, keyId: string, through: string): ToyKey {
   const slot = slotOf(stage, through);
   const key = stage.world.key(keyId);
-  if (slot.byHand) throw new PlayedFailure("InvalidInput", `only a person can end ${keyId}: ${through} has no admin credential`);
+  if (slot.byHand)
+    throw new PlayedFailure("InvalidInput", `only a person can end ${keyId}: ${through} has no admin credential`);
   if (key === undefined || key.project !== slot.project) {
     throw new PlayedFailure("KeyUnknown", `no provider knows ${keyId}`, { details: [{ keyIds: [keyId] }] });
   }
@@ -325,7 +341,11 @@ function keyNameOf(slot: string, rotationId: string, ordinal: number, attempt: n
 }
 
 /** The project of a slot knows a key by its id, through any slot of that project. */
-function knower(stage: Stage, keyId: string, own: string): { through: string; state: "alive" | "dead" | "unknown" } | undefined {
+function knower(
+  stage: Stage,
+  keyId: string,
+  own: string,
+): { through: string; state: "alive" | "dead" | "unknown" } | undefined {
   const key = stage.world.key(keyId);
   if (key === undefined) return undefined;
   const slots = [...stage.world.slots.values()].toSorted((a, b) => Number(b.name === own) - Number(a.name === own));
@@ -359,6 +379,7 @@ function unseal(sealed: string): string {
 
 const bodies: Record<string, Body> = {
   *readPolicy({ story }, _out, order: { slot: string }) {
+    yield 5;
     const policy = story.slots[order.slot]?.policy;
     if (policy === undefined) throw new PlayedFailure("InvalidInput", `no slot ${order.slot}`);
     return policy;
@@ -425,7 +446,9 @@ const bodies: Record<string, Body> = {
       : [...world.keys.values()]
           .filter(({ id }) => world.key(id)?.state !== "dead")
           .filter(({ name }) =>
-            Array.from({ length: attempt - 1 }, (_, i) => keyNameOf(slot.name, order.rotationId, order.ordinal, i + 1)).includes(name),
+            Array.from({ length: attempt - 1 }, (_, i) =>
+              keyNameOf(slot.name, order.rotationId, order.ordinal, i + 1),
+            ).includes(name),
           )
           .map(({ id }) => id);
     const key = yield* out.write(() =>
@@ -525,8 +548,7 @@ const bodies: Record<string, Body> = {
     const slot = slotOf(stage, order.slot);
     const id = unseal(order.key.sealed);
     yield 150;
-    const mine = (): boolean =>
-      slot.content?.mark?.rotationId === order.rotationId && slot.content.mark.keyId === id;
+    const mine = (): boolean => slot.content?.mark?.rotationId === order.rotationId && slot.content.mark.keyId === id;
     const look = (): Content => {
       const content = contentOf(slot);
       const ours = content.mark?.rotationId === order.rotationId;
@@ -588,7 +610,9 @@ const bodies: Record<string, Body> = {
     }
     const deadAt = iso(out.now);
     yield* out.pause(durationMs(order.rule.span));
-    return key.state === "dead" || key.state === "off" ? { deadAt, note: "refusals in a row" } : { note: "it answered" };
+    return key.state === "dead" || key.state === "off"
+      ? { deadAt, note: "refusals in a row" }
+      : { note: "it answered" };
   },
 
   *checkIdle(stage, out, order: IdleOrder): Generator<Pause, IdleAnswer> {
@@ -691,7 +715,9 @@ const bodies: Record<string, Body> = {
     }
     const keys: Settled["keys"] = [];
     const warnings: string[] = [];
-    const named = new RegExp(`^${keyNameOf(slot.name, order.rotationId, 0, 0).replaceAll(".", "\\.").replace(/0-0$/, "(\\d+)-\\d+")}$`);
+    const named = new RegExp(
+      `^${keyNameOf(slot.name, order.rotationId, 0, 0).replaceAll(".", "\\.").replace(/0-0$/, "(\\d+)-\\d+")}$`,
+    );
     const byName = [...world.keys.values()].filter(({ name }) => {
       const ordinal = named.exec(name)?.[1];
       return ordinal !== undefined && order.ordinals.includes(Number(ordinal));
@@ -715,7 +741,8 @@ const bodies: Record<string, Body> = {
       const dead = known && key.state === "dead";
       const [holder] = yes;
       if (dead) keys.push({ id, role, fate: { fate: "ended", at: iso(key.deadAt ?? out.now), seen: true } });
-      else if (holder !== undefined && role !== "compromised") keys.push({ id, role, fate: { fate: "held", by: holder } });
+      else if (holder !== undefined && role !== "compromised")
+        keys.push({ id, role, fate: { fate: "held", by: holder } });
       else if (role !== "new") name(`${id} stays alive: end it by hand when nobody uses it`);
       else if (given) name(`${id} may be in use: revoke it when idle`);
       else if (unknown.length > 0) name("whether a slot holds it cannot be told");

@@ -94,17 +94,27 @@ export function gaps(coverage: Coverage): string[] {
   const least = Math.floor(stories / 1_000);
   const missing: string[] = [];
   if (stories === 0) return missing;
-  if (coverage.installed * 2 < stories) missing.push(`only ${coverage.installed} of ${stories} stories pass installKey`);
-  if (coverage.compromised * 3 < stories) missing.push(`only ${coverage.compromised} of ${stories} stories meet a compromise`);
+  if (coverage.installed * 2 < stories)
+    missing.push(`only ${coverage.installed} of ${stories} stories pass installKey`);
+  if (coverage.compromised * 3 < stories)
+    missing.push(`only ${coverage.compromised} of ${stories} stories meet a compromise`);
   const need = (kind: string, names: string[], counts: Record<string, number>): void => {
     for (const name of names) {
       const times = counts[name] ?? 0;
       if (times < least) missing.push(`${kind} "${name}": ${times} of ${least}`);
     }
   };
-  need("escalation row", escalationRows.map(({ name }) => name), coverage.rows);
+  need(
+    "escalation row",
+    escalationRows.map(({ name }) => name),
+    coverage.rows,
+  );
   need("role and fate", rolesAndFates, coverage.fates);
-  need("fault", faultsOf.map(([activity, kind]) => `${activity} ${kind}`), coverage.faults);
+  need(
+    "fault",
+    faultsOf.map(([activity, kind]) => `${activity} ${kind}`),
+    coverage.faults,
+  );
   return missing;
 }
 

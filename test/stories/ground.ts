@@ -260,7 +260,7 @@ export class Ground {
     const event: Event = { at: Math.max(time, this.now), order: this.#order++, go };
     const heap = this.#heap;
     heap.push(event);
-    for (let i = heap.length - 1; i > 0; ) {
+    for (let i = heap.length - 1; i > 0;) {
       const up = (i - 1) >> 1;
       if (!before(heap[i] as Event, heap[up] as Event)) break;
       [heap[i], heap[up]] = [heap[up] as Event, heap[i] as Event];
@@ -279,7 +279,7 @@ export class Ground {
     const last = heap.pop();
     if (top === undefined || last === undefined || heap.length === 0) return top;
     heap[0] = last;
-    for (let i = 0; ; ) {
+    for (let i = 0; ;) {
       let least = i;
       for (const child of [2 * i + 1, 2 * i + 2]) {
         if (child < heap.length && before(heap[child] as Event, heap[least] as Event)) least = child;
@@ -296,7 +296,15 @@ export class Ground {
   }
 
   /** Plays until nothing is left to happen, `done` says so, or the time is up. */
-  async play({ until, most, done }: { until: number; most: number; done?: () => boolean }): Promise<"over" | "late" | "busy"> {
+  async play({
+    until,
+    most,
+    done,
+  }: {
+    until: number;
+    most: number;
+    done?: () => boolean;
+  }): Promise<"over" | "late" | "busy"> {
     for (let events = 0; ; events++) {
       if (done?.() === true) return "over";
       const event = this.#pop();
@@ -608,7 +616,8 @@ export class Ground {
     } else if (scheduleActivity != null) this.#schedule(live, scheduleActivity);
     else if (requestCancelActivity != null) this.#cancelActivity(live, requestCancelActivity.seq ?? 0);
     else if (startChildWorkflowExecution != null) this.#startChild(live, startChildWorkflowExecution);
-    else if (cancelChildWorkflowExecution != null) this.#cancelChild(live, cancelChildWorkflowExecution.childWorkflowSeq ?? 0);
+    else if (cancelChildWorkflowExecution != null)
+      this.#cancelChild(live, cancelChildWorkflowExecution.childWorkflowSeq ?? 0);
     else if (signalExternalWorkflowExecution != null) {
       const { seq, workflowExecution, childWorkflowId, signalName, args } = signalExternalWorkflowExecution;
       const workflowId = childWorkflowId || workflowExecution?.workflowId || "";
@@ -898,9 +907,14 @@ export class Ground {
     const longest = optionalTsToMs(policy.maximumInterval) || initial * 100;
     const type = failure.applicationFailureInfo?.type ?? "";
     const timedOut = failure.timeoutFailureInfo != null;
-    const wrapped = timedOut && activity.lastFailure !== undefined ? { ...failure, cause: activity.lastFailure } : failure;
+    const wrapped =
+      timedOut && activity.lastFailure !== undefined ? { ...failure, cause: activity.lastFailure } : failure;
     if (!timedOut) activity.lastFailure = failure;
-    if (activity.cancelRequested || (most > 0 && activity.attempts >= most) || (policy.nonRetryableErrorTypes ?? []).includes(type)) {
+    if (
+      activity.cancelRequested ||
+      (most > 0 && activity.attempts >= most) ||
+      (policy.nonRetryableErrorTypes ?? []).includes(type)
+    ) {
       this.#finish(activity, { failed: wrapped });
       return;
     }
@@ -927,7 +941,9 @@ export class Ground {
       this.#tellCancelled(activity.current);
     }
     const cause = activity.lastFailure === undefined ? {} : { cause: activity.lastFailure };
-    this.#finish(activity, { failed: { message: "activity timed out", timeoutFailureInfo: { timeoutType }, ...cause } });
+    this.#finish(activity, {
+      failed: { message: "activity timed out", timeoutFailureInfo: { timeoutType }, ...cause },
+    });
   }
 
   #cancelActivity(live: Live, seq: number): void {
@@ -977,7 +993,8 @@ export class Ground {
     } else {
       activity.outcome = "cancelled";
       const details = end.cancelled.length === 0 ? {} : { details: { payloads: end.cancelled.map(toPayload) } };
-      if (end.cancelled.length > 0) activity.failure = { type: "Cancelled", message: "cancelled", details: end.cancelled };
+      if (end.cancelled.length > 0)
+        activity.failure = { type: "Cancelled", message: "cancelled", details: end.cancelled };
       const cause = { message: "Activity cancelled", canceledFailureInfo: details };
       result = { cancelled: { failure: { message: "Activity cancelled", cause, ...info } } };
     }
@@ -1060,7 +1077,8 @@ function application(type: string, message: string, nonRetryable: boolean, detai
 
 function readFailure(failure: Failure | null | undefined): { type: string; message: string; details?: unknown } {
   let inner = failure ?? {};
-  while (inner.cause != null && inner.applicationFailureInfo == null && inner.timeoutFailureInfo == null) inner = inner.cause;
+  while (inner.cause != null && inner.applicationFailureInfo == null && inner.timeoutFailureInfo == null)
+    inner = inner.cause;
   const info = inner.applicationFailureInfo;
   const type = info?.type ?? (inner.timeoutFailureInfo == null ? "Unexpected" : "Timeout");
   const [details] = (info?.details?.payloads ?? []) as Payload[];
@@ -1094,7 +1112,9 @@ function childResult(live: Live): coresdk.child_workflow.ChildWorkflowResult.$Pr
           },
         },
       };
-    default:
+    case "open":
+    case "continued":
+    case "terminated":
       return {
         failed: {
           failure: {

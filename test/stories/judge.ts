@@ -17,12 +17,23 @@ import type { KeyEvent } from "./world.ts";
  * - `deadline`: a compromised key is cut by its deadline where policy says so, and is never switched on or written back.
  * - `serving`: no key that a slot serves is ended, but by `cut-first`, at a deadline or on a person's word, and then the
  *   record says that requests fail.
+ * - `edges`: the same while only edges and caches may still send the key, since the secret was replaced a moment before.
  * - `edit`: what a person wrote into a secret is not written over.
  * - `record`: each step and time has a call, each call that changed something has a step.
  * - `outcome`: outcome, failure type and exit code fit what is so.
  * - `slot`: a slot that served at the beginning serves at the end, or its outage is in a record; no alias stays unsaid.
  */
-export type Rule = "ended" | "owned" | "fate" | "deadline" | "serving" | "edit" | "record" | "outcome" | "slot";
+export type Rule =
+  | "ended"
+  | "owned"
+  | "fate"
+  | "deadline"
+  | "serving"
+  | "edges"
+  | "edit"
+  | "record"
+  | "outcome"
+  | "slot";
 
 export interface Violation {
   rule: Rule;
@@ -101,7 +112,10 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
         leaked?: string;
         strategy?: string;
       };
-      const ids = new Set([...(input.compromisedKeyIds ?? []), ...(input.compromisedKeyId === undefined ? [] : [input.compromisedKeyId])]);
+      const ids = new Set([
+        ...(input.compromisedKeyIds ?? []),
+        ...(input.compromisedKeyId === undefined ? [] : [input.compromisedKeyId]),
+      ]);
       if (input.leaked !== undefined) ids.add(input.leaked.replace(/^leaked:/, ""));
       if (ids.size === 0) {
         for (const call of run.calls) {
@@ -111,7 +125,8 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       }
       // What a run hands over was told when it was told to that run.
       if (run.continuedFrom !== undefined) continue;
-      for (const keyId of ids) told.push({ chain, keyId, at: run.startedAt, how: "start", cutFirst: input.strategy === "cut-first" });
+      for (const keyId of ids)
+        told.push({ chain, keyId, at: run.startedAt, how: "start", cutFirst: input.strategy === "cut-first" });
     }
     for (const { at, what, arg, answer } of chain.heard) {
       if (what !== "escalate" && what !== "escalateSignal") continue;
@@ -189,7 +204,9 @@ class Judgement {
     const keys = new Map<string, string>();
     const lookedLast = Math.max(
       0,
-      ...chain.calls.filter(({ name, outcome }) => name === "settleKeys" && outcome === "completed").map(({ scheduledAt }) => scheduledAt),
+      ...chain.calls
+        .filter(({ name, outcome }) => name === "settleKeys" && outcome === "completed")
+        .map(({ scheduledAt }) => scheduledAt),
     );
     for (const key of world.keys.values()) {
       if (!chain.runIds.has(key.madeBy.runId ?? "")) continue;
@@ -208,10 +225,17 @@ class Judgement {
       if (taken !== undefined) keys.set(taken, "handed in");
       if (refused !== undefined && refused.heldBy.length === 0) keys.set(refused.id, "handed in and refused");
     }
-    for (const { chain: other, keyId } of this.#told) if (other === chain) keys.set(keyId, "told");
+    // A key that nobody knows, or that nobody can ask about, is refused, and nobody's to answer for.
+    const refused = chain.calls.flatMap(
+      ({ failure }) => (failure?.details as { keyIds?: string[] } | undefined)?.keyIds ?? [],
+    );
+    for (const { chain: other, keyId } of this.#told) {
+      if (other === chain && !refused.includes(keyId)) keys.set(keyId, "told");
+    }
     for (const { runId, inspection } of inspections) {
       if (!chain.runIds.has(runId)) continue;
-      for (const { id, state } of inspection.earlier) if (state !== "dead" && world.keys.has(id)) keys.set(id, "left by an earlier run");
+      for (const { id, state } of inspection.earlier)
+        if (state !== "dead" && world.keys.has(id)) keys.set(id, "left by an earlier run");
     }
     return keys;
   }
@@ -238,7 +262,8 @@ class Judgement {
     );
     for (const { id } of entries.values()) {
       if (earlier.has(id) || asked.includes(`"${id}"`)) continue;
-      if (answersFor.has(id) || told.has(id) || world.heldWithin(chain.slot, id, chain.startedAt, chain.closedAt)) continue;
+      if (answersFor.has(id) || told.has(id) || world.heldWithin(chain.slot, id, chain.startedAt, chain.closedAt))
+        continue;
       this.#say("owned", `${chain.workflowId}: ${id} is in the result, and is none of its keys`);
     }
   }
@@ -255,7 +280,10 @@ class Judgement {
         .map(({ keyId, what }) => `${keyId} ${what}`),
     ];
     if (changed.length > 0) {
-      this.#say("owned", `${chain.workflowId} ended (${chain.last.failure?.type ?? chain.last.status}) without a result: ${changed.join(", ")}`);
+      this.#say(
+        "owned",
+        `${chain.workflowId} ended (${chain.last.failure?.type ?? chain.last.status}) without a result: ${changed.join(", ")}`,
+      );
     }
   }
 
@@ -276,7 +304,9 @@ class Judgement {
     const where = `${chain.workflowId}: ${id} (${role})`;
     if (fate === "open") this.#say("fate", `${where} is open in the result`);
     if (fate === "held") {
-      const slot = [...world.slots.keys()].toSorted((a, b) => b.length - a.length).find((name) => why.startsWith(`${name} `));
+      const slot = [...world.slots.keys()]
+        .toSorted((a, b) => b.length - a.length)
+        .find((name) => why.startsWith(`${name} `));
       if (slot === undefined) this.#say("fate", `${where} is held, and by no slot: ${why}`);
       else if (!world.heldWithin(slot, id, this.#lookedSince(chain), chain.closedAt)) {
         this.#say("fate", `${where} is said to be held by ${slot}, and is not`);
@@ -286,7 +316,8 @@ class Judgement {
     if (fate === "ended") {
       // Without an admin credential a key that is off and one that is gone are refused alike.
       const alike = state === "off" && this.#played.story.flavour === "by-hand";
-      if (state !== "dead" && state !== "unmade" && !alike) this.#say("fate", `${where} is said to be ended (seen ${seen}), and is ${state}`);
+      if (state !== "dead" && state !== "unmade" && !alike)
+        this.#say("fate", `${where} is said to be ended (seen ${seen}), and is ${state}`);
       const deadAt = world.keys.get(id)?.deadAt ?? 0;
       const saidAt = Date.parse(at ?? "");
       if (state === "dead" && !(saidAt >= deadAt - 1_000 - this.#skew(chain, id) && saidAt <= chain.closedAt + 1_000)) {
@@ -322,9 +353,13 @@ class Judgement {
     });
     const looked = chain.calls.some(
       ({ name, order, outcome }) =>
-        name === "settleKeys" && outcome === "completed" && (order["keys"] as { id: string }[]).some((key) => key.id === id),
+        name === "settleKeys" &&
+        outcome === "completed" &&
+        (order["keys"] as { id: string }[]).some((key) => key.id === id),
     );
-    const hindered = this.#played.met.some(({ activity, runId }) => activity === "settleKeys" && chain.runIds.has(runId));
+    const hindered = this.#played.met.some(
+      ({ activity, runId }) => activity === "settleKeys" && chain.runIds.has(runId),
+    );
     return !sent && looked && !hindered && this.#played.story.flavour !== "by-hand";
   }
 
@@ -362,7 +397,10 @@ class Judgement {
       );
       if (told === undefined || write.by.activity === undefined) continue;
       if (write.sentAt > told.at + 5_000 && write.before?.keyId !== write.after.keyId) {
-        this.#say("deadline", `${write.after.keyId} is compromised, and was written into ${write.slot} (${write.by.activity})`);
+        this.#say(
+          "deadline",
+          `${write.after.keyId} is compromised, and was written into ${write.slot} (${write.by.activity})`,
+        );
       }
     }
   }
@@ -417,7 +455,9 @@ class Judgement {
     for (const event of world.keyEvents) {
       if (event.what !== "off" && event.what !== "dead") continue;
       if (event.by.activity === undefined || event.serving.length === 0) continue;
-      const was = world.keyEvents.filter(({ keyId, at, what }) => keyId === event.keyId && at < event.at && what !== "made").at(-1);
+      const was = world.keyEvents
+        .filter(({ keyId, at, what }) => keyId === event.keyId && at < event.at && what !== "made")
+        .at(-1);
       // What was off already fails nobody by its end.
       if (was?.what === "off") continue;
       this.#served(event);
@@ -432,7 +472,8 @@ class Judgement {
     if (first === undefined) {
       // A write that was under way may have put it in after the last look.
       const late = world.writes.some((write) => write.after.keyId === keyId && write.at - write.sentAt > 1_000);
-      if (!late) this.#say("serving", `${where}, and nobody had called it compromised`);
+      const rule = holding.length === 0 ? "edges" : "serving";
+      if (!late) this.#say(rule, `${where}, and nobody had called it compromised`);
       return;
     }
     const policy = this.#policy(first.chain.slot);
@@ -441,15 +482,17 @@ class Judgement {
     const byDeadline = at >= deadline - 1_000 && policy?.emergency.atDeadline === "revoke";
     const bySaid = byPeople.some(({ what, at: then }) => what === "approve-cut" && then <= at);
     if (!cutFirst && !byDeadline && !bySaid) {
-      const how = holding.length === 0 ? "while edges may still have it, " : "";
-      this.#say("serving", `${where}, ${how}before its deadline and without cut-first`);
+      const [rule, how] =
+        holding.length === 0 ? (["edges", "while edges may still have it, "] as const) : (["serving", ""] as const);
+      this.#say(rule, `${where}, ${how}before its deadline and without cut-first`);
       return;
     }
     if (holding.length === 0) return;
     const doer = this.#chains.find(({ runIds }) => runIds.has(by.runId ?? ""));
     const { result } = doer ?? {};
     if (doer === undefined || result === undefined) return;
-    const saidIt = result.outage !== undefined || result.warnings.some((warning) => holding.some((slot) => warning.includes(slot)));
+    const saidIt =
+      result.outage !== undefined || result.warnings.some((warning) => holding.some((slot) => warning.includes(slot)));
     if (!saidIt) this.#say("serving", `${where}; the record of ${doer.workflowId} does not say that requests fail`);
   }
 
@@ -461,9 +504,17 @@ class Judgement {
       if (by.activity === undefined || before?.by.person === undefined) continue;
       if (sentAt < before.modified || at - sentAt > 1_000) continue; // it had left before the edit
       const saw = inspections.some(
-        (look) => look.slot === slot && look.at >= before.modified && look.runId === by.runId && look.inspection.held.id === before.keyId,
+        (look) =>
+          look.slot === slot &&
+          look.at >= before.modified &&
+          look.runId === by.runId &&
+          look.inspection.held.id === before.keyId,
       );
-      if (!saw) this.#say("edit", `${by.activity} wrote ${after.keyId} over ${before.keyId}, which a person had put into ${slot}`);
+      if (!saw)
+        this.#say(
+          "edit",
+          `${by.activity} wrote ${after.keyId} over ${before.keyId}, which a person had put into ${slot}`,
+        );
     }
   }
 
@@ -477,7 +528,10 @@ class Judgement {
     const needs = (at: number, steps: string[], says: string): void => {
       const covered = result.steps.some(
         ({ step, started, ended, outcome }) =>
-          outcome !== "skipped" && steps.includes(step) && Date.parse(started) <= at + 1_000 && Date.parse(ended ?? started) >= at - 30_000,
+          outcome !== "skipped" &&
+          steps.includes(step) &&
+          Date.parse(started) <= at + 1_000 &&
+          Date.parse(ended ?? started) >= at - 30_000,
       );
       if (!covered) this.#say("record", `${chain.workflowId}: ${says} at ${iso(at)}, and no step says so`);
     };
@@ -501,39 +555,55 @@ class Judgement {
     if (step === "revokeKey" && story.flavour === "by-hand") return;
     // It begins with a wait, which an abort may end.
     if (step === "awaitPropagation" && outcome === "failed") return;
-    if (step === "issueKey" && outcome === "failed" && (story.flavour === "hand-in" || story.flavour === "by-hand")) return;
+    if (step === "issueKey" && outcome === "failed" && (story.flavour === "hand-in" || story.flavour === "by-hand"))
+      return;
     const from = Date.parse(started) - 1_000;
     const to = Date.parse(ended ?? started) + 1_000;
     const called = chain.calls.some(
-      ({ name, scheduledAt, endedAt = Number.POSITIVE_INFINITY }) => names.includes(name) && scheduledAt <= to && endedAt >= from,
+      ({ name, scheduledAt, endedAt = Number.POSITIVE_INFINITY }) =>
+        names.includes(name) && scheduledAt <= to && endedAt >= from,
     );
     if (!called) this.#say("record", `${chain.workflowId}: step ${step} (${outcome}: ${note}) has no call`);
   }
 
   #times(chain: Chain, { times, oldKey, newKey }: RotationResult): void {
     const { world } = this.#played;
-    const near = (at: string, moments: number[]): boolean => moments.some((moment) => Math.abs(moment - Date.parse(at)) <= 2_000);
+    const near = (at: string, moments: number[]): boolean =>
+      moments.some((moment) => Math.abs(moment - Date.parse(at)) <= 2_000);
     if (times.installed !== undefined) {
       const landed = world.writes.filter(({ by, slot }) => slot === chain.slot && chain.runIds.has(by.runId ?? ""));
-      if (!near(times.installed, landed.map(({ at }) => at))) {
+      if (
+        !near(
+          times.installed,
+          landed.map(({ at }) => at),
+        )
+      ) {
         this.#say("record", `${chain.workflowId}: installed at ${times.installed}, and nothing was written then`);
       }
     }
     if (times.verified !== undefined) {
       const ends = chain.calls
-        .filter(({ name, order, outcome }) => name === "verifyThroughGateway" && order["alias"] === "real" && outcome === "completed")
+        .filter(
+          ({ name, order, outcome }) =>
+            name === "verifyThroughGateway" && order["alias"] === "real" && outcome === "completed",
+        )
         .map(({ endedAt = 0 }) => endedAt);
       const within = ends.some((end) => Math.abs(end - Date.parse(times.verified ?? "")) <= 15_000);
-      if (!within) this.#say("record", `${chain.workflowId}: verified at ${times.verified}, and the slot did not answer then`);
+      if (!within)
+        this.#say("record", `${chain.workflowId}: verified at ${times.verified}, and the slot did not answer then`);
     }
     for (const moment of ["cut", "revoked"] as const) {
       const at = times[moment];
       if (at === undefined || this.#played.story.flavour === "by-hand") continue;
       const ends = world.keyEvents.filter(({ what }) => what === "dead" || what === "off").map((event) => event.at);
       const answered = chain.calls
-        .filter(({ name, outcome }) => ["cutKey", "revokeKey", "endCompromisedKey", "settleKeys"].includes(name) && outcome === "completed")
+        .filter(
+          ({ name, outcome }) =>
+            ["cutKey", "revokeKey", "endCompromisedKey", "settleKeys"].includes(name) && outcome === "completed",
+        )
         .map(({ endedAt = 0 }) => endedAt);
-      if (!near(at, [...ends, ...answered])) this.#say("record", `${chain.workflowId}: ${moment} at ${at}, and no key ended then`);
+      if (!near(at, [...ends, ...answered]))
+        this.#say("record", `${chain.workflowId}: ${moment} at ${at}, and no key ended then`);
     }
     if (times.confirmedDead !== undefined) {
       const seen = chain.calls.some(
@@ -542,9 +612,11 @@ class Judgement {
       );
       if (!seen) this.#say("record", `${chain.workflowId}: confirmedDead at ${times.confirmedDead}, and nobody saw it`);
     }
-    if (newKey !== null && !world.keys.has(newKey.id)) this.#say("record", `${chain.workflowId}: newKey ${newKey.id} is no key`);
+    if (newKey !== null && !world.keys.has(newKey.id))
+      this.#say("record", `${chain.workflowId}: newKey ${newKey.id} is no key`);
     const asked = JSON.stringify(chain.runs.map(({ input }) => input));
-    if (oldKey !== null && !world.keys.has(oldKey.id) && !asked.includes(oldKey.id)) this.#say("record", `${chain.workflowId}: oldKey ${oldKey.id} is no key`);
+    if (oldKey !== null && !world.keys.has(oldKey.id) && !asked.includes(oldKey.id))
+      this.#say("record", `${chain.workflowId}: oldKey ${oldKey.id} is no key`);
   }
 
   // ---- outcome --------------------------------------------------------------------------------------------------
@@ -555,7 +627,8 @@ class Judgement {
     const where = `${chain.workflowId}`;
     if (last.status === "failed") {
       const type = last.failure?.type ?? "";
-      if (!Object.hasOwn(failureTypes, type)) this.#say("outcome", `${where} failed with ${type}: ${last.failure?.message}`);
+      if (!Object.hasOwn(failureTypes, type))
+        this.#say("outcome", `${where} failed with ${type}: ${last.failure?.message}`);
       return;
     }
     if (last.status !== "completed") {
@@ -566,7 +639,11 @@ class Judgement {
       this.#say("outcome", `${where} completed without a result`);
       return;
     }
-    const content = world.slot(chain.slot)?.past.findLast(({ content: was, until }) => was.modified <= chain.closedAt && until > chain.closedAt)?.content ?? world.slot(chain.slot)?.content;
+    const content =
+      world
+        .slot(chain.slot)
+        ?.past.findLast(({ content: was, until }) => was.modified <= chain.closedAt && until > chain.closedAt)
+        ?.content ?? world.slot(chain.slot)?.content;
     const working = content !== undefined && world.stateAt(content.keyId, chain.closedAt) === "alive";
     const edited = byPeople.some(({ at }) => at >= chain.startedAt && at <= chain.closedAt);
     const toldOf = this.#told.some((told) => told.chain === chain);
@@ -574,21 +651,27 @@ class Judgement {
       case "rotated": {
         const { newKey } = result;
         if (newKey === null) this.#say("outcome", `${where} is rotated and has no new key`);
-        else if (content?.keyId !== newKey.id && !edited) this.#say("outcome", `${where} is rotated to ${newKey.id}, and the slot holds ${content?.keyId}`);
+        else if (content?.keyId !== newKey.id && !edited)
+          this.#say("outcome", `${where} is rotated to ${newKey.id}, and the slot holds ${content?.keyId}`);
         break;
       }
       case "kept":
         this.#refused(chain, new Set(this.#told.filter((told) => told.chain === chain).map(({ keyId }) => keyId)));
         break;
       case "aborted": {
-        const asked = heard.some(({ what }) => what === "abortSignal" || what === "cancel" || what === "escalate" || what === "escalateSignal");
+        const asked = heard.some(
+          ({ what }) => what === "abortSignal" || what === "cancel" || what === "escalate" || what === "escalateSignal",
+        );
         if (!asked) this.#say("outcome", `${where} is aborted, and nobody asked for it: ${result.reason}`);
         break;
       }
       case "cut": {
         if (!toldOf) this.#say("outcome", `${where} is cut, and no key was called compromised`);
         if (!working && result.outage === undefined && !edited) {
-          this.#say("outcome", `${where} is cut, the slot holds no working key, and no outage is told: exit 0 would be wrong`);
+          this.#say(
+            "outcome",
+            `${where} is cut, the slot holds no working key, and no outage is told: exit 0 would be wrong`,
+          );
         }
         break;
       }
@@ -634,7 +717,11 @@ class Judgement {
         ({ result }) =>
           result?.outage !== undefined || result?.warnings?.some((warning) => warning.includes(name)) === true,
       );
-      if (!late && !told) this.#say("slot", `${name} holds ${content.keyId}, which is ${world.stateAt(content.keyId, ground.now)}, and no record tells of an outage`);
+      if (!late && !told)
+        this.#say(
+          "slot",
+          `${name} holds ${content.keyId}, which is ${world.stateAt(content.keyId, ground.now)}, and no record tells of an outage`,
+        );
     }
     for (const slot of world.slots.values()) {
       for (const [short, { madeBy }] of slot.aliases) {
@@ -642,7 +729,8 @@ class Judgement {
         if (chain === undefined || chain.last.status === "open") continue;
         if (landedLate.some(({ activity }) => activity === "stageAliases")) continue;
         const said = chain.result?.warnings?.some((warning) => /alias/i.test(warning)) === true;
-        if (!said) this.#say("slot", `an alias kt-${short} of ${slot.name} stays, and ${chain.workflowId} does not say so`);
+        if (!said)
+          this.#say("slot", `an alias kt-${short} of ${slot.name} stays, and ${chain.workflowId} does not say so`);
       }
     }
   }

@@ -303,7 +303,8 @@ class Player {
         record.done = this.#compromise(what);
         return;
       case "rotate":
-        record.done = this.#ground.start(this.#idOf(what.slot), "normalRotation", { slot: this.#slots[what.slot] }) !== undefined;
+        record.done =
+          this.#ground.start(this.#idOf(what.slot), "normalRotation", { slot: this.#slots[what.slot] }) !== undefined;
         return;
       case "emergency":
         record.done =
@@ -356,7 +357,8 @@ class Player {
       this.#ground.update(workflowId, "escalate", { compromisedKeyId: id, by: "ada" });
       return true;
     }
-    if (running && how === "signal") return this.#ground.signal(workflowId, "escalateSignal", { compromisedKeyId: id, by: "ada" });
+    if (running && how === "signal")
+      return this.#ground.signal(workflowId, "escalateSignal", { compromisedKeyId: id, by: "ada" });
     if (running || how === "beside") {
       return this.#ground.start(`beside-${++this.#beside}`, "emergencyRotation", emergency) !== undefined;
     }
@@ -442,7 +444,10 @@ class Player {
   // ---- looks at the deadline ------------------------------------------------------------------------------------
 
   #started(run: Run): void {
-    this.#world.note("temporal", `${run.type} ${run.workflowId} run ${run.number} starts: ${JSON.stringify(run.input)?.slice(0, 300)}`);
+    this.#world.note(
+      "temporal",
+      `${run.type} ${run.workflowId} run ${run.number} starts: ${JSON.stringify(run.input)?.slice(0, 300)}`,
+    );
     if (run.type === "emergencyRotation") this.#lookAtDeadline(run);
   }
 

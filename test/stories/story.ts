@@ -38,7 +38,13 @@ export type Anchor = { at: number } | { activity: string; nth: number; edge: "sc
 
 export type Deed =
   | { do: "abort" | "cancel"; slot: SlotRef }
-  | { do: "compromise"; key: KeyRef; how: "escalate" | "signal" | "start" | "beside"; slot: SlotRef; strategy: Strategy }
+  | {
+      do: "compromise";
+      key: KeyRef;
+      how: "escalate" | "signal" | "start" | "beside";
+      slot: SlotRef;
+      strategy: Strategy;
+    }
   | { do: "approve"; wait: "right" | "old" | "none"; by: "update" | "signal" }
   | { do: "hand-in"; key: "good" | "garbage" | "held" | "dead" | "not-yet" | "foreign"; by: "update" | "signal" }
   | { do: "edit"; slot: SlotRef }
@@ -134,19 +140,40 @@ const writes = [
   "settleKeys",
   "removeAliases",
 ];
-const listing = ["inspectSlot", "lookAtHolders", "findCompromised", "settleKeys", "issueKey", "revokeKey", "disableKey"];
-const marked = ["revokeKey", "disableKey", "verifyThroughGateway", "checkSaved", "restoreOldValue", "lookBeforeRevoking"];
+const listing = [
+  "inspectSlot",
+  "lookAtHolders",
+  "findCompromised",
+  "settleKeys",
+  "issueKey",
+  "revokeKey",
+  "disableKey",
+];
+const marked = [
+  "revokeKey",
+  "disableKey",
+  "verifyThroughGateway",
+  "checkSaved",
+  "restoreOldValue",
+  "lookBeforeRevoking",
+];
 
 /** Each fault that means something for the activity. */
 export const faultsOf: [activity: string, kind: Fault["kind"]][] = [
   ...[...reads, ...writes].flatMap((activity) =>
-    (["unavailable", "refused", "killed-before", "slow"] as const).map((kind): [string, Fault["kind"]] => [activity, kind]),
+    (["unavailable", "refused", "killed-before", "slow"] as const).map((kind): [string, Fault["kind"]] => [
+      activity,
+      kind,
+    ]),
   ),
   ...["issueKey", "installKey", "verifyThroughGateway", "gatherEvidence", "cutKey", "revokeKey", "lookAtHolders"].map(
     (activity): [string, Fault["kind"]] => [activity, "limited"],
   ),
   ...writes.flatMap((activity) =>
-    (["lost-answer", "killed-after", "late", "twice"] as const).map((kind): [string, Fault["kind"]] => [activity, kind]),
+    (["lost-answer", "killed-after", "late", "twice"] as const).map((kind): [string, Fault["kind"]] => [
+      activity,
+      kind,
+    ]),
   ),
   ...listing.map((activity): [string, Fault["kind"]] => [activity, "missing-rows"]),
   ...marked.map((activity): [string, Fault["kind"]] => [activity, "stale"]),
@@ -164,13 +191,16 @@ const rare: Record<string, number> = {
   lookBeforeRevoking: 3,
   lookAtHolders: 2,
   updateRun: 5,
+  cutKey: 3,
+  endCompromisedKey: 2,
+  readPolicy: 2,
+  issueKey: 2,
+  stageAliases: 2,
 };
 
 const fault: fc.Arbitrary<Fault> = fc
   .record({
-    which: fc.oneof(
-      ...faultsOf.map((pair) => ({ weight: rare[pair[0]] ?? 1, arbitrary: fc.constant(pair) })),
-    ),
+    which: fc.oneof(...faultsOf.map((pair) => ({ weight: rare[pair[0]] ?? 1, arbitrary: fc.constant(pair) }))),
     nth: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 2, arbitrary: fc.integer({ min: 2, max: 4 }) }),
     calls: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.constantFrom(2, 5, 12) }),
     attempts: fc.oneof(
@@ -265,7 +295,14 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant("hand-in" as const),
-      key: fc.constantFrom("good" as const, "garbage" as const, "held" as const, "dead" as const, "not-yet" as const, "foreign" as const),
+      key: fc.constantFrom(
+        "good" as const,
+        "garbage" as const,
+        "held" as const,
+        "dead" as const,
+        "not-yet" as const,
+        "foreign" as const,
+      ),
       by: fc.constantFrom("update" as const, "signal" as const),
     }),
   },
@@ -275,7 +312,10 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
     weight: 2,
     arbitrary: fc.record({ do: fc.constantFrom("rotate" as const, "emergency" as const), slot: slotRef, strategy }),
   },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant("kill" as const), ms: fc.integer({ min: 1_000, max: 2 * hour }) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant("kill" as const), ms: fc.integer({ min: 1_000, max: 2 * hour }) }),
+  },
 );
 
 const told = (key: KeyRef): Deed => ({ do: "compromise", key, how: "escalate", slot: "main", strategy: "swap-first" });
@@ -286,13 +326,21 @@ const at = (activity: string, plus: number): Anchor => ({ activity, nth: 1, edge
 const pointed: fc.Arbitrary<Story["deeds"]> = fc.oneof(
   soon.map((plus) => [{ when: at("revokeKey", plus), what: told("held") }]),
   fc
-    .record({ plus: soon, key: fc.constantFrom<KeyRef>("held", "new"), during: fc.constantFrom("settleKeys", "removeAliases") })
+    .record({
+      plus: soon,
+      key: fc.constantFrom<KeyRef>("held", "new"),
+      during: fc.constantFrom("settleKeys", "removeAliases"),
+    })
     .map(({ plus, key, during }) => [
       { when: at("verifyAtProvider", plus * 20), what: { do: "abort" as const, slot: "main" as const } },
       { when: at(during, plus), what: told(key) },
     ]),
   fc
-    .record({ plus: soon, key: fc.constantFrom<KeyRef>("of-batch", "of-staging", "stray"), during: fc.constantFrom(...steps) })
+    .record({
+      plus: soon,
+      key: fc.constantFrom<KeyRef>("of-batch", "of-staging", "stray"),
+      during: fc.constantFrom(...steps),
+    })
     .map(({ plus, key, during }) => [{ when: at(during, plus), what: told(key) }]),
 );
 
@@ -337,7 +385,13 @@ export const story: fc.Arbitrary<Story> = fc
       keys: fc.oneof(
         { weight: 5, arbitrary: fc.constant<KeyRef[]>(["held"]) },
         { weight: 2, arbitrary: fc.constant<KeyRef[]>([]) },
-        { weight: 3, arbitrary: fc.uniqueArray(fc.constantFrom<KeyRef>("held", "of-batch", "of-staging", "stray", "former"), { minLength: 1, maxLength: 3 }) },
+        {
+          weight: 3,
+          arbitrary: fc.uniqueArray(fc.constantFrom<KeyRef>("held", "of-batch", "of-staging", "stray", "former"), {
+            minLength: 1,
+            maxLength: 3,
+          }),
+        },
         { weight: 1, arbitrary: fc.constant<KeyRef[]>(["nobody"]) },
       ),
       strategy: fc.constantFrom<Strategy | "policy">("policy", "swap-first", "cut-first"),
@@ -364,7 +418,10 @@ export const story: fc.Arbitrary<Story> = fc
       { weight: 8, arbitrary: fc.constant(0) },
       { weight: 1, arbitrary: fc.integer({ min: 1, max: 4 }) },
     ),
-    soakErrors: fc.oneof({ weight: 6, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: 1, max: 3 }) }),
+    soakErrors: fc.oneof(
+      { weight: 6, arbitrary: fc.constant(0) },
+      { weight: 1, arbitrary: fc.integer({ min: 1, max: 3 }) },
+    ),
     unseenEnds: seldom(6),
     idle: fc.record({
       clientsLingerMs: fc.oneof(
@@ -414,12 +471,18 @@ function reachable(drawn: Story): Story {
   if (meets("planEmergency")) made.start = { ...drawn.start, kind: "emergency", keys: [], leaked: "no" };
   else if (meets("revokeKey", "disableKey", "lookForErrors", "enableKey", "checkIdle", "lookBeforeRevoking")) {
     made.start = { ...drawn.start, kind: "normal", onlyIfDue: false };
-    Object.assign(made, { sharing: "none", badKeys: [], gatewayRefusesReal: meets("restoreOldValue", "checkSaved") ? made.gatewayRefusesReal : 0 });
+    Object.assign(made, {
+      sharing: "none",
+      badKeys: [],
+      gatewayRefusesReal: meets("restoreOldValue", "checkSaved") ? made.gatewayRefusesReal : 0,
+    });
   } else if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence") && drawn.seed % 2 === 0) {
     made.start = { ...drawn.start, kind: "emergency" };
   }
   if (meets("lookAtHolders") && made.start.kind === "emergency" && drawn.sharing === "none") made.sharing = "batch";
-  const unseen = drawn.faults.some(({ activity, kind }) => kind === "missing-rows" && ["lookAtHolders", "findCompromised"].includes(activity));
+  const unseen = drawn.faults.some(
+    ({ activity, kind }) => kind === "missing-rows" && ["lookAtHolders", "findCompromised"].includes(activity),
+  );
   if (unseen && made.start.kind === "normal") {
     // Who holds the key cannot be told.
     if (drawn.seed % 3 === 0) made.flavour = "by-hand";
@@ -429,7 +492,13 @@ function reachable(drawn: Story): Story {
   if (meets("updateRun")) {
     // A word that joins the run: from a start beside it.
     const when: Anchor = { activity: "verifyAtProvider", nth: 1, edge: "scheduled", plus: drawn.seed % 20_000 };
-    const what: Deed = { do: "compromise", key: drawn.seed % 2 === 0 ? "held" : "new", how: "beside", slot: "main", strategy: "swap-first" };
+    const what: Deed = {
+      do: "compromise",
+      key: drawn.seed % 2 === 0 ? "held" : "new",
+      how: "beside",
+      slot: "main",
+      strategy: "swap-first",
+    };
     made.deeds = [...drawn.deeds.slice(0, 1), { when, what }];
   }
   return made;

@@ -40,14 +40,24 @@ export function* storiesOf(seed: number, from: number, to: number): Generator<{ 
   }
 }
 
-async function verdict(isolate: Isolate, told: Story, replay: boolean): Promise<{ played: Played; violations: Violation[] }> {
+async function verdict(
+  isolate: Isolate,
+  told: Story,
+  replay: boolean,
+): Promise<{ played: Played; violations: Violation[] }> {
   const played = await playStory(isolate, told, { replay });
   return { played, violations: judge(played) };
 }
 
 export async function tellStories(
   isolate: Isolate,
-  { seed, from = 0, to, shrink = 3, heard = () => undefined }: { seed: number; from?: number; to: number; shrink?: number; heard?: (line: string) => void },
+  {
+    seed,
+    from = 0,
+    to,
+    shrink = 3,
+    heard = () => undefined,
+  }: { seed: number; from?: number; to: number; shrink?: number; heard?: (line: string) => void },
 ): Promise<Told> {
   const begun = Date.now();
   const coverage = noCoverage();
@@ -77,7 +87,11 @@ export async function tellStories(
  * The smallest story found that breaks the same rule. Parts are left out one after the other, and what is left is set to
  * its plainest value, as long as the rule stays broken.
  */
-async function shrunk(isolate: Isolate, first: Story, violations: Violation[]): Promise<{ played: Played; violations: Violation[] } | undefined> {
+async function shrunk(
+  isolate: Isolate,
+  first: Story,
+  violations: Violation[],
+): Promise<{ played: Played; violations: Violation[] } | undefined> {
   const rule = violations[0]?.rule;
   let best = first;
   let found: { played: Played; violations: Violation[] } | undefined;
@@ -90,7 +104,7 @@ async function shrunk(isolate: Isolate, first: Story, violations: Violation[]): 
     found = tried;
     return true;
   };
-  for (let again = true; again; ) {
+  for (let again = true; again;) {
     again = false;
     for (const part of ["faults", "deeds"] as const) {
       for (let i = best[part].length - 1; i >= 0; i--) {
@@ -154,7 +168,9 @@ export function accountOf(played: Played, violations: Violation[]): string {
     `the story: ${JSON.stringify(drawn)}`,
     ...shown.map((one) => (one === undefined ? "  …" : `${time(one.at)} ${one.line}`)),
     ...chainsOf(played).map(({ workflowId, last, result }) => {
-      const keys = (result?.keys ?? []).map(({ id, role, fate, why, at }) => `${id} ${role} ${fate} ${why ?? at ?? ""}`);
+      const keys = (result?.keys ?? []).map(
+        ({ id, role, fate, why, at }) => `${id} ${role} ${fate} ${why ?? at ?? ""}`,
+      );
       return `${workflowId} ${last.status} ${result?.outcome ?? ""} ${last.failure?.type ?? ""}: ${result?.reason ?? last.failure?.message ?? ""}\n    keys: ${keys.join(" | ")}\n    warnings: ${(result?.warnings ?? []).join(" | ")}`;
     }),
     ...violations.map(({ rule, says }) => `VIOLATION ${rule}: ${says}`),

@@ -196,7 +196,8 @@ export class World {
     return [...this.slots.values()]
       .filter(
         ({ content, past, edgesMs }) =>
-          content?.keyId === keyId || past.some((was) => was.content.keyId === keyId && was.until + edgesMs > at && was.by.person === undefined),
+          content?.keyId === keyId ||
+          past.some((was) => was.content.keyId === keyId && was.until + edgesMs > at && was.by.person === undefined),
       )
       .map(({ name }) => name);
   }
