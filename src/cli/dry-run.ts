@@ -1,4 +1,3 @@
-import { slotActivities } from "../activities/slots.ts";
 import type { Inspection } from "../activities/contract.ts";
 import type { Credentials, Environment, Inventory, InventorySlot } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
@@ -7,7 +6,7 @@ import { readableMs } from "../domain/duration.ts";
 import { defined } from "../domain/defined.ts";
 import { type Temporal, withTemporal } from "../temporal/client.ts";
 import type { NormalRotationStart } from "../workflows/messages.ts";
-import { dependenciesHere } from "./from-here.ts";
+import { activitiesHere } from "./from-here.ts";
 import { type Output, table } from "./output.ts";
 import { runningRotation } from "./running-rotation.ts";
 
@@ -38,7 +37,7 @@ async function inspectFromHere({
 }: Omit<DryRun, "output">): Promise<Inspection> {
   const order = { slot: slot.name, rotationId: "dry-run", ...defined({ heldKeyId, onlyIfDue }) };
   const inspect = (temporal?: Temporal): Promise<Inspection> =>
-    slotActivities(dependenciesHere({ inventory, credentials, temporal })).inspectSlot(order);
+    activitiesHere({ inventory, credentials, temporal }).inspectSlot(order);
   try {
     return await withTemporal(env, inspect);
   } catch (error) {

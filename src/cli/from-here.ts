@@ -1,4 +1,8 @@
+import { asyncLocalStorage, Context, type Info } from "@temporalio/activity";
+import { type Logger, noopMetricMeter } from "@temporalio/common";
+
 import type { Dependencies, Runs } from "../activities/dependencies.ts";
+import { slotActivities } from "../activities/slots.ts";
 import { whichKeyActivities } from "../activities/which-key.ts";
 import type { Credentials, Inventory } from "../config.ts";
 import { RotationFailure } from "../domain/failure.ts";
@@ -20,7 +24,7 @@ export interface Here {
 }
 
 /** The clients of a worker, without its private keys. */
-export function dependenciesHere({ inventory, credentials, temporal, leaked }: Here): Dependencies {
+function dependenciesHere({ inventory, credentials, temporal, leaked }: Here): Dependencies {
   const none = (): never => {
     throw new RotationFailure("RequestInvalid", "nothing is changed from here, and no sealed key is opened");
   };
@@ -45,6 +49,38 @@ export function dependenciesHere({ inventory, credentials, temporal, leaked }: H
   });
 }
 
-export function whichKeyHere(here: Here): ReturnType<typeof whichKeyActivities> {
-  return whichKeyActivities(dependenciesHere(here));
+/** The activities that look which key is meant, and the first step of a rotation, run from here. */
+export function activitiesHere(here: Here) {
+  const dependencies = dependenciesHere(here);
+  const { planEmergency, listSlotKeys, findLeaked } = whichKeyActivities(dependencies);
+  const { inspectSlot } = slotActivities(dependencies);
+  return {
+    planEmergency: fromHere(planEmergency),
+    listSlotKeys: fromHere(listSlotKeys),
+    findLeaked: fromHere(findLeaked),
+    inspectSlot: fromHere(inspectSlot),
+  };
+}
+
+/** Nothing repeats the call from here, so it is its own last attempt: what cannot be looked at is said at once. */
+const lastAttempt = 1_000;
+
+/** An activity takes its pauses and the number of its attempt from the context that a worker runs it in. */
+function fromHere<Order, Result>(activity: (order: Order) => Promise<Result>): (order: Order) => Promise<Result> {
+  const silent = (): undefined => undefined;
+  const log: Logger = { log: silent, trace: silent, debug: silent, info: silent, warn: silent, error: silent };
+  return (order) =>
+    asyncLocalStorage.run(
+      new Context(
+        { attempt: lastAttempt } as Info,
+        new Promise<never>(silent),
+        new AbortController().signal,
+        silent,
+        undefined,
+        log,
+        noopMetricMeter,
+        {},
+      ),
+      () => activity(order),
+    );
 }

@@ -45,8 +45,8 @@ export async function leakedOf(asking: Asking): Promise<Look<LeakedFound>> {
 }
 
 async function fromHere(here: Here) {
-  const { whichKeyHere } = await import("./from-here.ts"); // the worker's code, which takes a second to load
-  return whichKeyHere(here);
+  const { activitiesHere } = await import("./from-here.ts"); // the worker's code, which takes a second to load
+  return activitiesHere(here);
 }
 
 const withinMs = 10_000;
