@@ -45,7 +45,7 @@ const steps = [
 const from = (step: Step): readonly Step[] => steps.slice(steps.indexOf(step));
 
 /** The activity with which a step shows that it has begun, where it is not of the step's own name. */
-const shows: Record<string, string> = { awaitIdle: "checkIdle", disableKey: "lookForErrors" };
+const shows: Record<string, string> = { awaitIdle: "checkIdle", disableKey: "lookForErrors", finish: "removeAliases" };
 
 /** What is waited for in each slot, and what is done then. */
 const moments = new Map<string, { step: string; come: () => Promise<void> }>();
