@@ -245,9 +245,12 @@ describe("inspectSlot looks again at what the slot's last run left behind (promi
   });
 
   test("and calls none dead that one read does not find", async () => {
-    const stage = await startStage({ lastClosed: closed([{ id: "key_stg_1", why: "left" }]) });
-    await stage.lie({ about: "openai-keys", mode: "not-found", which: "^key_stg_1$", times: 1 });
-    expect((await inspect(stage)).earlier).toEqual([{ id: "key_stg_1", why: "left", state: "alive" }]);
+    const left: { id: string; why: string }[] = [];
+    const stage = await startStage({ lastClosed: closed(left) });
+    const { id } = await stage.keyByHand("left by a run");
+    left.push({ id, why: "left" });
+    await stage.lie({ about: "openai-keys", mode: "not-found", which: id, times: 1 });
+    expect((await inspect(stage)).earlier).toEqual([{ id, why: "left", state: "alive" }]);
   });
 
   test("but not at the key that the slot holds by now", async () => {
