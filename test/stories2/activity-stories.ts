@@ -1,6 +1,6 @@
 import fc from "fast-check";
 
-import { type Played, playStory } from "./play.ts";
+import { playStory } from "./play.ts";
 import { type Story, stories } from "./story.ts";
 
 export interface Wanted {
@@ -58,25 +58,37 @@ export async function playActivityStories({
 
 /** What went wrong in the smallest form of one story, in words; undefined where nothing did. */
 async function playOne(seed: number, met: Map<string, number>, shrinkMs: number): Promise<string | undefined> {
-  let first = true;
-  let last: { story: Story; played: Played } | undefined;
-  const details = await fc.check(
-    fc.asyncProperty(stories, async (story) => {
-      const played = await playStory(story);
-      if (first) for (const what of played.met) met.set(what, (met.get(what) ?? 0) + 1);
-      first = false;
-      if (played.violations.length === 0) return;
-      last = { story, played };
-      throw new Error(played.violations.join("; "));
+  const story = storyOf(seed);
+  const played = await playStory(story);
+  for (const what of played.met) met.set(what, (met.get(what) ?? 0) + 1);
+  if (played.violations.length === 0) return undefined;
+  let smallest = { story, played };
+  const { numShrinks } = await fc.check(
+    fc.asyncProperty(stories, async (smaller) => {
+      const again = await playStory(smaller);
+      if (again.violations.length === 0) return;
+      smallest = { story: smaller, played: again };
+      throw new Error("still wrong");
     }),
     { seed, numRuns: 1, interruptAfterTimeLimit: shrinkMs },
   );
-  if (!details.failed && last === undefined) return undefined;
-  if (last === undefined) return `seed ${seed}: ${String(details.errorInstance)}`;
-  const { story, played } = last;
   return [
-    `seed ${seed} (after ${details.numShrinks} shrinks): ${played.violations.join("; ")}`,
-    JSON.stringify(story),
-    ...played.log.map((line) => `  ${line}`),
+    `seed ${seed}: ${played.violations.join("; ")}`,
+    `after ${numShrinks} shrinks: ${smallest.played.violations.join("; ")}`,
+    JSON.stringify(smallest.story),
+    ...smallest.played.log.map((line) => `  ${line}`),
   ].join("\n");
+}
+
+/** The story that a check with this seed begins with: `fc.sample` makes another one. */
+export function storyOf(seed: number): Story {
+  let first: Story | undefined;
+  fc.check(
+    fc.property(stories, (story) => {
+      first ??= story;
+    }),
+    { seed, numRuns: 1 },
+  );
+  if (first === undefined) throw new RangeError("no story was made");
+  return first;
 }
