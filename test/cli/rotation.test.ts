@@ -143,34 +143,43 @@ test("one rotation at a time, looked at, approved by nobody, left, and aborted",
 }, 60_000);
 
 test("an emergency says which key it means, and neither guesses nor believes an id that nobody knows", async () => {
-  const rotation = start(["rotate", "openai"], env);
+  const rotation = start(["rotate", "staging/openai"], env);
   await rotation.says("✓ installKey");
-  expect((await type("abort", "openai", "--why", "a test")).code).toBe(0);
+  expect((await type("abort", "staging/openai", "--why", "a test")).code).toBe(0);
   expect(await rotation.ended).toBe(1);
-  const { result } = JSON.parse((await type("status", "openai", "--json")).stdout) as {
+  const { result } = JSON.parse((await type("status", "staging/openai", "--json")).stdout) as {
     result: { newKey: { id: string }; keys: { id: string; fate: string }[] };
   };
-  expect(result.keys).toContainEqual(expect.objectContaining({ id: "key_prod_1", role: "old", fate: "named" }));
+  expect(result.keys).toContainEqual(expect.objectContaining({ id: "key_stg_1", role: "old", fate: "named" }));
 
   // The key that was there 48 hours ago is left over, and the one that the slot holds is some seconds old.
-  const guess = await type("emergency", "openai", "--since", "48h", "--yes", "--json");
+  const guess = await type("emergency", "staging/openai", "--since", "48h", "--yes", "--json");
   expect(guess.code).toBe(4);
   const { error, candidates } = JSON.parse(guess.stdout) as { error: object; candidates: { id: string }[] };
-  expect(error).toMatchObject({ type: "KeyAmbiguous", message: expect.stringContaining("key_prod_1, a former key") });
-  expect(candidates.map(({ id }) => id)).toEqual([result.newKey.id, "key_prod_1"]);
-  expect(guess.stderr).toContain("keyturn emergency production/openai --since 48h --key key_prod_1\n");
+  expect(error).toMatchObject({ type: "KeyAmbiguous", message: expect.stringContaining("key_stg_1, a former key") });
+  expect(candidates.map(({ id }) => id)).toEqual([result.newKey.id, "key_stg_1"]);
+  expect(guess.stderr).toContain("keyturn emergency staging/openai --since 48h --key key_stg_1\n");
 
-  const typo = await type("emergency", "openai", "--strategy", "cut-first", "--key", "key_prod_l", "--yes", "--json");
+  const typo = await type(
+    "emergency",
+    "staging/openai",
+    "--strategy",
+    "cut-first",
+    "--key",
+    "key_stg_l",
+    "--yes",
+    "--json",
+  );
   expect(typo.code).toBe(1);
   expect(JSON.parse(typo.stdout)).toMatchObject({ error: { type: "KeyUnknown" } });
 
-  const listed = await type("keys", "openai", "--json");
+  const listed = await type("keys", "staging/openai", "--json");
   expect(listed.code).toBe(0);
   const { keys } = JSON.parse(listed.stdout) as { keys: { id: string; what: string }[] };
   expect(new Map(keys.map(({ id, what }) => [id, what]))).toEqual(
     new Map([
       [result.newKey.id, "held"],
-      ["key_prod_1", "left over"],
+      ["key_stg_1", "left over"],
     ]),
   );
 }, 90_000);
