@@ -360,7 +360,9 @@ class Judgement {
     const hindered = this.#played.met.some(
       ({ activity, runId }) => activity === "settleKeys" && chain.runIds.has(runId),
     );
-    return !sent && looked && !hindered && this.#played.story.flavour !== "by-hand";
+    // Ten ends are a call's cap.
+    const many = [...this.#played.world.keys.values()].filter(({ madeBy }) => chain.runIds.has(madeBy.runId ?? ""));
+    return !sent && looked && !hindered && many.length <= 10 && this.#played.story.flavour !== "by-hand";
   }
 
   #endedByPeople(id: string): boolean {
@@ -427,7 +429,10 @@ class Judgement {
       return;
     }
     if (world.stateAt(keyId, deadline + slackMs) !== "alive") return;
-    const shown = snapshots.filter(({ workflowId, at: then }) => workflowId === chain.workflowId && then >= deadline);
+    const shown = snapshots.filter(
+      ({ workflowId, at: then, progress }) =>
+        workflowId === chain.workflowId && then >= deadline && progress !== undefined,
+    );
     if (shown.length > 0 && !shown.some(({ progress }) => JSON.stringify(progress ?? {}).includes(keyId))) {
       this.#say("deadline", `${keyId} is late, and progress does not say so`);
     }

@@ -330,8 +330,9 @@ class Player {
       case "switch-off": {
         const id = this.#keyOf(what.key);
         if (id === undefined || this.#world.key(id)?.state !== "alive") return;
-        this.#played.byPeople.push({ at: this.#ground.now, what: "off", of: id });
-        this.#world.switchOff(id, { person: "ada" });
+        this.#played.byPeople.push({ at: this.#ground.now, what: what.forGood ? "dead" : "off", of: id });
+        if (what.forGood) this.#world.end(id, { person: "ada" });
+        else this.#world.switchOff(id, { person: "ada" });
         return;
       }
       case "kill":

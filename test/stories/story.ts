@@ -48,7 +48,7 @@ export type Deed =
   | { do: "approve"; wait: "right" | "old" | "none"; by: "update" | "signal" }
   | { do: "hand-in"; key: "good" | "garbage" | "held" | "dead" | "not-yet" | "foreign"; by: "update" | "signal" }
   | { do: "edit"; slot: SlotRef }
-  | { do: "switch-off"; key: KeyRef }
+  | { do: "switch-off"; key: KeyRef; forGood: boolean }
   | { do: "rotate" | "emergency"; slot: SlotRef; strategy: Strategy }
   | { do: "kill"; ms: number };
 
@@ -181,26 +181,37 @@ export const faultsOf: [activity: string, kind: Fault["kind"]][] = [
 
 /** Some are reached seldom: they are drawn more often. */
 const rare: Record<string, number> = {
-  restoreOldValue: 3,
+  restoreOldValue: 4,
   checkSaved: 2,
   enableKey: 3,
   disableKey: 3,
   lookForErrors: 3,
-  revokeKey: 5,
-  checkIdle: 3,
+  revokeKey: 4,
+  checkIdle: 2,
   lookBeforeRevoking: 3,
-  lookAtHolders: 2,
-  updateRun: 5,
-  cutKey: 3,
-  endCompromisedKey: 2,
-  readPolicy: 2,
+  lookAtHolders: 4,
+  updateRun: 4,
+  cutKey: 4,
+  endCompromisedKey: 4,
+  findCompromised: 2,
+  gatherEvidence: 3,
+  planEmergency: 4,
+  readPolicy: 3,
+  inspectSlot: 2,
   issueKey: 2,
   stageAliases: 2,
+  installKey: 2,
+  settleKeys: 2,
+  confirmRevoked: 3,
 };
+
+function weightOf([activity, kind]: [string, Fault["kind"]]): number {
+  return (rare[activity] ?? 1) * (kind === "missing-rows" ? 2 : 1);
+}
 
 const fault: fc.Arbitrary<Fault> = fc
   .record({
-    which: fc.oneof(...faultsOf.map((pair) => ({ weight: rare[pair[0]] ?? 1, arbitrary: fc.constant(pair) }))),
+    which: fc.oneof(...faultsOf.map((pair) => ({ weight: weightOf(pair), arbitrary: fc.constant(pair) }))),
     nth: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 2, arbitrary: fc.integer({ min: 2, max: 4 }) }),
     calls: fc.oneof({ weight: 6, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.constantFrom(2, 5, 12) }),
     attempts: fc.oneof(
@@ -307,7 +318,17 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("edit" as const), slot: slotRef }) },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant("switch-off" as const), key: keyRef }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("switch-off" as const),
+      key: fc.oneof(
+        { weight: 1, arbitrary: keyRef },
+        { weight: 2, arbitrary: fc.constantFrom<KeyRef>("new", "former") },
+      ),
+      forGood: fc.boolean(),
+    }),
+  },
   {
     weight: 2,
     arbitrary: fc.record({ do: fc.constantFrom("rotate" as const, "emergency" as const), slot: slotRef, strategy }),
@@ -476,8 +497,10 @@ function reachable(drawn: Story): Story {
       badKeys: [],
       gatewayRefusesReal: meets("restoreOldValue", "checkSaved") ? made.gatewayRefusesReal : 0,
     });
-  } else if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence") && drawn.seed % 2 === 0) {
-    made.start = { ...drawn.start, kind: "emergency" };
+  } else if (meets("cutKey", "endCompromisedKey", "findCompromised", "gatherEvidence", "readPolicy", "lookAtHolders")) {
+    if (meets("cutKey", "endCompromisedKey") && drawn.flavour === "by-hand") made.flavour = "issue";
+    const strategy = meets("cutKey") ? "cut-first" : drawn.start.strategy;
+    if (!meets("findCompromised") || drawn.seed % 2 === 0) made.start = { ...drawn.start, kind: "emergency", strategy };
   }
   if (meets("lookAtHolders") && made.start.kind === "emergency" && drawn.sharing === "none") made.sharing = "batch";
   const unseen = drawn.faults.some(
