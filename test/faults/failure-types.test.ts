@@ -48,7 +48,7 @@ async function expectStopped(ended: Ended, type: string): Promise<void> {
   expect(ended.failure).toMatchObject({ type });
   expect(ended.result).toMatchObject({ outcome: "aborted" });
   await expectNothingHalfDone(ground, ended, type);
-  expect(ground.traffic.failures).toEqual([]);
+  expect(ground.takeFailures()).toEqual([]);
   await ground.endOtherKeys();
 }
 
@@ -138,5 +138,5 @@ test("a permanent refusal of everything leaves both keys alive and named", async
     const served = await ground.served();
     return served.every((id) => alive.includes(id));
   });
-  expect(ground.traffic.failures).toEqual([]);
+  expect(ground.takeFailures()).toEqual([]);
 }, 90_000);

@@ -54,7 +54,7 @@ const shortCaches = [
 /** What happens at a point: awaited there. A rejection keeps the request from being executed. */
 export type Trap = { point: Point; phase: Phase; spring: () => Promise<void> };
 
-interface Keys {
+export interface PlayedKey {
   id: string;
   provider: string;
   projectId: string;
@@ -70,11 +70,23 @@ export interface Ended {
   history: string;
 }
 
+interface PlayedSlot {
+  gateway: string;
+  provider: string;
+  alias: string;
+  keyId: string | null;
+  edges: { isolates: Record<string, number> }[];
+}
+
 /** A sandbox, an inventory, and a worker that is a process of its own; a client to start rotations with. */
 export class Ground {
   readonly sandbox: Sandbox;
   /** The key that the slot held when the last rotation began. */
   heldBefore = "none";
+  /** The keys there were when the last rotation began. */
+  keysBefore: string[] = [];
+  /** Keys that were called compromised while it ran. */
+  told: string[] = [];
   trap: Trap | undefined;
   /** Whether the trap's point came. */
   sprung = false;
@@ -91,6 +103,8 @@ export class Ground {
   #attended: Promise<void> = Promise.resolve();
   #subject: Subject;
   #traffic: Traffic | undefined;
+  /** Of the other slot's clients, where the subject has one. */
+  #otherTraffic: Traffic | undefined;
   #worker: ChildProcess | undefined;
   #connection: Connection | undefined;
 
@@ -123,13 +137,17 @@ export class Ground {
       installation: "acme",
       account: sandbox.env["CLOUDFLARE_ACCOUNT_ID"],
       environments: { production: { gateway: productionGateway } },
-      slots: Object.fromEntries(options.subjects.map(({ of: { slot } }) => [slot, allSlots[slot]])),
+      slots: Object.fromEntries(
+        options.subjects.flatMap(({ of: { slot }, sharedWith }) =>
+          [slot, ...(sharedWith === undefined ? [] : [sharedWith])].map((name) => [name, allSlots[slot]]),
+        ),
+      ),
       sealing: [publicKey],
       policy: scaledPolicy(timeScale, {
         propagationBudget: "60s",
         settleBudget: "60s",
-        // Where no new key can be made the emergency stops, as any rotation does, and does not wait an hour to cut.
-        emergency: { atDeadline: "hold" },
+        // Scaled, the hour would be over before a killed worker is back; it is long enough for what goes right in the end.
+        emergency: { installWithin: "30s", revokeWithin: "40s" },
         ...options.policy,
       }),
     };
@@ -170,7 +188,55 @@ export class Ground {
       await this.#traffic?.stop();
       this.#traffic = startTraffic(this.sandbox.env, requestsPerSecond, provider);
     }
+    await this.#otherTraffic?.stop();
+    this.#otherTraffic = undefined;
     this.#subject = subject;
+    if (subject.sharedWith === undefined) return;
+    await this.#share();
+    this.#otherTraffic = startTraffic(this.sandbox.env, requestsPerSecond, provider, this.#alias(subject.sharedWith));
+  }
+
+  /** Puts the slot's key into the other slot as well, as somebody does in the dashboard, and waits until it serves there. */
+  async #share(): Promise<void> {
+    const { sharedWith } = this.subject;
+    if (sharedWith === undefined) return;
+    const held = await this.heldKey();
+    if ((await this.heldKey(sharedWith)) === held) return;
+    const { values } = (await this.control("/values")) as { values: { id: string; value: string }[] };
+    const value = values.find(({ id }) => id === held)?.value ?? "";
+    const alias = this.#alias(sharedWith);
+    if ((await this.heldKey(sharedWith)) === "none") {
+      await this.#cloudflare("POST", `/ai-gateway/gateways/${productionGateway}/provider_configs`, {
+        alias,
+        provider_slug: gatewaySlugs[this.subject.of.provider],
+        default_config: false,
+        secret: value,
+      });
+    } else await this.editSecret((await this.slotSecret(sharedWith)).id, { value, comment: "shared by hand" });
+    await until(`${sharedWith} serves ${held}`, async () => (await this.served(sharedWith)).join() === held);
+    await this.endOtherKeys();
+  }
+
+  #alias(slot: string): string {
+    return slot.split(":")[1] ?? "default";
+  }
+
+  /** The slots of this ground that may hold keys of the subject's project. */
+  get slots(): string[] {
+    const { slot } = this.subject.of;
+    const others = this.#options.subjects.flatMap(({ of, sharedWith }) =>
+      of.slot === slot && sharedWith !== undefined ? [sharedWith] : [],
+    );
+    return [slot, ...new Set(others)];
+  }
+
+  /** The clients' requests that failed, in all of its slots, and forgets them. */
+  takeFailures(): string[] {
+    return [this.#traffic, this.#otherTraffic].flatMap((traffic) => traffic?.failures.splice(0) ?? []);
+  }
+
+  get failed(): number {
+    return (this.#traffic?.failed ?? 0) + (this.#otherTraffic?.failed ?? 0);
   }
 
   get client(): Client {
@@ -255,7 +321,10 @@ export class Ground {
     const { workflow } = this.subject;
     const { slot } = this.subject.of;
     if (!this.workerAlive) await this.startWorker();
+    await this.#share();
     this.heldBefore = await this.heldKey();
+    this.keysBefore = (await this.keys()).map(({ id }) => id);
+    this.told = workflow === "emergencyRotation" ? [this.heldBefore] : [];
     const args = [{ slot, ...this.subject.says, ...(await this.#told()) }];
     const start = async (): Promise<WorkflowHandle> =>
       this.client.workflow.start(workflow, { taskQueue, workflowId: slotWorkflowId(slot), args });
@@ -330,30 +399,57 @@ export class Ground {
     return ended as unknown as Ended;
   }
 
-  async keys(): Promise<Keys[]> {
-    const { keys } = (await this.control("/record")) as { keys: Keys[] };
+  /** The ends of the emergencies that the run started in other slots. */
+  async endOfOthers(): Promise<Ended[]> {
+    const { sharedWith } = this.subject;
+    if (sharedWith === undefined) return [];
+    const handle = this.client.workflow.getHandle(slotWorkflowId(sharedWith));
+    const started = await handle.describe().catch(() => undefined);
+    return started === undefined ? [] : [await this.endOf(handle)];
+  }
+
+  async keys(): Promise<PlayedKey[]> {
+    const { keys } = (await this.control("/record")) as { keys: PlayedKey[] };
     return keys.filter((key) => this.subject.of.owns(key));
   }
 
+  async #played(slot: string): Promise<PlayedSlot | undefined> {
+    const { slots } = (await this.control("/slots")) as { slots: PlayedSlot[] };
+    const slug = gatewaySlugs[this.subject.of.provider];
+    const alias = this.#alias(slot);
+    return slots.find((row) => row.gateway === productionGateway && row.provider === slug && row.alias === alias);
+  }
+
   /** Ids of the keys that any isolate of any edge sends now for the slot. */
-  async served(): Promise<string[]> {
-    const { slots } = (await this.control("/slots")) as {
-      slots: { gateway: string; provider: string; alias: string; edges: { isolates: Record<string, number> }[] }[];
-    };
-    const ours = slots.find((slot) => this.#isOurs(slot));
+  async served(slot = this.subject.of.slot): Promise<string[]> {
+    const ours = await this.#played(slot);
     return [...new Set(ours?.edges.flatMap(({ isolates }) => Object.keys(isolates)))];
   }
 
   async secrets(): Promise<{ id: string; name: string; comment: string | null }[]> {
-    const { env, seed } = this.sandbox;
-    const address = `${env["CLOUDFLARE_API_BASE_URL"]}/accounts/${env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${seed["storeId"]}/secrets?per_page=100`;
-    const response = await fetch(address, { headers: { authorization: `Bearer ${env["CLOUDFLARE_API_TOKEN"]}` } });
-    return ((await response.json()) as { result: { id: string; name: string; comment: string | null }[] }).result;
+    const rows = await this.#cloudflare("GET", `${this.#store}/secrets?per_page=100`);
+    return rows as { id: string; name: string; comment: string | null }[];
+  }
+
+  get #store(): string {
+    return `/secrets_store/stores/${this.sandbox.seed["storeId"]}`;
+  }
+
+  /** A call as somebody makes it by hand. */
+  async #cloudflare(method: string, path: string, body?: unknown): Promise<unknown> {
+    const { env } = this.sandbox;
+    const response = await fetch(`${env["CLOUDFLARE_API_BASE_URL"]}/accounts/${env["CLOUDFLARE_ACCOUNT_ID"]}${path}`, {
+      method,
+      headers: { authorization: `Bearer ${env["CLOUDFLARE_API_TOKEN"]}`, "content-type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok) throw new Error(`${method} ${path} by hand was answered with ${response.status}`);
+    return ((await response.json()) as { result: unknown }).result;
   }
 
   /** The slot's own secret in the store. */
-  async slotSecret(): Promise<{ id: string; comment: string | null }> {
-    const own = `${productionGateway}_${gatewaySlugs[this.subject.of.provider]}_default`;
+  async slotSecret(slot = this.subject.of.slot): Promise<{ id: string; comment: string | null }> {
+    const own = `${productionGateway}_${gatewaySlugs[this.subject.of.provider]}_${this.#alias(slot)}`;
     const found = (await this.secrets()).find(({ name }) => name === own);
     if (found === undefined) throw new Error("the slot's secret is not there");
     return found;
@@ -361,32 +457,32 @@ export class Ground {
 
   /** Edits a secret as somebody does in the dashboard. */
   async editSecret(id: string, change: { value?: string; comment?: string }): Promise<void> {
-    const { env, seed } = this.sandbox;
-    const address = `${env["CLOUDFLARE_API_BASE_URL"]}/accounts/${env["CLOUDFLARE_ACCOUNT_ID"]}/secrets_store/stores/${seed["storeId"]}/secrets/${id}`;
-    const headers = { authorization: `Bearer ${env["CLOUDFLARE_API_TOKEN"]}`, "content-type": "application/json" };
-    const { ok, status } = await fetch(address, { method: "PATCH", headers, body: JSON.stringify(change) });
-    if (!ok) throw new Error(`the edit of the secret was answered with ${status}`);
+    await this.#cloudflare("PATCH", `${this.#store}/secrets/${id}`, change);
   }
 
   /** The key whose value the slot's secret holds, as the sandbox knows it. */
-  async heldKey(): Promise<string> {
-    const { slots } = (await this.control("/slots")) as {
-      slots: { gateway: string; provider: string; alias: string; keyId: string | null }[];
-    };
-    return slots.find((slot) => this.#isOurs(slot))?.keyId ?? "none";
+  async heldKey(slot = this.subject.of.slot): Promise<string> {
+    return (await this.#played(slot))?.keyId ?? "none";
   }
 
-  /** Ends the live keys that the slot does not hold, so that the next rotation here begins like a first one. */
+  /** The keys that they hold. */
+  async heldKeys(): Promise<string[]> {
+    const held = await Promise.all(this.slots.map((slot) => this.heldKey(slot)));
+    return held.filter((id) => id !== "none");
+  }
+
+  /** Ends the live keys that no slot holds, so that the next rotation here begins like a first one. */
   async endOtherKeys(): Promise<void> {
-    const held = await this.heldKey();
+    const held = await this.heldKeys();
     for (const { id, state } of await this.keys()) {
-      if (id !== held && state !== "revoked") await this.control(`/keys/${encodeURIComponent(id)}/expire`, {});
+      if (!held.includes(id) && state !== "revoked") await this.control(`/keys/${encodeURIComponent(id)}/expire`, {});
     }
   }
 
-  #isOurs(slot: { gateway: string; provider: string; alias: string }): boolean {
-    const slug = gatewaySlugs[this.subject.of.provider];
-    return slot.gateway === productionGateway && slot.provider === slug && slot.alias === "default";
+  /** The key that the run made or was handed last, where it is alive and in no slot yet or in the slot. */
+  async newestKey(): Promise<string | undefined> {
+    return (await this.keys()).filter(({ id, state }) => state === "active" && !this.keysBefore.includes(id)).at(-1)
+      ?.id;
   }
 
   async values(): Promise<string[]> {
@@ -398,7 +494,7 @@ export class Ground {
   }
 
   async clearFaults(): Promise<void> {
-    await fetch(`${this.sandbox.control}/faults`, { method: "DELETE" });
+    for (const what of ["faults", "lies"]) await fetch(`${this.sandbox.control}/${what}`, { method: "DELETE" });
   }
 
   async control(path: string, body?: unknown): Promise<unknown> {
@@ -412,6 +508,7 @@ export class Ground {
     this.#closing.abort();
     await this.#attended;
     await this.#traffic?.stop();
+    await this.#otherTraffic?.stop();
     await this.killWorker();
     await this.#connection?.close();
     await this.sandbox.close();

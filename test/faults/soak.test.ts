@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { type DevServer, startDevServer } from "../../src/temporal/dev-server.ts";
 import { everything, mulberry, seed } from "../support/sample.ts";
 import { pointsOf } from "./clean-runs.ts";
-import { type Fault, faultAt, faults, mayMeet } from "./fault-list.ts";
+import { type Fault, faultAt, faults, isOfService, mayMeet } from "./fault-list.ts";
 import { Ground } from "./ground.ts";
 import { tell } from "./lanes.ts";
 import { describePoint, type Point } from "./points.ts";
@@ -20,8 +20,11 @@ import { plain } from "./subjects.ts";
 const rotations = everything ? 200 : 3;
 const patienceMs = everything ? 4 * 3_600_000 : 240_000;
 
+type ServiceFault = Fault & { fault: Record<string, unknown> };
+const ofService: ServiceFault[] = faults.filter(isOfService);
+
 interface Trouble {
-  faults: { point: Point; fault: Fault }[];
+  faults: { point: Point; fault: ServiceFault }[];
   kill: Point | undefined;
 }
 
@@ -29,9 +32,9 @@ interface Trouble {
 function scheduleOf(points: Point[]): Trouble[] {
   const random = mulberry(seed);
   const oneOf = <Item>(items: Item[]): Item => items[Math.floor(random() * items.length)] as Item;
-  const meeting = (): { point: Point; fault: Fault } => {
+  const meeting = (): { point: Point; fault: ServiceFault } => {
     const point = oneOf(points);
-    return { point, fault: oneOf(faults.filter((fault) => mayMeet(plain, point, fault))) };
+    return { point, fault: oneOf(ofService.filter((fault) => mayMeet(plain, point, fault))) };
   };
   return Array.from({ length: rotations }, () => ({
     faults: Array.from({ length: Math.floor(random() * 4) }, meeting),

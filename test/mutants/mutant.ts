@@ -20,6 +20,20 @@ export interface Catcher {
   env?: Record<string, string>;
 }
 
+/** A fault that keyturn once had, brought back by one change, which the stories have to find: no test is named for it. */
+export interface StoryMutant extends Replacement {
+  /** What is broken, in a few words joined by hyphens. */
+  name: string;
+  /** The source file that is changed. */
+  file: string;
+  foundBy: {
+    /** Those of whole runs (test/stories), or those of single activities (test/stories2). */
+    stories: "workflows" | "activities";
+    /** Of the first story. */
+    seed: number;
+  };
+}
+
 /** One promise, and the mutants that break it. */
 export interface PromiseMutants {
   promise: number;
