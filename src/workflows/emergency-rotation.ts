@@ -9,14 +9,8 @@ import { everySlotOfLeak } from "./leaked-key.ts";
 import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import {
-  correctOutage,
-  cutNow,
-  endWhenMoved,
-  lookUpCompromised,
-  moveMeanwhile,
-  startClocks,
-} from "./rotation/compromised.ts";
+import { correctOutage, cutNow, lookUpCompromised, startClocks } from "./rotation/compromised.ts";
+import { endWhenMoved, moveMeanwhile } from "./rotation/end-when-moved.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureMessage, failureType } from "./rotation/failures.ts";
 import { gatherEvidence } from "./rotation/gather-evidence.ts";

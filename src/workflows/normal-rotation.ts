@@ -7,7 +7,7 @@ import { management } from "./groups.ts";
 import { normalRotationInput, type NormalRotationStart, parseInput } from "./messages.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { awaitIdle } from "./rotation/await-idle.ts";
-import { endWhenMoved } from "./rotation/compromised.ts";
+import { endWhenMoved } from "./rotation/end-when-moved.ts";
 import { disableAndSoak } from "./rotation/disable-and-soak.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureType } from "./rotation/failures.ts";

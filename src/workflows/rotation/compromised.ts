@@ -1,27 +1,11 @@
-import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
-import {
-  ApplicationFailure,
-  CancellationScope,
-  condition,
-  isCancellation,
-  ParentClosePolicy,
-  startChild,
-} from "@temporalio/workflow";
+import { CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
 import type { Compromised, CompromisedOrder } from "../../activities/contract.ts";
-import { slotWorkflowId } from "../../domain/rotation.ts";
 import { cleanup, management } from "../groups.ts";
-import { escalateUpdate } from "../messages.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { askToRevoke } from "./revoke-by-hand.ts";
 import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
-
-/** How often a slot is asked to move at most, where its run ended and it still holds the key. */
-const mostAsks = 3;
-/** How long between two looks at who holds a key, first and at most. */
-const firstLookMs = 30_000;
-const longestLookMs = 300_000;
 
 /** Shows the clocks of this key's emergency, where none are shown yet. */
 export function startClocks(rotation: Rotation, keyId: string): void {
@@ -98,104 +82,11 @@ export async function cutAtDeadline(rotation: Rotation, keyId: string): Promise<
   }
 }
 
-/**
- * Moves every other slot off the key, then ends it. At its deadline its clock cuts it, whatever still holds it; where
- * policy says hold, it is named instead. Fails where a person called the emergency off.
- */
-export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<void> {
-  const { record, clock } = rotation;
-  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
-  await moveOthers(rotation, keyId);
-  if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
-  const who = clock.calledOff(keyId);
-  if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
-  const holders = whoHoldsBack(rotation, keyId);
-  if (holders === undefined) return endOrAsk(rotation, keyId);
-  const policy = await rotation.readPolicy();
-  if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
-  if (policy.emergency.atDeadline === "hold") {
-    const why = `it is compromised and ALIVE: ${holders} holds it, and policy says to hold it past its deadline`;
-    record.custody.settle(keyId, { fate: "named", why });
-    return;
-  }
-  await condition(() => rotation.handsOver || !rotation.ends.has(keyId));
-}
-
-/** What was cut before its slots had moved: they are moved now, and it is ended for good without waiting for them. */
-async function endCut(rotation: Rotation, keyId: string): Promise<void> {
-  await startWhereCut(rotation, keyId);
-  await endOrAsk(rotation, keyId);
-}
-
-/** Moves the other slots while this one moves: they are not to wait for it, nor to fail with it. */
-export async function moveMeanwhile(rotation: Rotation, keyId: string): Promise<void> {
-  return rotation.cut.has(keyId) ? startWhereCut(rotation, keyId) : moveOthers(rotation, keyId);
-}
-
-/** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
-async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
-  if (!rotation.cut.has(keyId) || rotation.cutBy !== undefined) return;
-  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
-  for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
-    if (slot === rotation.of.slot || rotation.started.has(slot)) continue;
-    await moveSlot(rotation, { slot, keyId, moving: new Set() });
-  }
-}
-
 /** Ends the key by its provider's API; where nobody of ours can, asks a person to. */
 export async function endOrAsk(rotation: Rotation, keyId: string): Promise<void> {
   const { found } = rotation;
   if (found?.byHand === undefined) return endCompromised(rotation, keyId);
   await rotation.step("revokeKey", () => askToRevoke(rotation, keyId, found));
-}
-
-/**
- * Starts an emergency in every other slot that holds the key, or says so to the run that is on there, and looks again
- * until none holds it. Returns at the key's deadline at the latest, when its clock cuts it.
- */
-export async function moveOthers(rotation: Rotation, keyId: string): Promise<void> {
-  const running = rotation.moves.get(keyId);
-  if (running !== undefined) return running;
-  const moving = moveEach(rotation, keyId).finally(() => rotation.moves.delete(keyId));
-  rotation.moves.set(keyId, moving);
-  return moving;
-}
-
-async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
-  const asked = new Map<string, number>();
-  const moving = new Set<string>();
-  if (rotation.cutBy !== undefined) return;
-  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
-  for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, longestLookMs)) {
-    const { heldBy = [], unknown = [] } = rotation.seen.get(keyId) ?? {};
-    const others = heldBy.filter((slot) => slot !== rotation.of.slot);
-    const untold = unknown.filter(({ slot }) => slot !== rotation.of.slot);
-    if ((others.length === 0 && untold.length === 0) || isOver(rotation, keyId)) return;
-    for (const slot of others) {
-      const asks = asked.get(slot) ?? 0;
-      if (moving.has(slot) || asks >= mostAsks) continue;
-      asked.set(slot, asks + 1);
-      await moveSlot(rotation, { slot, keyId, moving });
-    }
-    const names = [
-      ...others,
-      ...untold.map(({ slot, why }) => `${slot} (it cannot be told whether it holds it: ${why})`),
-    ];
-    const before = moving.size;
-    await rotation.waiting(
-      {
-        for: `${names.join(", ")} to move off ${keyId}`,
-        until: rotation.clock.deadlineOf(keyId) ?? rotation.deadlineIn(pauseMs),
-        then:
-          rotation.policy?.emergency.atDeadline === "hold"
-            ? "it stays alive (policy: atDeadline hold)"
-            : "it is cut all the same, and requests fail where it is still held",
-      },
-      () => condition(() => moving.size < before || isOver(rotation, keyId), pauseMs, { summary: "other slots" }),
-    );
-    if (isOver(rotation, keyId)) return noteUnlooked(rotation, keyId);
-    await lookAgain(rotation, keyId);
-  }
 }
 
 /** A look at the key and who holds it; neither the deadline nor a hand-over waits for it. */
@@ -215,42 +106,14 @@ export async function lookBeside(rotation: Rotation, keyId: string): Promise<voi
   await look;
 }
 
-/** Asks who holds the key now. A look that fails leaves what was seen before. */
-async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
-  const scope = new CancellationScope();
-  const look = scope
-    .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId] }))
-    .then(
-      ([holders]) => {
-        const seen = rotation.seen.get(keyId);
-        if (holders === undefined || seen === undefined) return;
-        rotation.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });
-      },
-      (error: unknown) => {
-        if (!isCancellation(error))
-          rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
-      },
-    );
-  // A look never delays a cut.
-  await Promise.race([look, condition(() => isOver(rotation, keyId))]);
-  scope.cancel();
-  await look;
-}
-
 /** Whether nothing is left to wait for: the key is settled, due, called off, or goes with a hand-over. */
-function isOver(rotation: Rotation, keyId: string): boolean {
+export function isOver(rotation: Rotation, keyId: string): boolean {
   return (
     rotation.handsOver ||
     rotation.clock.isDue(keyId) ||
     rotation.clock.calledOff(keyId) !== undefined ||
     rotation.record.custody.find(keyId)?.fate !== undefined
   );
-}
-
-function noteUnlooked(rotation: Rotation, keyId: string): void {
-  for (const { slot } of rotation.seen.get(keyId)?.unknown ?? []) {
-    rotation.record.unknown(`whether ${slot} holds ${keyId}`);
-  }
 }
 
 /** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
@@ -264,52 +127,19 @@ export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefi
 }
 
 /** The slot's own key is held until the new one was proven there and the caches dropped the old. */
-function holdsHere({ found, of, cachesOverAt }: Rotation, keyId: string, seen: Compromised): boolean {
+function holdsHere(
+  { found, of, cachesOverAt, givenHere, record }: Rotation,
+  keyId: string,
+  seen: Compromised,
+): boolean {
   if (found?.held.id === keyId) return cachesOverAt === 0;
+  // A key this run had put in and replaced again: its edges may still send it.
+  if (givenHere.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0) return true;
   return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
 }
 
 function hasMoved({ record }: Rotation): boolean {
   return record.times.verified !== undefined;
-}
-
-/** One slot: an emergency there that leaves the cut to this one, or the word to the run that is on. */
-async function moveSlot(
-  rotation: Rotation,
-  { slot, keyId, moving }: { slot: string; keyId: string; moving: Set<string> },
-): Promise<void> {
-  const { of, record } = rotation;
-  const workflowId = slotWorkflowId(slot);
-  rotation.started.add(slot);
-  const reason = `${keyId}, which ${slot} holds too, is compromised`;
-  try {
-    const child = await startChild("emergencyRotation", {
-      workflowId,
-      args: [{ slot, compromisedKeyIds: [keyId], strategy: "swap-first", cutBy: of.slot, reason }],
-      parentClosePolicy: ParentClosePolicy.ABANDON,
-      staticSummary: `emergency rotation of ${slot}`,
-    });
-    moving.add(slot);
-    // Its end is only a reason to look again.
-    void child.result().then(
-      () => moving.delete(slot),
-      (error: unknown) => {
-        moving.delete(slot);
-        if (!isCancellation(error)) record.warn(`the emergency of ${slot} ended: ${failureMessage(error)}`);
-      },
-    );
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) {
-      record.warn(`${slot} holds ${keyId} too, and no emergency could be started there: ${failureMessage(error)}`);
-      return;
-    }
-    try {
-      const arg = { compromisedKeyId: keyId, by: `the emergency of ${of.slot}`, why: reason };
-      await management.updateRun({ workflowId, update: escalateUpdate.name, arg });
-    } catch (refused) {
-      record.warn(`${slot} holds ${keyId} too, and the run there did not take it: ${failureMessage(refused)}`);
-    }
-  }
 }
 
 async function endForGood(rotation: Rotation, keyId: string): Promise<void> {

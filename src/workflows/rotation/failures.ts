@@ -1,4 +1,10 @@
-import { ActivityFailure, ApplicationFailure, CancelledFailure, ChildWorkflowFailure } from "@temporalio/workflow";
+import {
+  ActivityFailure,
+  ApplicationFailure,
+  CancelledFailure,
+  ChildWorkflowFailure,
+  TimeoutFailure,
+} from "@temporalio/workflow";
 
 /** The failure behind an error: an activity's or a child's own, where there is one. */
 export function causeOf(error: unknown): unknown {
@@ -7,15 +13,22 @@ export function causeOf(error: unknown): unknown {
     : error;
 }
 
-/** The type of the failure behind an error, as the table of failures names it. */
+/** The type of the failure behind an error, as the table of failures names it. An attempt out of time is an outage. */
 export function failureType(error: unknown): string | undefined {
   const cause = causeOf(error);
+  if (cause instanceof TimeoutFailure) return lastFailure(cause)?.type ?? "Unavailable";
   return cause instanceof ApplicationFailure ? (cause.type ?? undefined) : undefined;
 }
 
 /** The sentence of the failure behind an error. */
 export function failureMessage(error: unknown): string {
   const cause = causeOf(error);
+  if (cause instanceof TimeoutFailure) {
+    return (
+      lastFailure(cause)?.message ??
+      "no worker answered in time: check that keyturn worker runs and reaches its services"
+    );
+  }
   return cause instanceof Error ? cause.message : String(cause);
 }
 
@@ -23,4 +36,9 @@ export function failureMessage(error: unknown): string {
 export function failureDetails(error: unknown): unknown {
   const cause = causeOf(error);
   return cause instanceof ApplicationFailure || cause instanceof CancelledFailure ? cause.details?.[0] : undefined;
+}
+
+/** What the attempts failed with until their time was over, where one did. */
+function lastFailure({ cause }: TimeoutFailure): ApplicationFailure | undefined {
+  return cause instanceof ApplicationFailure ? cause : undefined;
 }

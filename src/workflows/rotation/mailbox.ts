@@ -26,7 +26,8 @@ import {
   submitKeySignal,
   submitKeyUpdate,
 } from "../messages.ts";
-import { endWhenMoved, lookUpCompromised, moveMeanwhile, startClocks } from "./compromised.ts";
+import { lookUpCompromised, startClocks } from "./compromised.ts";
+import { endWhenMoved, moveMeanwhile } from "./end-when-moved.ts";
 import { failureDetails, failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 

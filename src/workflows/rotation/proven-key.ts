@@ -31,8 +31,8 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
 }
 
 /** What happens to the compromised key while a person is waited for. */
-function cutMeanwhile({ record: { clocks }, policy }: Rotation): string {
-  if (clocks === undefined || clocks.revoked !== undefined) return "";
+function cutMeanwhile({ record: { clocks }, policy, cut }: Rotation): string {
+  if (clocks === undefined || cut.size > 0) return "";
   return policy?.emergency.atDeadline === "hold"
     ? ", and the compromised key stays alive"
     : `; the compromised key is cut at ${clocks.revokeBy}, and REQUESTS FAIL from then until a key is in`;

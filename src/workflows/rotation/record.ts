@@ -1,4 +1,5 @@
 import { Custody, type CarriedCustody } from "../../domain/custody.ts";
+import { defined } from "../../domain/defined.ts";
 import type {
   Clocks,
   EmergencyStep,
@@ -128,7 +129,6 @@ export class RotationRecord {
     this.times[moment] = at;
     // A use is told by the end of its bucket, which may be yet to come.
     if (moment !== "lastUsed") this.notBefore(at);
-    if ((moment === "cut" || moment === "revoked") && this.clocks !== undefined) this.clocks.revoked ??= at;
     if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
   }
 
@@ -165,6 +165,14 @@ export class RotationRecord {
     };
   }
 
+  /** The clock of the revocation is kept when the last compromised key is ended. */
+  #revokedAt(): string | undefined {
+    const ends = this.custody.all().filter(({ role }) => role === "compromised");
+    const times = ends.map(({ fate }) => (fate?.fate === "ended" ? fate.at : undefined));
+    if (times.length === 0 || times.includes(undefined)) return undefined;
+    return times.reduce((last, at) => ((at ?? "") > (last ?? "") ? at : last));
+  }
+
   #outageSaid(): string[] {
     if (this.outage === undefined) return [];
     const { from, until, slots = [this.slot] } = this.outage;
@@ -198,7 +206,7 @@ export class RotationRecord {
       newKey: this.newKey,
       keys: this.custody.keys(),
       times: { ...this.times },
-      ...(this.clocks === undefined ? {} : { clocks: { ...this.clocks } }),
+      ...(this.clocks === undefined ? {} : { clocks: { ...this.clocks, ...defined({ revoked: this.#revokedAt() }) } }),
       ...(this.outage === undefined ? {} : { outage: { ...this.outage } }),
       steps: this.#steps.map((step) => ({ ...step })),
     };

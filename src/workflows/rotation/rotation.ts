@@ -42,6 +42,8 @@ export class Rotation {
   readonly lookedAt = new Set<string>();
   /** Keys that were cut before their slots had moved. */
   readonly cut = new Set<string>();
+  /** Keys this run put into the slot: its edges may send each of them for a while. */
+  readonly givenHere = new Set<string>();
   /** Slots that were asked to move off a compromised key. */
   readonly started = new Set<string>();
   /** Keys of which an end is under way: whoever comes second waits for the first. */
@@ -98,6 +100,7 @@ export class Rotation {
     for (const told of carried?.clock ?? []) this.clock.tell(told);
     this.mailbox = new Mailbox(this);
     this.stageStarted = carried !== undefined;
+    for (const { id, given } of carried?.custody.entries ?? []) if (given) this.givenHere.add(id);
   }
 
   /** Runs the body to one of its ends. Whatever the end, every key the run answers for has a fate afterwards. */

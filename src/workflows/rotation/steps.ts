@@ -71,6 +71,7 @@ export async function install(rotation: Rotation, { secretModified }: Inspection
   const { custody } = rotation.record;
   const wasGiven = custody.find(key.id)?.given === true;
   custody.give(key.id);
+  rotation.givenHere.add(key.id);
   try {
     const installed = await management.installKey({ ...rotation.of, key, secretModified });
     rotation.record.newKey = { id: key.id };

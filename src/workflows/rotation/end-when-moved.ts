@@ -1,0 +1,39 @@
+import { ApplicationFailure, condition } from "@temporalio/workflow";
+
+import { endOrAsk, whoHoldsBack } from "./compromised.ts";
+import { moveOthers, startWhereCut } from "./move-others.ts";
+import type { Rotation } from "./rotation.ts";
+
+/**
+ * Moves every other slot off the key, then ends it. At its deadline its clock cuts it, whatever still holds it; where
+ * policy says hold, it is named instead. Fails where a person called the emergency off.
+ */
+export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<void> {
+  const { record, clock } = rotation;
+  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
+  await moveOthers(rotation, keyId);
+  if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
+  const who = clock.calledOff(keyId);
+  if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
+  const holders = whoHoldsBack(rotation, keyId);
+  if (holders === undefined) return endOrAsk(rotation, keyId);
+  const policy = await rotation.readPolicy();
+  if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
+  if (policy.emergency.atDeadline === "hold") {
+    const why = `it is compromised and ALIVE: ${holders} holds it, and policy says to hold it past its deadline`;
+    record.custody.settle(keyId, { fate: "named", why });
+    return;
+  }
+  await condition(() => rotation.handsOver || !rotation.ends.has(keyId));
+}
+
+/** What was cut before its slots had moved: they are moved now, and it is ended for good without waiting for them. */
+async function endCut(rotation: Rotation, keyId: string): Promise<void> {
+  await startWhereCut(rotation, keyId);
+  await endOrAsk(rotation, keyId);
+}
+
+/** Moves the other slots while this one moves: they are not to wait for it, nor to fail with it. */
+export async function moveMeanwhile(rotation: Rotation, keyId: string): Promise<void> {
+  return rotation.cut.has(keyId) ? startWhereCut(rotation, keyId) : moveOthers(rotation, keyId);
+}

@@ -1,0 +1,179 @@
+import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
+import { CancellationScope, condition, isCancellation, ParentClosePolicy, startChild } from "@temporalio/workflow";
+
+import { inMs } from "../../domain/duration.ts";
+import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
+import { management } from "../groups.ts";
+import { escalateUpdate } from "../messages.ts";
+import { isOver, lookBeside } from "./compromised.ts";
+import { failureMessage } from "./failures.ts";
+import type { Rotation } from "./rotation.ts";
+
+/** How often a slot is asked to move at most, where its run ended and it still holds the key. */
+const mostAsks = 3;
+/** How long between two looks at who holds a key, first and at most. */
+const firstLookMs = 30_000;
+const longestLookMs = 300_000;
+
+/** What is known of the other slots that hold one key, or held it. */
+interface Movers {
+  /** How often each was asked to move. */
+  asked: Map<string, number>;
+  /** Those whose emergency of ours runs. */
+  moving: Set<string>;
+  /** Those whose emergency ended with a new key that served, its caches waited for. */
+  moved: Set<string>;
+  /** Those that were seen to hold it, and since when they were seen not to: their edges may send it for a while. */
+  leftAt: Map<string, number>;
+}
+
+/**
+ * Starts an emergency in every other slot that holds the key, or says so to the run that is on there, and looks again
+ * until none holds it and their edges had time to drop it. Returns at the key's deadline at the latest, when its clock
+ * cuts it. Whoever calls it for the same key waits for the same moves.
+ */
+export async function moveOthers(rotation: Rotation, keyId: string): Promise<void> {
+  const running = rotation.moves.get(keyId);
+  if (running !== undefined) return running;
+  const moving = moveEach(rotation, keyId).finally(() => rotation.moves.delete(keyId));
+  rotation.moves.set(keyId, moving);
+  return moving;
+}
+
+/** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
+export async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
+  if (!rotation.cut.has(keyId) || rotation.cutBy !== undefined) return;
+  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
+    if (slot === rotation.of.slot || rotation.started.has(slot)) continue;
+    await moveSlot(rotation, { slot, keyId, movers: noMovers() });
+  }
+}
+
+function noMovers(): Movers {
+  return { asked: new Map(), moving: new Set(), moved: new Set(), leftAt: new Map() };
+}
+
+async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
+  if (rotation.cutBy !== undefined) return;
+  const movers = noMovers();
+  const policy = await rotation.readPolicy();
+  const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
+  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, longestLookMs)) {
+    const { heldBy = [], unknown = [] } = rotation.seen.get(keyId) ?? {};
+    const others = heldBy.filter((slot) => slot !== rotation.of.slot);
+    const untold = unknown.filter(({ slot }) => slot !== rotation.of.slot);
+    const leaving = noteLeft(movers, others, edgesMs);
+    const isDone = others.length === 0 && untold.length === 0 && leaving.length === 0;
+    if (isDone || isOver(rotation, keyId)) return;
+    for (const slot of others) {
+      const asks = movers.asked.get(slot) ?? 0;
+      if (movers.moving.has(slot) || asks >= mostAsks) continue;
+      movers.asked.set(slot, asks + 1);
+      await moveSlot(rotation, { slot, keyId, movers });
+    }
+    const names = [
+      ...others,
+      ...untold.map(({ slot, why }) => `${slot} (it cannot be told whether it holds it: ${why})`),
+      ...leaving.map(({ slot }) => `${slot} (its edges may still send it)`),
+    ];
+    const before = movers.moving.size;
+    const soonestMs = Math.min(pauseMs, ...leaving.map(({ leftMs }) => leftMs));
+    await rotation.waiting(
+      {
+        for: `${names.join(", ")} to move off ${keyId}`,
+        until: rotation.clock.deadlineOf(keyId) ?? rotation.deadlineIn(pauseMs),
+        then:
+          policy.emergency.atDeadline === "hold"
+            ? "it stays alive (policy: atDeadline hold)"
+            : "it is cut all the same, and requests fail where it is still held",
+      },
+      () =>
+        condition(() => movers.moving.size < before || isOver(rotation, keyId), soonestMs, { summary: "other slots" }),
+    );
+    if (isOver(rotation, keyId)) return noteUnlooked(rotation, keyId);
+    await lookAgain(rotation, keyId);
+  }
+}
+
+/** The slots that hold it no more and whose edges may still send it, and how long yet. */
+function noteLeft(movers: Movers, holders: string[], edgesMs: number): { slot: string; leftMs: number }[] {
+  for (const slot of holders) movers.leftAt.set(slot, NaN);
+  for (const [slot, at] of movers.leftAt) {
+    if (Number.isNaN(at) && !holders.includes(slot)) movers.leftAt.set(slot, Date.now());
+  }
+  return [...movers.leftAt]
+    .map(([slot, at]) => ({ slot, leftMs: at + edgesMs - Date.now() }))
+    .filter(({ slot, leftMs }) => leftMs > 0 && !movers.moved.has(slot));
+}
+
+/** Asks who holds the key now. A look that fails leaves what was seen before. */
+async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
+  const scope = new CancellationScope();
+  const look = scope
+    .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId] }))
+    .then(
+      ([holders]) => {
+        const seen = rotation.seen.get(keyId);
+        if (holders === undefined || seen === undefined) return;
+        rotation.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });
+      },
+      (error: unknown) => {
+        if (isCancellation(error)) return;
+        rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
+      },
+    );
+  // A look never delays a cut.
+  await Promise.race([look, condition(() => isOver(rotation, keyId))]);
+  scope.cancel();
+  await look;
+}
+
+function noteUnlooked(rotation: Rotation, keyId: string): void {
+  for (const { slot } of rotation.seen.get(keyId)?.unknown ?? []) {
+    rotation.record.unknown(`whether ${slot} holds ${keyId}`);
+  }
+}
+
+/** One slot: an emergency there that leaves the cut to this one, or the word to the run that is on. */
+async function moveSlot(
+  rotation: Rotation,
+  { slot, keyId, movers }: { slot: string; keyId: string; movers: Movers },
+): Promise<void> {
+  const { of, record } = rotation;
+  const workflowId = slotWorkflowId(slot);
+  rotation.started.add(slot);
+  const reason = `${keyId}, which ${slot} holds too, is compromised`;
+  try {
+    const child = await startChild("emergencyRotation", {
+      workflowId,
+      args: [{ slot, compromisedKeyIds: [keyId], strategy: "swap-first", cutBy: of.slot, reason }],
+      parentClosePolicy: ParentClosePolicy.ABANDON,
+      staticSummary: `emergency rotation of ${slot}`,
+    });
+    movers.moving.add(slot);
+    // Its end is only a reason to look again.
+    void child.result().then(
+      (result) => {
+        movers.moving.delete(slot);
+        if ((result as RotationResult).outcome === "rotated") movers.moved.add(slot);
+      },
+      (error: unknown) => {
+        movers.moving.delete(slot);
+        if (!isCancellation(error)) record.warn(`the emergency of ${slot} ended: ${failureMessage(error)}`);
+      },
+    );
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) {
+      record.warn(`${slot} holds ${keyId} too, and no emergency could be started there: ${failureMessage(error)}`);
+      return;
+    }
+    try {
+      const arg = { compromisedKeyId: keyId, by: `the emergency of ${of.slot}`, why: reason };
+      await management.updateRun({ workflowId, update: escalateUpdate.name, arg });
+    } catch (refused) {
+      record.warn(`${slot} holds ${keyId} too, and the run there did not take it: ${failureMessage(refused)}`);
+    }
+  }
+}
