@@ -38,8 +38,16 @@ export function idleByNoRows(dependencies: Dependencies): Partial<RotationActivi
       });
       const used = buckets.some(({ keyId, requests }) => keyId === oldKeyId && requests > 0);
       const later = new Date(now + quietMs / 5).toISOString();
-      if (used) return { kind: "used", note: "rows", newKeyRequests: 1_000, probeAt: later, askAt: later };
-      return { kind: "idle", note: "no rows", newKeyRequests: 1_000 };
+      if (used)
+        return {
+          kind: "used",
+          note: "rows",
+          newKeyRequests: 1_000,
+          clientsBefore: "yes",
+          probeAt: later,
+          askAt: later,
+        };
+      return { kind: "idle", note: "no rows", newKeyRequests: 1_000, clientsBefore: "yes" };
     },
   };
 }
