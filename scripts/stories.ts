@@ -1,8 +1,9 @@
 /**
- * `npm run stories -- [--count N] [--seed S] [--only S:INDEX] [--workers N] [--no-gate]`: plays stories against the
+ * `npm run stories -- [--form 2] [--count N] [--seed S] [--only S:INDEX] [--workers N] [--no-gate]`: plays stories against the
  * workflows as they are in the sources, judged by a toy world; see test/stories/judge.ts. Prints the seed, each failing
  * story with who did what when, the coverage, and `N passed, M failed` at last. Exit code 1 when a story failed, or, from
  * a thousand stories on, when something was met too seldom. `--only` plays one story again and tells it in full.
+ * `--form 2` plays the real activities against the sandbox instead (test/stories2); it takes `--count` and `--seed` alone.
  */
 import { fork } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     only: { type: "string" },
     workers: { type: "string" },
+    form: { type: "string", default: "1" },
     "no-gate": { type: "boolean", default: false },
     // What a worker of this script is told.
     bundle: { type: "string" },
@@ -129,6 +131,14 @@ function close(parts: Told[], tookMs: number): void {
   console.log(`\n${passed} passed, ${failed.length} failed`);
 }
 
-if (values.only !== undefined) await playOne(values.only);
+/** The second form: single activities, for real, with the sandbox. */
+async function playActivities(): Promise<void> {
+  const { playActivityStories } = await import("../test/stories2/activity-stories.ts");
+  const { failed } = await playActivityStories({ count, seed, print: (line) => console.log(line) });
+  process.exitCode = failed > 0 ? 1 : 0;
+}
+
+if (values.form === "2") await playActivities();
+else if (values.only !== undefined) await playOne(values.only);
 else if (values.bundle !== undefined && process.send !== undefined) await playShare();
 else await playAll();
