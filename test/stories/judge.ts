@@ -418,7 +418,7 @@ class Judgement {
     if (tellers.some(({ heard }) => heard.some((said) => said.what === "abortSignal" && said.at >= at))) return;
     if (chain.result === undefined && refusals.has(chain.last.failure?.type ?? "")) return;
     const deadline = at + durationMs(policy.emergency.revokeWithin);
-    const latest = this.#excused(keyId, at, deadline + slackMs);
+    const latest = this.#excused(at, deadline + slackMs);
     if (ground.now < latest) return;
     if (world.stateAt(keyId, latest) === "alive") {
       const fate = chain.result?.keys?.find(({ id }) => id === keyId);
@@ -439,7 +439,7 @@ class Judgement {
   }
 
   /** Until when a cut may be late: the provider refused it, or nobody worked. */
-  #excused(keyId: string, told: number, latest: number): number {
+  #excused(told: number, latest: number): number {
     const { met, ground } = this.#played;
     const cuts = ["cutKey", "endCompromisedKey", "findCompromised", "readPolicy", "planEmergency", "revokeKey"];
     let until = latest;
@@ -449,7 +449,6 @@ class Judgement {
       ...met.filter((fault) => cuts.includes(fault.activity) && fault.at >= told - 60_000).map((fault) => fault.until),
     );
     if (last > 0) until = Math.max(until, last + 2 * Math.max(0, last - told) + 70 * 60_000);
-    void keyId;
     return until;
   }
 
@@ -672,12 +671,6 @@ class Judgement {
       }
       case "cut": {
         if (!toldOf) this.#say("outcome", `${where} is cut, and no key was called compromised`);
-        if (!working && result.outage === undefined && !edited) {
-          this.#say(
-            "outcome",
-            `${where} is cut, the slot holds no working key, and no outage is told: exit 0 would be wrong`,
-          );
-        }
         break;
       }
       case "joined":
@@ -696,7 +689,10 @@ class Judgement {
     const alive = this.#told
       .filter((told) => told.chain === chain && world.stateAt(told.keyId, chain.closedAt) === "alive")
       .map(({ keyId }) => keyId);
-    const fits = result.outcome === "aborted" || alive.length > 0 || (result.outcome === "cut" && !working) ? 1 : 0;
+    // A key that was dead before the run is not the run's to tell of.
+    const before = content === undefined ? "dead" : world.stateAt(content.keyId, chain.startedAt);
+    const died = !working && (before === "alive" || before === "unmade");
+    const fits = result.outcome === "aborted" || alive.length > 0 || (result.outcome === "cut" && died) ? 1 : 0;
     // 1 may be said of what is well where the run could not see it: a sibling's cut, a slot that nobody can read.
     const cautious = code === 1 && (result.outcome === "cut" || namesCompromised(result));
     if (code !== fits && !cautious && !edited) {

@@ -249,7 +249,7 @@ class Player {
   }
 
   #begin(): void {
-    const { start, policies } = this.#story;
+    const { start } = this.#story;
     const slot = this.#slots.main;
     const workflowId = start.follower ? "schedule/main-2026-01-05" : `keyturn/${slot}`;
     if (start.kind === "normal") {
@@ -277,7 +277,6 @@ class Player {
             : { compromisedKeyIds: unique }),
       });
     }
-    void policies;
   }
 
   // ---- what people do -------------------------------------------------------------------------------------------
