@@ -471,6 +471,11 @@ class Judgement {
   #served({ at, keyId, by, serving, holding }: KeyEvent): void {
     const { world, byPeople } = this.#played;
     const where = `${keyId}, which ${serving.join(", ")} serves, was ended by ${by.activity} at ${iso(at)}`;
+    // Between the look and the act another run may put the key in: no look can see that.
+    const justNow = world.writes.some(
+      (write) => write.after.keyId === keyId && write.at <= at && at - write.at < 5_000,
+    );
+    if (justNow) return;
     const told = this.#told.filter((word) => word.keyId === keyId && word.at <= at);
     const [first] = told;
     if (first === undefined) {
