@@ -2,10 +2,15 @@
  * `npm run mutants [-- promise | name | test file …]`: breaks keyturn on purpose, one patch at a time, each in a copy of
  * this checkout, and sees the test that is named for it fail. First each test must pass without any patch. Exit code 1
  * when a mutant survives; 2 when nothing is called so. See test/mutants.
+ *
+ * `npm run mutants -- --stories [name …]`: brings back faults that keyturn had, and sees the stories find each of them,
+ * within 2,000 stories, by themselves. First the stories must pass without any patch.
  */
 import { CheckoutCopy } from "../test/mutants/checkout-copy.ts";
 import { promises } from "../test/mutants/list.ts";
-import { type Catcher, type Mutant, wantsTheMachine } from "../test/mutants/mutant.ts";
+import { type Catcher, type Mutant, type StoryMutant, wantsTheMachine } from "../test/mutants/mutant.ts";
+import { storyMutants } from "../test/mutants/story-list.ts";
+import { playStories, storiesEnough, type StoriesRun } from "../test/mutants/story-run.ts";
 import { judge, runTests, type Verdict } from "../test/mutants/test-run.ts";
 import { readableMs } from "../src/domain/duration.ts";
 
@@ -82,31 +87,96 @@ function tell({ name, promise, caughtBy }: Numbered, verdict: Verdict, ms: numbe
   console.log(`${how.padEnd(8)} ${time}  promise ${promise}: ${name}  (${caughtBy.file}: ${caughtBy.test})${why}`);
 }
 
-const startedMs = Date.now();
-const mutants = chosen(process.argv.slice(2));
-console.log(`without any patch: the tests that are to catch ${mutants.length} mutants`);
-const notGreen = await withoutPatch(mutants);
-for (const [key, verdict] of notGreen) {
-  console.log(`NOT GREEN ${key}${verdict.kind === "unclear" ? `\n          ${verdict.why}` : ""}`);
-}
-console.log(`took ${readableMs(Date.now() - startedMs)}`);
+async function byTests(words: string[]): Promise<void> {
+  const startedMs = Date.now();
+  const mutants = chosen(words);
+  console.log(`without any patch: the tests that are to catch ${mutants.length} mutants`);
+  const notGreen = await withoutPatch(mutants);
+  for (const [key, verdict] of notGreen) {
+    console.log(`NOT GREEN ${key}${verdict.kind === "unclear" ? `\n          ${verdict.why}` : ""}`);
+  }
+  console.log(`took ${readableMs(Date.now() - startedMs)}`);
 
-let caught = 0;
-async function work(queue: Numbered[]): Promise<void> {
-  for (let mutant = queue.shift(); mutant !== undefined && !stop.signal.aborted; mutant = queue.shift()) {
-    const fromMs = Date.now();
-    const verdict = await withPatch(mutant);
-    if (stop.signal.aborted) return;
-    if (verdict.kind === "red") caught++;
-    tell(mutant, verdict, Date.now() - fromMs);
+  let caught = 0;
+  async function work(queue: Numbered[]): Promise<void> {
+    for (let mutant = queue.shift(); mutant !== undefined && !stop.signal.aborted; mutant = queue.shift()) {
+      const fromMs = Date.now();
+      const verdict = await withPatch(mutant);
+      if (stop.signal.aborted) return;
+      if (verdict.kind === "red") caught++;
+      tell(mutant, verdict, Date.now() - fromMs);
+    }
+  }
+
+  const ready = mutants.filter(({ caughtBy }) => !notGreen.has(keyOf(caughtBy)));
+  const light = ready.filter(({ caughtBy }) => !wantsTheMachine(caughtBy));
+  await Promise.all(Array.from({ length: lanes }, () => work(light)));
+  await work(ready.filter(({ caughtBy }) => wantsTheMachine(caughtBy)));
+
+  const tail = stop.signal.aborted ? ", stopped by hand" : "";
+  console.log(`${caught} of ${mutants.length} mutants caught in ${readableMs(Date.now() - startedMs)}${tail}`);
+  process.exitCode = caught === mutants.length ? 0 : 1;
+}
+
+function chosenStories(words: string[]): StoryMutant[] {
+  const unknown = words.filter((word) => !storyMutants.some(({ name }) => name === word));
+  if (unknown.length > 0) {
+    console.error(`no mutant for the stories is called ${unknown.join(", ")}`);
+    process.exit(2);
+  }
+  return words.length === 0 ? storyMutants : storyMutants.filter(({ name }) => words.includes(name));
+}
+
+/** What stories say in a copy of this checkout, with a patch or without any. */
+async function inStories(foundBy: StoryMutant["foundBy"], patch?: StoryMutant): Promise<StoriesRun> {
+  const copy = new CheckoutCopy();
+  try {
+    if (patch !== undefined) copy.patch(patch);
+    copy.build();
+    return await playStories(copy.directory, foundBy, stop.signal);
+  } catch (error) {
+    return { kind: "unclear", why: error instanceof Error ? error.message : String(error) };
+  } finally {
+    copy.remove();
   }
 }
 
-const ready = mutants.filter(({ caughtBy }) => !notGreen.has(keyOf(caughtBy)));
-const light = ready.filter(({ caughtBy }) => !wantsTheMachine(caughtBy));
-await Promise.all(Array.from({ length: lanes }, () => work(light)));
-await work(ready.filter(({ caughtBy }) => wantsTheMachine(caughtBy)));
+function tellStories(name: string, run: StoriesRun, ms: number): void {
+  const said = {
+    found: () => (run.kind === "found" ? `found after ${run.stories}: ${run.says}` : ""),
+    none: () => `nothing in ${storiesEnough} stories`,
+    unclear: () => (run.kind === "unclear" ? `UNCLEAR: ${run.why}` : ""),
+  }[run.kind]();
+  console.log(`${readableMs(ms).padStart(6)}  ${name}: ${said}`);
+}
 
-const tail = stop.signal.aborted ? ", stopped by hand" : "";
-console.log(`${caught} of ${mutants.length} mutants caught in ${readableMs(Date.now() - startedMs)}${tail}`);
-process.exitCode = caught === mutants.length ? 0 : 1;
+async function byStories(words: string[]): Promise<void> {
+  const startedMs = Date.now();
+  const mutants = chosenStories(words);
+  const forms = new Map(mutants.map(({ foundBy }) => [JSON.stringify(foundBy), foundBy]));
+  const sound = new Set<string>();
+  for (const [key, foundBy] of forms) {
+    const fromMs = Date.now();
+    const run = await inStories(foundBy);
+    if (run.kind === "none") sound.add(key);
+    tellStories(`without any patch, stories of ${foundBy.stories}, seed ${foundBy.seed}`, run, Date.now() - fromMs);
+  }
+  let found = 0;
+  const queue = mutants.filter(({ foundBy }) => sound.has(JSON.stringify(foundBy)));
+  const work = async (): Promise<void> => {
+    for (let mutant = queue.shift(); mutant !== undefined && !stop.signal.aborted; mutant = queue.shift()) {
+      const fromMs = Date.now();
+      const run = await inStories(mutant.foundBy, mutant);
+      if (stop.signal.aborted) return;
+      if (run.kind === "found") found++;
+      tellStories(run.kind === "none" ? `SURVIVED ${mutant.name}` : mutant.name, run, Date.now() - fromMs);
+    }
+  };
+  await Promise.all(Array.from({ length: lanes }, work));
+  console.log(`${found} of ${mutants.length} mutants found by stories in ${readableMs(Date.now() - startedMs)}`);
+  process.exitCode = found === mutants.length ? 0 : 1;
+}
+
+const [first, ...rest] = process.argv.slice(2);
+if (first === "--stories") await byStories(rest);
+else await byTests(first === undefined ? [] : [first, ...rest]);

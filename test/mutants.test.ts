@@ -6,7 +6,8 @@ import { promisify } from "node:util";
 import { expect, test } from "vitest";
 
 import { promises } from "./mutants/list.ts";
-import type { Mutant } from "./mutants/mutant.ts";
+import type { Mutant, StoryMutant } from "./mutants/mutant.ts";
+import { storyMutants } from "./mutants/story-list.ts";
 import { judge } from "./mutants/test-run.ts";
 import { applyPatch } from "./support/replacement.ts";
 
@@ -16,13 +17,15 @@ import { applyPatch } from "./support/replacement.ts";
  */
 
 const mutants = promises.flatMap((promise) => promise.mutants);
+type Patched = Mutant | StoryMutant;
+const patched: Patched[] = [...mutants, ...storyMutants];
 const run = promisify(execFile);
 
 test("each of the twelve promises has its mutants, under names of their own", () => {
   expect(promises.filter((promise) => promise.mutants.length > 0).map(({ promise }) => promise)).toEqual(
     Array.from({ length: 12 }, (_, index) => index + 1),
   );
-  expect(new Set(mutants.map(({ name }) => name)).size).toBe(mutants.length);
+  expect(new Set(patched.map(({ name }) => name)).size).toBe(patched.length);
 });
 
 test("each provider and both kinds of rotation have some", () => {
@@ -34,17 +37,18 @@ test("each provider and both kinds of rotation have some", () => {
 });
 
 test("each changes a text that stands in its file once", () => {
-  const misfits = mutants.filter(({ file, find, replace }) => {
+  const misfits = patched.filter(({ file, find, replace }) => {
     return readFileSync(file, "utf8").split(find).length !== 2 || find === replace;
   });
   expect(misfits.map(({ name, file }) => `${name}: ${file}`)).toEqual([]);
 });
 
 /** Mutants that can be applied to one copy at the same time: none changes what another one looks for. */
-function inLayers(all: Mutant[]): Map<string, string>[] {
+function inLayers(all: Patched[]): Map<string, string>[] {
   const layers: Map<string, string>[] = [];
   const patches = new Map(all.map((mutant) => [`${mutant.file} ${mutant.find} ${mutant.replace}`, mutant]));
-  for (const { file, ...replacement } of patches.values()) {
+  for (const { file, find, replace } of patches.values()) {
+    const replacement = { find, replace };
     const original = readFileSync(file, "utf8");
     const layer = layers.find((texts) => (texts.get(file) ?? original).split(replacement.find).length === 2);
     const texts = layer ?? new Map<string, string>();
@@ -60,7 +64,7 @@ test("what they make compiles", async () => {
     for (const name of ["tsconfig.json", "package.json"]) cpSync(name, join(copy, name));
     writeFileSync(join(copy, "tsconfig.src.json"), '{ "extends": "./tsconfig.json", "include": ["src"] }');
     symlinkSync(resolve("node_modules"), join(copy, "node_modules"), "dir");
-    for (const texts of inLayers(mutants)) {
+    for (const texts of inLayers(patched)) {
       cpSync("src", join(copy, "src"), { recursive: true });
       for (const [file, text] of texts) writeFileSync(join(copy, file), text);
       const tsc = [resolve("node_modules/typescript/bin/tsc"), "--noEmit", "--project", "tsconfig.src.json"];

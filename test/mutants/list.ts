@@ -27,7 +27,7 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "probes-before-the-edges-have-the-new-value",
-        file: "src/workflows/steps.ts",
+        file: "src/workflows/rotation/steps.ts",
         find: `sleep(inMs(policy.propagationWait), { summary: "propagation" })`,
         replace: `sleep(1, { summary: "propagation" })`,
         caughtBy: {
@@ -37,7 +37,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "cuts-in-an-emergency-what-caches-still-send",
-        file: "src/workflows/steps.ts",
+        file: "src/workflows/rotation/steps.ts",
         find: `sleep(inMs(policy.cacheInvalidationWait)`,
         replace: `sleep(1`,
         caughtBy: {
@@ -47,7 +47,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "cuts-under-live-traffic-what-caches-still-send",
-        file: "src/workflows/steps.ts",
+        file: "src/workflows/rotation/steps.ts",
         find: `sleep(inMs(policy.cacheInvalidationWait)`,
         replace: `sleep(1`,
         caughtBy: {
@@ -58,9 +58,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "leaves-a-value-that-does-not-answer-in-the-slot",
-        file: "src/workflows/prove-in-slot.ts",
-        find: `if (rotation.prevAnswered) await`,
-        replace: `if (!rotation.prevAnswered) await`,
+        file: "src/workflows/rotation/prove-in-slot.ts",
+        find: `if (mayRestore) await`,
+        replace: `if (!mayRestore) await`,
         caughtBy: {
           file: workflows.normal,
           test: "a slot that does not answer after the install > at last gets the old value back, and the rotation stops with both keys alive",
@@ -68,7 +68,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "revokes-although-requests-fail-without-the-key",
-        file: "src/workflows/disable-and-soak.ts",
+        file: "src/workflows/rotation/disable-and-soak.ts",
         find: `else if (seen.newErrors > 0) throw`,
         replace: `else if (seen.newErrors > 1_000) throw`,
         caughtBy: {
@@ -164,9 +164,11 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "revokes-the-last-key-that-works",
-        file: "src/activities/keys.ts",
-        find: `if (installed?.state !== "active") {`,
-        replace: `if (installed?.state === "expired") {`,
+        file: "src/activities/revocation.ts",
+        find: `return state === "active"
+      ? undefined`,
+        replace: `return state !== "expired"
+      ? undefined`,
         caughtBy: {
           file: "test/e2e/hands.test.ts",
           test: "somebody who deletes > the new key just before the old key is revoked never has the old one revoked: it is the last that works",
@@ -180,9 +182,9 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "takes-no-rows-for-no-use",
-        file: "src/workflows/await-idle.ts",
-        find: `while (answer.kind !== "idle") {`,
-        replace: `while (answer.kind === "used") {`,
+        file: "src/workflows/rotation/await-idle.ts",
+        find: `if (answer.kind !== "idle") return false;`,
+        replace: `if (answer.kind === "used") return false;`,
         caughtBy: { file: "test/e2e/normal-rotation.test.ts", test: `${liveTraffic} > loses no request` },
       },
       {
@@ -225,8 +227,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "takes-use-without-a-name-for-none",
         file: "src/providers/anthropic.ts",
-        find: `if (requests === 0 && row.tokens === 0) return;`,
-        replace: `if (requests >= 0) return;`,
+        find: `if ((row.requests ?? 0) === 0 && tokens === 0) return;`,
+        replace: `if ((row.requests ?? 0) >= 0) return;`,
         caughtBy: {
           file: "test/providers/anthropic.test.ts",
           test: "reading usage > does not take use that no key is named for as no use",
@@ -244,30 +246,29 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "revokes-what-another-slot-holds",
-        file: "src/activities/keys.ts",
-        find: `await requireHeldByNone(deps, access, keyId);`,
-        replace: ``,
+        file: "src/activities/revocation.ts",
+        find: `if (yes.length > 0) {`,
+        replace: `if (yes.length > 1_000) {`,
         caughtBy: {
-          file: activities.keys,
-          test: "revokeKey (promise 3: never the key that a slot holds) > revokes no key that another slot holds by its preview",
+          file: "test/activities/revocation.test.ts",
+          test: "revokeKey, when a proven key has replaced it > ends no key that another slot holds",
         },
       },
       {
         name: "revokes-after-an-edit-by-hand",
         file: "src/activities/held-key.ts",
-        find: `if (doubt === undefined) return;`,
-        replace: `if (doubt !== "") return;`,
+        find: `if (second.why === undefined) return second.held;`,
+        replace: `if (second.why === undefined || access.name !== "") return second.why === undefined ? second.held : undefined;`,
         caughtBy: {
-          file: activities.keys,
-          test: "revokeKey (promise 3: never the key that a slot holds) > revokes nothing after somebody put a third key into the slot: they may want the old one back",
+          file: "test/activities/held-key.test.ts",
+          test: "requireInstalled > fails with SlotChanged where two looks some seconds apart agree, and not before",
         },
       },
       {
         name: "switches-off-what-another-slot-holds",
-        file: "src/activities/keys.ts",
-        find: `await requireReplaced(deps, access, order, { keyId, installedKeyId });
-    if (!canDisable(access.provider))`,
-        replace: `if (!canDisable(access.provider))`,
+        file: "src/activities/revocation.ts",
+        find: `await requireNone(switchedOff, of);`,
+        replace: `await requireNone([canBeUndone], of);`,
         caughtBy: {
           file: "test/activities/switching.test.ts",
           test: "disableKey (promise 3) > switches nothing off that a slot holds, its own or another",
@@ -276,11 +277,31 @@ export const promises: PromiseMutants[] = [
       {
         name: "revokes-a-key-that-slots-share",
         file: "src/workflows/normal-rotation.ts",
-        find: `if (sharedWith.length === 0) return undefined;`,
-        replace: `if (sharedWith.length < 1_000) return undefined;`,
+        find: `return sharedWith.length === 0 ? undefined`,
+        replace: `return sharedWith.length < 1_000 ? undefined`,
         caughtBy: {
           file: workflows.normal,
           test: "revoking > does not happen to a key that another slot holds: it is named instead",
+        },
+      },
+      {
+        name: "ends-at-its-end-a-key-that-clients-were-given",
+        file: "src/activities/revocation.ts",
+        find: `if (role !== "new" || given || (doubts`,
+        replace: `if (role !== "new" || (doubts`,
+        caughtBy: {
+          file: "test/activities/revocation.test.ts",
+          test: "settleKeys, at a run's end > never ends a key that clients were given, though another one is in by now",
+        },
+      },
+      {
+        name: "takes-an-unknown-holder-for-none",
+        file: "src/activities/revocation.ts",
+        find: `if (unknown.length === 0) return undefined;`,
+        replace: `if (unknown.length >= 0) return undefined;`,
+        caughtBy: {
+          file: "test/activities/revocation.test.ts",
+          test: "revokeKey, when a proven key has replaced it > waits while it cannot be told whether a slot holds it, and names the slot: a secret without a provider config",
         },
       },
     ],
@@ -292,8 +313,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "hands-the-key-on-unsealed",
         file: "src/activities/keys.ts",
-        find: `sealed: await deps.seal(value, { slot, rotationId })`,
-        replace: `sealed: value.reveal()`,
+        find: `const sealed = await deps.seal(value, { slot, rotationId });`,
+        replace: `const sealed = value.reveal();`,
         caughtBy: {
           file: activities.keys,
           test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > makes a key that bears its maker, slot, rotation and attempt, lives shortly, and returns it sealed",
@@ -302,8 +323,9 @@ export const promises: PromiseMutants[] = [
       {
         name: "leaves-the-value-in-the-history",
         file: "src/activities/gateway.ts",
-        find: `return installedAt(new Date(), expiresAt);`,
-        replace: `return { ...installedAt(new Date(), expiresAt), value: value.reveal() } as Installed;`,
+        find: `...installedAt(new Date(), final.expiresAt),`,
+        replace: `...installedAt(new Date(), final.expiresAt),
+    ...({ value: value.reveal() } as object),`,
         caughtBy: {
           file: "test/e2e/normal-rotation.test.ts",
           test: `${liveTraffic} > shows no key in the clear: not in the history, not in the logs`,
@@ -331,7 +353,7 @@ export const promises: PromiseMutants[] = [
       {
         name: "opens-a-seal-for-any-rotation",
         file: "src/sealing.ts",
-        find: `header[field] !== value`,
+        find: `header[field] !== expected[field]`,
         replace: `header[field] === ""`,
         caughtBy: {
           file: "test/sealing.test.ts",
@@ -346,9 +368,9 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "leaves-the-key-that-a-killed-worker-made",
-        file: "src/activities/keys.ts",
-        find: `live.slice(0, leftoverCap)`,
-        replace: `live.slice(0, 0)`,
+        file: "src/activities/revocation.ts",
+        find: `|| !ordinals.includes(name.ordinal) ||`,
+        replace: `|| ordinals.length > 0 ||`,
         caughtBy: {
           file: "test/faults/kill-points.test.ts",
           test: "* > with the worker killed > goes on to the same end from each request, before, after and answered",
@@ -367,13 +389,13 @@ export const promises: PromiseMutants[] = [
         caughtBy: { file: activities.gateway, test: "installKey > installs once after a lost-answer of the write" },
       },
       {
-        name: "makes-another-key-for-each-attempt",
+        name: "forgets-the-key-that-a-lost-answer-left",
         file: "src/activities/keys.ts",
-        find: `await revokeLeftovers(deps, access, rotationId);`,
-        replace: ``,
+        find: `own?.ordinal === ordinal && own.attempt < before`,
+        replace: `own?.ordinal === ordinal && own.attempt > before`,
         caughtBy: {
           file: activities.keys,
-          test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > leaves one live key after a lost-answer",
+          test: "issueKey (promises 4 and 6: no value in the clear, no orphans) > names the key that a lost-answer left, and ends nothing",
         },
       },
       {
@@ -388,7 +410,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "takes-other-steps-than-open-runs-took",
-        file: "src/workflows/await-idle.ts",
+        file: "src/workflows/rotation/await-idle.ts",
         find: `let answer = await ask();`,
         replace: `await ask();
   let answer = await ask();`,
@@ -404,31 +426,30 @@ export const promises: PromiseMutants[] = [
     words: "no orphans",
     mutants: [
       {
-        name: "sweeps-nothing-at-the-end",
-        file: "src/activities/gateway.ts",
-        find: `await revokeLeftovers(deps, access, order.rotationId, installedKeyId);`,
-        replace: ``,
+        name: "overlooks-at-the-end-what-was-made-without-an-answer",
+        file: "src/activities/revocation.ts",
+        find: `found.set(key.id, { id: key.id, role: "new", given: false, listed: key });`,
+        replace: `if (name.ordinal > 1_000) found.set(key.id, { id: key.id, role: "new", given: false, listed: key });`,
         caughtBy: {
-          file: activities.end,
-          test: "finish > removes the aliases, sweeps what this rotation left, and says when the next one is due; again is success",
+          file: "test/activities/revocation.test.ts",
+          test: "settleKeys, at a run's end > finds by its exact name what an attempt made whose answer was lost, and nothing that only begins alike",
         },
       },
       {
         name: "does-not-name-the-key-that-stays",
-        file: "src/activities/gateway.ts",
-        find: `const old = await named(access, oldKeyId, "clients may still use it");`,
-        replace: `const old: Released["leftOver"] = [];`,
+        file: "src/activities/revocation.ts",
+        find: `settled.keys.push({ id: one.id, role: one.role, fate });`,
+        replace: `if (fate.fate !== "named") settled.keys.push({ id: one.id, role: one.role, fate });`,
         caughtBy: {
-          file: activities.end,
-          test: "releaseSlot leaves one working, installed key, and names what else must stay > after the install: the new key serves, the old one is named, since clients may use it",
+          file: "test/activities/revocation.test.ts",
+          test: "settleKeys, at a run's end > names a live key that nobody holds by its role, and ends none but what the run made and gave nobody",
         },
       },
       {
         name: "leaves-the-new-key-of-a-stopped-rotation",
-        file: "src/activities/gateway.ts",
-        find: `if (!installStarted) {`,
-        replace: `if (!installStarted) return { leftOver: [], warnings: [] };
-    if (!installStarted) {`,
+        file: "src/activities/revocation.ts",
+        find: `if (!mayEnd) return named(`,
+        replace: `if (mayEnd) return named(`,
         caughtBy: {
           file: "test/e2e/normal-rotation.test.ts",
           test: "stopping > a cancellation before the install revokes the new key and leaves the old one serving",
@@ -436,9 +457,12 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "stops-without-cleaning-up",
-        file: "src/workflows/rotation.ts",
-        find: `if (this.#policy !== undefined) await this.release();`,
-        replace: ``,
+        file: "src/workflows/rotation/ending.ts",
+        find: `    await cleanUp(rotation);
+`,
+        replace: `    if (!("error" in end)) await cleanUp(rotation);
+    else for (const { id } of record.custody.open()) name(rotation, id, "not looked at");
+`,
         caughtBy: {
           file: workflows.normal,
           test: "stopping > by cancel during checkIdle cleans up and completes as aborted",
@@ -457,11 +481,11 @@ export const promises: PromiseMutants[] = [
       {
         name: "ends-no-key-of-google",
         file: "src/providers/gemini.ts",
-        find: `if (row === undefined || row.key.state === "revoked") return;`,
-        replace: `if (row === undefined || row.key.state === "active") return;`,
+        find: `if (row?.key.state === "revoked") return;`,
+        replace: `if (row?.key.state === "active") return;`,
         caughtBy: {
           file: contract,
-          test: "gemini keeps the promises of a provider > ends a key for good, also when it is already gone",
+          test: "gemini keeps the promises of a provider > ends a key for good, and says of one that it does not know that nothing was ended",
         },
       },
       {
@@ -472,6 +496,72 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: "test/activities/orphans.test.ts",
           test: "spares > what an open rotation owns of its slot",
+        },
+      },
+      {
+        name: "settles-by-the-begin-of-a-name",
+        file: "src/activities/revocation.ts",
+        find: `if (name === undefined || isKnown || !ordinals.includes(name.ordinal) || !isAlive(key)) continue;`,
+        replace: `const begins = key.name.includes(rotationId.replaceAll("-", "").slice(0, 8));
+      if ((name === undefined && !begins) || isKnown || !isAlive(key)) continue;`,
+        caughtBy: {
+          file: "test/activities/revocation.test.ts",
+          test: "settleKeys, at a run's end > finds by its exact name what an attempt made whose answer was lost, and nothing that only begins alike",
+        },
+      },
+      {
+        name: "keeps-a-key-alive-whose-write-never-left",
+        file: "src/workflows/rotation/steps.ts",
+        find: `if (!sent && !wasGiven) custody.neverGiven(key.id);`,
+        replace: `if (sent && !wasGiven) custody.neverGiven(key.id);`,
+        caughtBy: {
+          file: "test/workflows/findings/endings.test.ts",
+          test: "an installation that stops before its write has left > leaves the new key to be ended, since nobody was given it",
+        },
+      },
+      {
+        name: "forgets-at-a-hand-over-what-was-to-be-said",
+        file: "src/workflows/rotation/record.ts",
+        find: `this.#warnings = new Set(carried?.warnings);`,
+        replace: `this.#warnings = new Set();`,
+        caughtBy: {
+          file: "test/workflows/findings/hand-over.test.ts",
+          test: "a new key that is called compromised after it was installed > takes along what the rotation would have said: keys, warnings, unknown checks, and its name",
+        },
+      },
+      {
+        name: "leaves-what-is-still-under-way",
+        file: "src/workflows/rotation/ending.ts",
+        find: `await condition(() => isQuiet());`,
+        replace: `await condition(() => isQuiet() || rotation.stopped);`,
+        caughtBy: {
+          file: "test/workflows/findings/endings.test.ts",
+          test: "an abort while a step is under way > names a handed-in key that was being looked at",
+        },
+      },
+      {
+        name: "leaves-by-a-second-exit-with-keys-open",
+        file: "src/workflows/rotation/ending.ts",
+        find: `    if (compromisedAndOpen(rotation).length > 0) continue;
+`,
+        replace: `    if ("error" in end) break;
+    if (compromisedAndOpen(rotation).length > 0) continue;
+`,
+        caughtBy: {
+          file: workflows.normal,
+          test: "stopping > by cancel during checkIdle cleans up and completes as aborted",
+        },
+      },
+      {
+        name: "forgets-the-names-of-keys-that-may-exist",
+        file: "src/domain/custody.ts",
+        find: `this.#ordinals.add(this.#issued);
+    return`,
+        replace: `if (this.#issued > 1_000) this.#ordinals.add(this.#issued);
+    return`,
+        caughtBy: {
+          file: "test/workflows/findings/endings.test.ts",
+          test: "an abort while a step is under way > of normalRotation waits for the key that is being made, and ends it",
         },
       },
     ],
@@ -519,9 +609,12 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "calls-a-revoked-key-dead",
-        file: "src/workflows/steps.ts",
-        find: `else rotation.reached("confirmedDead", confirmation.deadAt);`,
-        replace: `rotation.reached("confirmedDead", confirmation.deadAt);`,
+        file: "src/workflows/rotation/steps.ts",
+        find: `  if (confirmation.deadAt === undefined) {
+`,
+        replace: `  if (confirmation.deadAt === undefined) {
+    record.reached("confirmedDead");
+`,
         caughtBy: {
           file: workflows.normal,
           test: "a death that cannot be seen > is reported as unknown, never as seen",
@@ -571,9 +664,9 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "waits-past-the-deadline-for-a-persons-key",
-        file: "src/workflows/emergency-rotation.ts",
-        find: `(first === "late" && revokes)`,
-        replace: `(first === "late" && !revokes)`,
+        file: "src/workflows/rotation/clock.ts",
+        find: `if (policy.emergency.atDeadline === "revoke") cuts`,
+        replace: `if (policy.emergency.atDeadline !== "revoke") cuts`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > cuts at the deadline while a person still has not handed in a key, and goes on when one comes",
@@ -581,9 +674,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "cuts-an-hour-late-when-no-key-can-be-made",
-        file: "src/workflows/emergency-rotation.ts",
-        find: `await condition(() => rotation.approved, msUntil(clocks.revokeBy), {`,
-        replace: `await condition(() => rotation.approved, msUntil(clocks.revokeBy) + 3_600_000, {`,
+        file: "src/workflows/rotation/clock.ts",
+        find: `Date.parse(told.at) + inMs(this.#policy.emergency.revokeWithin)`,
+        replace: `Date.parse(told.at) + 2 * inMs(this.#policy.emergency.revokeWithin)`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > cuts the key at the deadline though no new key can be made",
@@ -591,9 +684,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "cuts-though-policy-says-hold",
-        file: "src/workflows/emergency-rotation.ts",
-        find: `const revokes = found.policy.emergency.atDeadline === "revoke";`,
-        replace: `const revokes = found.policy.emergency.atDeadline.length > 0;`,
+        file: "src/workflows/rotation/clock.ts",
+        find: `if (policy.emergency.atDeadline === "revoke") cuts`,
+        replace: `if (policy.emergency.atDeadline.length > 0) cuts`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > with atDeadline hold, never cuts a key without a new one",
@@ -602,15 +695,18 @@ export const promises: PromiseMutants[] = [
       {
         name: "looks-as-long-as-it-takes-before-it-cuts",
         file: "src/workflows/emergency-rotation.ts",
-        find: `const lookFirstMs = 3_000;`,
-        replace: `const lookFirstMs = 3_600_000;`,
-        caughtBy: { file: workflows.emergency, test: "cut-first > cuts although the slot cannot be looked at" },
+        find: `await cutFirst(`,
+        replace: `await (await look(rotation, start).then(() => cutFirst))(`,
+        caughtBy: {
+          file: workflows.emergency,
+          test: "cut-first > cuts although the slot cannot be looked at, and puts a new key in as soon as it can",
+        },
       },
       {
         name: "takes-its-time-when-its-old-key-is-compromised",
-        file: "src/workflows/rotation.ts",
-        find: `this.#hurry = said;`,
-        replace: ``,
+        file: "src/workflows/rotation/rotation.ts",
+        find: `if (held === undefined || !this.isCompromised(held)) return undefined;`,
+        replace: `if (held === undefined || this.isCompromised(held)) return undefined;`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > hurries it when its old key is compromised: no quiet period, no soak",
@@ -618,9 +714,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "hurries-without-a-deadline",
-        file: "src/workflows/rotation.ts",
-        find: `if (reached || this.#policy?.emergency.atDeadline !== "revoke") return;`,
-        replace: `if (reached || this.#policy?.emergency.atDeadline !== "hold") return;`,
+        file: "src/workflows/rotation/clock.ts",
+        find: `this.#running ??= CancellationScope.nonCancellable(() => this.#run());`,
+        replace: `if (this.#policy === undefined) this.#running ??= CancellationScope.nonCancellable(() => this.#run());`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > cuts its compromised old key at the deadline while a person still has not handed in a new one",
@@ -628,9 +724,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "installs-a-key-that-is-compromised",
-        file: "src/workflows/rotation.ts",
-        find: `if (id === this.#newKey?.id) {`,
-        replace: `if (id === this.#newKey?.id && this.installStarted) {`,
+        file: "src/workflows/rotation/mailbox.ts",
+        find: `if (facts.kind === "normal" && !facts.ending) rotation.stop(said);`,
+        replace: `if (facts.kind !== "normal" && !facts.ending) rotation.stop(said);`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > ends it as aborted when its new key is compromised and not installed yet",
@@ -638,22 +734,63 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "leaves-the-old-key-behind-when-the-new-one-is-compromised",
-        file: "src/workflows/rotation.ts",
-        find: `this.#returnPassed ? [] : [this.#oldKey.id];`,
-        replace: `this.#returnPassed ? [] : [];`,
+        file: "src/domain/custody.ts",
+        find: `return { entries: this.all(), ordinals: this.ordinals, issued: this.#issued };`,
+        replace: `return { entries: this.all().filter(({ role }) => role !== "old"), ordinals: this.ordinals, issued: this.#issued };`,
         caughtBy: {
           file: workflows.emergency,
-          test: "an emergency while a normal rotation runs > is followed by the emergency of its new key when that is compromised and installed, which ends both keys",
+          test: "an emergency while a normal rotation runs > is followed by the emergency of its new key when that is compromised and installed; the old key is named, since nobody called it compromised",
         },
       },
       {
         name: "leaves-a-strangers-compromised-key-alone",
-        file: "src/workflows/rotation.ts",
-        find: `const { how } = await management.cutKey({ ...this.of, keyId: id });`,
-        replace: `const how = "left alone";`,
+        file: "src/workflows/rotation/mailbox.ts",
+        find: `facts.key === "other" ? endWhenMoved(rotation, keyId)`,
+        replace: `facts.key === "new" ? endWhenMoved(rotation, keyId)`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > cuts a key that is neither and lets it go on",
+        },
+      },
+      {
+        name: "stops-the-clock-when-the-run-is-cancelled",
+        file: "src/workflows/rotation/clock.ts",
+        find: `this.#running ??= CancellationScope.nonCancellable(() => this.#run());`,
+        replace: `this.#running ??= this.#run();`,
+        caughtBy: {
+          file: "test/workflows/findings/deadline.test.ts",
+          test: "a rotation that is told that its old key is compromised > keeps the deadline through a cancellation, which says nothing of the key",
+        },
+      },
+      {
+        name: "stops-the-clock-when-the-run-fails",
+        file: "src/workflows/rotation/ending.ts",
+        find: `await settleOne(rotation, id, { given, why }).catch(`,
+        replace: `await (given && "error" in end ? Promise.reject(end.error) : settleOne(rotation, id, { given, why })).catch(`,
+        caughtBy: {
+          file: "test/workflows/findings/deadline.test.ts",
+          test: "a rotation that is told that its old key is compromised > cuts it by the deadline though no new key can be made",
+        },
+      },
+      {
+        name: "puts-a-compromised-value-back",
+        file: "src/workflows/rotation/prove-in-slot.ts",
+        find: `rotation.prevAnswered && !rotation.isCompromised(found.held.id)`,
+        replace: `rotation.prevAnswered`,
+        caughtBy: {
+          file: "test/workflows/findings/remedies.test.ts",
+          test: "an emergency whose slot does not answer with the new key > never puts the compromised value back",
+        },
+      },
+      {
+        name: "switches-a-compromised-key-on-again",
+        file: "src/workflows/rotation/disable-and-soak.ts",
+        find: `    if (rotation.hurry !== undefined) return \`cut short: \${rotation.hurry}; \${failureMessage(error)}\`;
+`,
+        replace: ``,
+        caughtBy: {
+          file: "test/workflows/findings/deadline.test.ts",
+          test: "a rotation that is told that its old key is compromised > never switches it on again, though clients are refused while it is off",
         },
       },
     ],
@@ -664,9 +801,9 @@ export const promises: PromiseMutants[] = [
     mutants: [
       {
         name: "hides-what-it-waits-for",
-        file: "src/workflows/rotation.ts",
-        find: `this.#waiting = { ...plan, since: new Date().toISOString() };`,
-        replace: `this.#waiting = null;`,
+        file: "src/workflows/rotation/record.ts",
+        find: `this.#waits.push(wait);`,
+        replace: `this.#waits.unshift();`,
         caughtBy: {
           file: workflows.normal,
           test: "with the documented waits > says while it waits what for, until when and what happens then",
@@ -674,9 +811,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "waits-past-the-grace-ceiling",
-        file: "src/workflows/await-idle.ts",
-        find: `const ceilingMs = sinceMs + inMs(graceCeiling.after);`,
-        replace: `const ceilingMs = sinceMs + inMs(graceCeiling.after) * 2;`,
+        file: "src/workflows/rotation/await-idle.ts",
+        find: `const ceilingMs = sinceMs + inMs(found.policy.graceCeiling.after);`,
+        replace: `const ceilingMs = sinceMs + inMs(found.policy.graceCeiling.after) * 2;`,
         caughtBy: {
           file: workflows.normal,
           test: "at the grace ceiling of 24 h > revokes a key whose use is unknown, and says so",
@@ -684,9 +821,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "waits-for-a-persons-key-twice-as-long-as-it-says",
-        file: "src/workflows/rotation.ts",
-        find: `const deadlineMs = Date.now() + inMs(wait.deadline);`,
-        replace: `const deadlineMs = Date.now() + inMs(wait.deadline) * 2;`,
+        file: "src/workflows/rotation/mailbox.ts",
+        find: `until: this.#rotation.deadline(wait.deadline),`,
+        replace: `until: this.#rotation.deadlineIn(inMs(wait.deadline) * 2),`,
         caughtBy: {
           file: workflows.emergency,
           test: "a key that only a person can make > that does not come in 7 days stops the rotation with nothing changed",
@@ -694,7 +831,7 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "asks-no-person-while-revoking-fails",
-        file: "src/workflows/revoke-for-good.ts",
+        file: "src/workflows/rotation/revoke-for-good.ts",
         find: `>= inMs(policy.revokeAlertAfter)`,
         replace: `>= inMs(policy.revokeAlertAfter) * 24`,
         caughtBy: {
@@ -704,12 +841,22 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "starts-what-its-timeout-would-kill",
-        file: "src/workflows/rotation.ts",
+        file: "src/workflows/rotation/rotation.ts",
         find: `refuseShortTimeout(found);`,
-        replace: ``,
+        replace: `void refuseShortTimeout;`,
         caughtBy: {
           file: workflows.normal,
           test: "a start > whose execution timeout is shorter than its waits can be is refused",
+        },
+      },
+      {
+        name: "takes-an-approval-for-whatever-wait-is-open",
+        file: "src/workflows/rotation/mailbox.ts",
+        find: `if (id !== undefined && id !== open.id) {`,
+        replace: `if (id === "") {`,
+        caughtBy: {
+          file: "test/workflows/findings/remedies.test.ts",
+          test: "an approval of use > that was shown for one wait is refused by the next",
         },
       },
     ],
@@ -754,8 +901,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "calls-use-under-other-names-no-use",
         file: "src/activities/usage.ts",
-        find: `const unknown = report.perKey === false && verdict.kind !== "used";`,
-        replace: `const unknown = false;`,
+        find: `const unknown = !perKey && verdict.kind !== "used";`,
+        replace: `const unknown = !perKey && verdict.kind.length === 0;`,
         caughtBy: {
           file: activities.usage,
           test: "checkIdle > calls use that bears no key's name unknown, unless last_used_at (undefined) shows it",
@@ -763,8 +910,8 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "does-not-say-that-the-old-keys-use-is-unknown",
-        file: "src/workflows/await-idle.ts",
-        find: `if (!used) rotation.unknown("use of the old key");`,
+        file: "src/workflows/rotation/await-idle.ts",
+        find: `if (answer.kind !== "used") record.unknown("use of the old key");`,
         replace: ``,
         caughtBy: {
           file: workflows.normal,
@@ -773,18 +920,18 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "takes-its-own-probes-for-clients",
-        file: "src/workflows/await-idle.ts",
-        find: `if (answer.newKeyRequests <= rotation.probes) rotation.unknown(`,
-        replace: `if (answer.newKeyRequests < 0) rotation.unknown(`,
+        file: "src/workflows/rotation/await-idle.ts",
+        find: `return answer.newKeyRequests > rotation.probes || answer.clientsBefore === "no";`,
+        replace: `return answer.newKeyRequests >= 0;`,
         caughtBy: {
           file: workflows.normal,
-          test: "with the documented waits > names clients' use of the new key as unknown where all the provider shows are its own probes",
+          test: "with the documented waits > asks a person where clients used the old key before and none is ever seen on the new one, whatever policy says of unknown use",
         },
       },
       {
         name: "takes-unread-logs-for-logs-without-errors",
-        file: "src/workflows/disable-and-soak.ts",
-        find: `if (seen.newErrors === undefined) rotation.unknown("errors at the gateway");
+        file: "src/workflows/rotation/disable-and-soak.ts",
+        find: `if (seen.newErrors === undefined) rotation.record.unknown("errors at the gateway");
         else if (seen.newErrors > 0)`,
         replace: `if (seen.newErrors !== undefined && seen.newErrors > 0)`,
         caughtBy: {
@@ -794,8 +941,8 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "invents-the-end-of-an-outage",
-        file: "src/workflows/emergency-rotation.ts",
-        find: `rotation.unknown("end of the outage");`,
+        file: "src/workflows/rotation/measure-outage.ts",
+        find: `record.unknown("end of the outage");`,
         replace: ``,
         caughtBy: {
           file: workflows.emergency,
@@ -804,8 +951,8 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "takes-unread-use-of-a-compromised-key-for-none",
-        file: "src/workflows/gather-evidence.ts",
-        find: `rotation.unknown("use of the compromised key");`,
+        file: "src/workflows/rotation/gather-evidence.ts",
+        find: `rotation.record.unknown("use of the compromised key");`,
         replace: ``,
         caughtBy: {
           file: workflows.emergency,
@@ -814,9 +961,9 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "looks-for-a-death-where-it-saw-no-life",
-        file: "src/workflows/steps.ts",
-        find: `throughPrev: rotation.prevAnswered,`,
-        replace: `throughPrev: true,`,
+        file: "src/workflows/rotation/steps.ts",
+        find: `throughPrev: rotation.prevAnswered && keyId`,
+        replace: `throughPrev: keyId`,
         caughtBy: {
           file: workflows.normal,
           test: "a death that cannot be seen > is not looked for through a copy that never answered",
@@ -832,6 +979,16 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: "test/activities/emergency.test.ts",
           test: "gatherEvidence (promise 12) > tells no stranger from a client where the gateway's logs cannot be read",
+        },
+      },
+      {
+        name: "guesses-which-key-is-meant",
+        file: "src/activities/which-key.ts",
+        find: `if (why !== undefined || heldKey === undefined) {`,
+        replace: `if (heldKey === undefined) {`,
+        caughtBy: {
+          file: "test/activities/which-key.test.ts",
+          test: "planEmergency > does not guess where the held key is younger than the time since when it may be known",
         },
       },
     ],

@@ -7,7 +7,8 @@ import type { StoryMutant } from "./mutant.ts";
 
 const emergency = "src/workflows/emergency-rotation.ts";
 const ending = "src/workflows/rotation/ending.ts";
-const compromised = "src/workflows/rotation/compromised.ts";
+const ends = "src/workflows/rotation/end-when-moved.ts";
+const moves = "src/workflows/rotation/move-others.ts";
 const rotation = "src/workflows/rotation/rotation.ts";
 
 /** Stories of whole runs, by the workflows that are built. */
@@ -48,7 +49,7 @@ export const storyMutants: StoryMutant[] = [
   },
   {
     name: "ends-a-compromised-key-before-the-slots-that-hold-it-have-moved",
-    file: compromised,
+    file: ends,
     find: `if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
   await moveOthers(rotation, keyId);`,
     replace: `if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
@@ -96,13 +97,14 @@ export const storyMutants: StoryMutant[] = [
   },
   {
     name: "takes-a-slot-whose-emergency-was-aborted-for-moved",
-    file: compromised,
+    file: moves,
     find: `    await lookAgain(rotation, keyId);
   }
 }`,
     replace: `    const seen = rotation.seen.get(keyId);
-    if (moving.size < before && seen !== undefined) {
-      rotation.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => moving.has(slot)) });
+    if (movers.moving.size < before && seen !== undefined) {
+      for (const slot of seen.heldBy) if (!movers.moving.has(slot)) movers.moved.add(slot);
+      rotation.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => movers.moving.has(slot)) });
     } else await lookAgain(rotation, keyId);
   }
 }`,
@@ -132,7 +134,7 @@ export const storyMutants: StoryMutant[] = [
   },
   {
     name: "ends-at-once-a-key-that-it-does-not-hold-itself",
-    file: compromised,
+    file: ends,
     find: `  const { record, clock } = rotation;
   if (rotation.cut.has(keyId)) return endCut(rotation, keyId);`,
     replace: `  const { record, clock } = rotation;
@@ -142,7 +144,7 @@ export const storyMutants: StoryMutant[] = [
   },
   {
     name: "takes-a-slot-for-moved-once-it-was-asked-to",
-    file: compromised,
+    file: moves,
     find: `rotation.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });`,
     replace: `const heldBy = holders.yes.filter((slot) => !rotation.started.has(slot));
         rotation.seen.set(keyId, { ...seen, heldBy, unknown: holders.unknown });`,
