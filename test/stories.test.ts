@@ -110,11 +110,17 @@ describe("the judge of stories", () => {
     expect(await when(emergency, revive)).toContain("deadline");
   });
 
-  test("sees a served key that is ended", async () => {
-    const served = (_result: RotationResult, { world }: Played): void => {
-      for (const event of world.keyEvents) if (event.what === "dead") event.serving = ["production/openai"];
+  test("sees a served key that is ended, and one that only edges still have", async () => {
+    const serving = ["production/openai"];
+    const ends = ({ world }: Played) => world.keyEvents.filter(({ what }) => what === "dead");
+    const held = (_result: RotationResult, played: Played): void => {
+      for (const event of ends(played)) Object.assign(event, { serving, holding: serving });
     };
-    expect(await when(plain, served)).toEqual(["serving"]);
+    expect(await when(plain, held)).toEqual(["serving"]);
+    const cached = (_result: RotationResult, played: Played): void => {
+      for (const event of ends(played)) Object.assign(event, { serving });
+    };
+    expect(await when(plain, cached)).toEqual(["edges"]);
   });
 
   test("sees a person's edit that is written over", async () => {
