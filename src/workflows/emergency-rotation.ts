@@ -49,7 +49,11 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     const keyIds = await namedKeys(rotation, start);
     startTheClocks(rotation, keyIds, reason, start.since);
 
-    if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
+    if (strategy === "cut-first" && start.cutBy === undefined) {
+      const toCut = keyIds.length > 0 ? keyIds : (await findAll(rotation, start, [])).map(({ id }) => id);
+      startTheClocks(rotation, toCut, reason, start.since);
+      await cutFirst(rotation, toCut);
+    }
     const found = await look(rotation, start);
     rotation.plan(found);
     const compromised = await findAll(rotation, start, keyIds);
@@ -184,21 +188,42 @@ async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<
 }
 
 /** All compromised keys with their holders. A key that nobody knows ends the emergency, and nothing was changed. */
-async function findAll(
-  rotation: Rotation,
-  { leaked }: EmergencyRotationStart,
-  keyIds: string[],
-): Promise<Compromised[]> {
+async function findAll(rotation: Rotation, start: EmergencyRotationStart, keyIds: string[]): Promise<Compromised[]> {
+  const cut = keyIds.filter((id) => rotation.cut.has(id));
+  const rest = keyIds.filter((id) => !rotation.cut.has(id));
+  const leaked = keyIds.length === 0 ? start.leaked : undefined;
+  const find = async (): Promise<Compromised[]> => [
+    ...(await lookAtCut(rotation, cut)),
+    ...(rest.length === 0 && leaked === undefined
+      ? []
+      : await lookUpCompromised(rotation, { keyIds: rest, ...defined({ leaked }) })),
+  ];
   try {
-    return await rotation.step(
-      "findCompromised",
-      () => lookUpCompromised(rotation, { keyIds, ...defined({ leaked }) }),
-      { says: describeFound },
-    );
+    return await rotation.step("findCompromised", find, { says: describeFound });
   } catch (error) {
-    if (isRefusal(error)) for (const id of keyIds) refuse(rotation, id, error);
+    if (isRefusal(error)) for (const id of rest) refuse(rotation, id, error);
     throw error;
   }
+}
+
+/** Who holds the keys that were cut before anybody looked. Their provider may know them no more: they were seen before. */
+async function lookAtCut(rotation: Rotation, keyIds: string[]): Promise<Compromised[]> {
+  if (keyIds.length === 0) return [];
+  const all = await management.lookAtHolders({ ...rotation.of, keyIds }).catch((error: unknown) => {
+    if (isCancellation(error)) throw error;
+    rotation.record.warn(`which slots hold what was cut could not be asked: ${failureMessage(error)}`);
+    return [];
+  });
+  return keyIds.flatMap((id) => {
+    const seen = rotation.seen.get(id);
+    if (seen === undefined) return [];
+    const { yes = [], unknown = [] } = all.find(({ keyId }) => keyId === id) ?? {};
+    const here = rotation.found?.held.id === id ? [rotation.of.slot] : [];
+    const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown };
+    rotation.seen.set(id, key);
+    rotation.lookedAt.add(id);
+    return [key];
+  });
 }
 
 function describeFound(found: Compromised[]): string {

@@ -39,16 +39,20 @@ export class RevokeClock {
     this.#work = work;
   }
 
-  /** Starts the key's clock, at once and for good: the first word counts. Returns whether this was the first. */
+  /**
+   * Starts the key's clock, at once and for good: the first word counts, unless a person called the emergency off since.
+   * Returns whether it was this word that started it.
+   */
   tell(told: Told): boolean {
-    if (this.#told.has(told.keyId)) return false;
+    if (this.#told.has(told.keyId) && !this.#calledOff.delete(told.keyId)) return false;
     this.#told.set(told.keyId, told);
     this.#running ??= CancellationScope.nonCancellable(() => this.#run());
     return true;
   }
 
+  /** Whether the key's clock runs, or ran to its deadline. */
   has(keyId: string): boolean {
-    return this.#told.has(keyId);
+    return this.#told.has(keyId) && !this.#calledOff.has(keyId);
   }
 
   /** Takes back a word about a key that does not exist. */

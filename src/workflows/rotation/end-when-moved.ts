@@ -11,6 +11,8 @@ import type { Rotation } from "./rotation.ts";
 export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<void> {
   const { record, clock } = rotation;
   if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
+  // Who started this one ends it: its slots and its deadline are not this run's to know.
+  if (rotation.cutBy !== undefined && !clock.has(keyId)) return;
   await moveOthers(rotation, keyId);
   if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
   const who = clock.calledOff(keyId);

@@ -275,7 +275,8 @@ export class Mailbox {
     } = parseInput(escalationInput, escalation, "escalate");
     const rotation = this.#rotation;
     const { custody } = rotation.record;
-    const told = rotation.clock.has(keyId) || rotation.isCompromised(keyId);
+    const calledOff = rotation.clock.calledOff(keyId) !== undefined;
+    const told = rotation.clock.has(keyId) || (rotation.isCompromised(keyId) && !calledOff);
     const said = `${by} says ${keyId} is compromised${why === undefined ? "" : `: ${why}`}`;
     rotation.clock.tell({ keyId, at: new Date().toISOString(), by: said, ...defined({ since }) });
     if (custody.has(keyId)) {
