@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, test } from "vitest";
 
 import { historiesDirectory, readHistories, type RecordedHistory } from "./support/histories.ts";
 import { brokenBundle } from "./support/broken-workflows.ts";
-import { paths } from "./support/paths.ts";
+import { endingOf, paths } from "./support/paths.ts";
 import { workflowBundle } from "./support/workflow-bundle.ts";
 
 /**
@@ -36,6 +36,11 @@ beforeAll(() => {
 describe("the recorded histories (promise 5)", () => {
   test("are of every path, and of no other", () => {
     expect(histories.map(({ name }) => name).toSorted()).toEqual(paths.map(({ name }) => name).toSorted());
+  });
+
+  test.each(paths)("of $name ends as it should", ({ name, ends }) => {
+    const recorded = histories.find((history) => history.name === name);
+    expect(recorded === undefined ? "never recorded" : endingOf(recorded.history)).toBe(ends);
   });
 
   test("replay with the workflows of today", async () => {

@@ -4,6 +4,7 @@ import type { History } from "@temporalio/common/lib/proto-utils.js";
 
 import type { Inspection } from "../../src/activities/contract.ts";
 import type { Orphans } from "../../src/activities/orphans.ts";
+import type { KeyEntry } from "../../src/domain/custody.ts";
 import { leakedWorkflowId, type RotationResult } from "../../src/domain/rotation.ts";
 import { otherSlot, playSlots, type Right, type Slots, type World } from "./slots.ts";
 import { documentedPolicy, failing, type Skipping, slot, startOptions } from "./time-skipping.ts";
@@ -57,6 +58,12 @@ export async function takePath(skipping: Skipping, { holds, world, take }: Path)
   );
 }
 
+/** What is read of a result. */
+interface Ended {
+  outcome?: RotationResult["outcome"];
+  keys?: { id: string; fate?: KeyEntry["fate"] }[];
+}
+
 /** How a history ends: the outcome or the type of the failure, then where each key is that the run answered for. */
 export function endingOf({ events }: History): string {
   const last = events?.at(-1);
@@ -65,11 +72,11 @@ export function endingOf({ events }: History): string {
   const [payload] =
     last?.workflowExecutionCompletedEventAttributes?.result?.payloads ?? failure?.details?.payloads ?? [];
   if (goesOn != null) return `goes on as ${goesOn.workflowType?.name}`;
-  const result =
-    payload == null ? {} : defaultPayloadConverter.fromPayload<Partial<RotationResult>>(payload as Payload);
+  const result = payload == null ? {} : defaultPayloadConverter.fromPayload<Ended>(payload as Payload);
   const how =
     failure?.type ?? result.outcome ?? (last?.workflowExecutionCompletedEventAttributes == null ? "?" : "done");
-  const keys = (result.keys ?? []).map(({ id, fate }) => `${id} ${fate}`);
+  // Lists of keys that no run answers for say nothing of fates.
+  const keys = (result.keys ?? []).flatMap(({ id, fate }) => (fate === undefined ? [] : [`${id} ${fate}`]));
   return keys.length === 0 ? how : `${how}: ${keys.toSorted().join(", ")}`;
 }
 

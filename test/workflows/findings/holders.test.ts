@@ -103,6 +103,15 @@ describe("a compromised key that another slot holds", () => {
     expect(slots.holds[otherSlot]).toBe("key_batch");
   });
 
+  test("is left to the emergency that cuts it, though no slot is seen to hold it any more", async () => {
+    const slots = playSlots(skipping);
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_other", cutBy: otherSlot })),
+    );
+    expect(slots.ends).toEqual([]);
+    expect(fateOf(result, "key_other")).toBe("named");
+  });
+
   test("is told to the rotation that runs there, which hurries", async () => {
     const policy = documentedPolicy({ approval: "before-install" });
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" }, (right) => ({
