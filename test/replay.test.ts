@@ -49,9 +49,11 @@ describe("the recorded histories (promise 5)", () => {
 
   test("do not replay with workflows that take two steps in another order", async () => {
     const broken = await brokenBundle("src/workflows/normal-rotation.ts", {
-      find: `      await rotation.step("stageAliases", () => stage(rotation, found, key), staged);
+      find: `      await rotation.step("stageAliases", () => stage(rotation, found, key), { unless: inPlace(rotation, found) });
+      const staged = { unless: inPlace(rotation, found) };
       await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);`,
-      replace: `      await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
+      replace: `      const staged = { unless: inPlace(rotation, found) };
+      await rotation.step("verifyThroughGateway(new)", () => proveOnOwnAlias(rotation, found), staged);
       await rotation.step("stageAliases", () => stage(rotation, found, key), staged);`,
     });
     const rotated = histories.filter(({ name }) => name === "rotated" || name === "input-refused");
