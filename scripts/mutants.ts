@@ -141,10 +141,10 @@ async function inStories(foundBy: StoryMutant["foundBy"], patch?: StoryMutant): 
   }
 }
 
-function tellStories(name: string, run: StoriesRun, ms: number): void {
+function tellStories(name: string, { stories }: StoryMutant["foundBy"], run: StoriesRun, ms: number): void {
   const said = {
     found: () => (run.kind === "found" ? `found after ${run.stories}: ${run.says}` : ""),
-    none: () => `nothing in ${storiesEnough} stories`,
+    none: () => `nothing in ${storiesEnough[stories]} stories`,
     unclear: () => (run.kind === "unclear" ? `UNCLEAR: ${run.why}` : ""),
   }[run.kind]();
   console.log(`${readableMs(ms).padStart(6)}  ${name}: ${said}`);
@@ -159,7 +159,12 @@ async function byStories(words: string[]): Promise<void> {
     const fromMs = Date.now();
     const run = await inStories(foundBy);
     if (run.kind === "none") sound.add(key);
-    tellStories(`without any patch, stories of ${foundBy.stories}, seed ${foundBy.seed}`, run, Date.now() - fromMs);
+    tellStories(
+      `without any patch, stories of ${foundBy.stories}, seed ${foundBy.seed}`,
+      foundBy,
+      run,
+      Date.now() - fromMs,
+    );
   }
   let found = 0;
   const queue = mutants.filter(({ foundBy }) => sound.has(JSON.stringify(foundBy)));
@@ -169,7 +174,12 @@ async function byStories(words: string[]): Promise<void> {
       const run = await inStories(mutant.foundBy, mutant);
       if (stop.signal.aborted) return;
       if (run.kind === "found") found++;
-      tellStories(run.kind === "none" ? `SURVIVED ${mutant.name}` : mutant.name, run, Date.now() - fromMs);
+      tellStories(
+        run.kind === "none" ? `SURVIVED ${mutant.name}` : mutant.name,
+        mutant.foundBy,
+        run,
+        Date.now() - fromMs,
+      );
     }
   };
   await Promise.all(Array.from({ length: lanes }, work));

@@ -338,6 +338,22 @@ export class Ground {
     return started;
   }
 
+  /** Rotates each slot whose key is dead, as an operator does after a cut. */
+  async rotateDeadSlots(): Promise<Ended[]> {
+    const ends: Ended[] = [];
+    for (const slot of this.slots) {
+      const held = await this.heldKey(slot);
+      const key = (await this.keys()).find(({ id }) => id === held);
+      if (key === undefined || key.state === "active") continue;
+      const args = [{ slot, heldKeyId: held }];
+      const options = { taskQueue, workflowId: slotWorkflowId(slot), args };
+      const handle = await this.client.workflow.start("normalRotation", options);
+      if (this.subject.of.madeByHand) this.#attended = handInWhenAsked(handle, this.#person());
+      ends.push(await this.endOf(handle));
+    }
+    return ends;
+  }
+
   /** What nobody but the operator knows: which key is compromised, and which one a slot holds that shows neither mark nor preview. */
   async #told(): Promise<Record<string, unknown>> {
     const { of, cutsFirst, workflow } = this.subject;

@@ -530,10 +530,12 @@ export const promises: PromiseMutants[] = [
         },
       },
       {
-        name: "leaves-what-is-still-under-way",
-        file: "src/workflows/rotation/ending.ts",
-        find: `await condition(() => isQuiet());`,
-        replace: `await condition(() => isQuiet() || rotation.stopped);`,
+        name: "owns-no-key-that-is-handed-in-while-it-ends",
+        file: "src/workflows/rotation/mailbox.ts",
+        find: `record.custody.take(key.id, "handed-in");
+        this.#handedIn`,
+        replace: `if (!this.#rotation.ending) record.custody.take(key.id, "handed-in");
+        this.#handedIn`,
         caughtBy: {
           file: "test/workflows/findings/endings.test.ts",
           test: "an abort while a step is under way > names a handed-in key that was being looked at",
@@ -548,20 +550,8 @@ export const promises: PromiseMutants[] = [
     if (compromisedAndOpen(rotation).length > 0) continue;
 `,
         caughtBy: {
-          file: workflows.normal,
-          test: "stopping > by cancel during checkIdle cleans up and completes as aborted",
-        },
-      },
-      {
-        name: "forgets-the-names-of-keys-that-may-exist",
-        file: "src/domain/custody.ts",
-        find: `this.#ordinals.add(this.#issued);
-    return`,
-        replace: `if (this.#issued > 1_000) this.#ordinals.add(this.#issued);
-    return`,
-        caughtBy: {
           file: "test/workflows/findings/endings.test.ts",
-          test: "an abort while a step is under way > of normalRotation waits for the key that is being made, and ends it",
+          test: "an installation that stops before its write has left > leaves the new key to be ended, since nobody was given it",
         },
       },
     ],
@@ -684,9 +674,12 @@ export const promises: PromiseMutants[] = [
       },
       {
         name: "cuts-though-policy-says-hold",
-        file: "src/workflows/rotation/clock.ts",
-        find: `if (policy.emergency.atDeadline === "revoke") cuts`,
-        replace: `if (policy.emergency.atDeadline.length > 0) cuts`,
+        file: "src/workflows/rotation/ending.ts",
+        find: `  if (policy.emergency.atDeadline === "hold") {
+    name(`,
+        replace: `  if (policy.emergency.atDeadline === "hold") await cutNow(rotation, id, { patiently: true });
+  if (policy.emergency.atDeadline === "hold") {
+    name(`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > with atDeadline hold, never cuts a key without a new one",
@@ -753,16 +746,6 @@ export const promises: PromiseMutants[] = [
         },
       },
       {
-        name: "stops-the-clock-when-the-run-is-cancelled",
-        file: "src/workflows/rotation/clock.ts",
-        find: `this.#running ??= CancellationScope.nonCancellable(() => this.#run());`,
-        replace: `this.#running ??= this.#run();`,
-        caughtBy: {
-          file: "test/workflows/findings/deadline.test.ts",
-          test: "a rotation that is told that its old key is compromised > keeps the deadline through a cancellation, which says nothing of the key",
-        },
-      },
-      {
         name: "stops-the-clock-when-the-run-fails",
         file: "src/workflows/rotation/ending.ts",
         find: `await settleOne(rotation, id, { given, why }).catch(`,
@@ -780,17 +763,6 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: "test/workflows/findings/remedies.test.ts",
           test: "an emergency whose slot does not answer with the new key > never puts the compromised value back",
-        },
-      },
-      {
-        name: "switches-a-compromised-key-on-again",
-        file: "src/workflows/rotation/disable-and-soak.ts",
-        find: `    if (rotation.hurry !== undefined) return \`cut short: \${rotation.hurry}; \${failureMessage(error)}\`;
-`,
-        replace: ``,
-        caughtBy: {
-          file: "test/workflows/findings/deadline.test.ts",
-          test: "a rotation that is told that its old key is compromised > never switches it on again, though clients are refused while it is off",
         },
       },
     ],

@@ -50,14 +50,14 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "ends-a-compromised-key-before-the-slots-that-hold-it-have-moved",
     file: ends,
-    find: `if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
-  await moveOthers(rotation, keyId);`,
-    replace: `if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
-  if (rotation.record.kind === "emergency" && rotation.found?.held.id !== keyId) {
+    find: `  await moveOthers(rotation, keyId);
+  if (rotation.handsOver`,
+    replace: `  if (rotation.record.kind === "emergency" && rotation.found?.held.id !== keyId) {
     void moveOthers(rotation, keyId);
     return endOrAsk(rotation, keyId);
   }
-  await moveOthers(rotation, keyId);`,
+  await moveOthers(rotation, keyId);
+  if (rotation.handsOver`,
     foundBy: workflows,
   },
   {
@@ -173,10 +173,12 @@ export const storyMutants: StoryMutant[] = [
     foundBy: activities,
   },
   {
-    name: "ends-while-a-key-is-being-handed-in",
-    file: ending,
-    find: `!rotation.busy && mailbox.isIdle && allHandlersFinished();`,
-    replace: `!rotation.busy || (mailbox.isIdle && allHandlersFinished());`,
+    name: "forgets-a-key-that-is-handed-in-while-it-ends",
+    file: "src/workflows/rotation/mailbox.ts",
+    find: `record.custody.take(key.id, "handed-in");
+        this.#handedIn`,
+    replace: `if (!this.#rotation.ending) record.custody.take(key.id, "handed-in");
+        this.#handedIn`,
     foundBy: workflows,
   },
 ];
