@@ -42,11 +42,14 @@ export async function emergencyRotation(input: unknown): Promise<RotationResult 
 async function rotateInEmergency(start: EmergencyRotationStart): Promise<RotationResult> {
   const rotation = new Rotation("emergency", start);
   const { record } = rotation;
+  // Before anything is waited for: a run that is stopped at once answers for these keys too.
+  const named = namedKeys(rotation, start);
+  startTheClocks(rotation, named, start.reason ?? "the key is compromised", start.since);
   return rotation.toTheEnd(async () => {
     const policy = await rotation.readPolicy();
     const strategy = start.strategy ?? policy.emergency.strategy;
     const reason = start.reason ?? `the key is compromised (${strategy})`;
-    const keyIds = await namedKeys(rotation, start);
+    const keyIds = named.length > 0 || start.leaked !== undefined ? named : await plannedKeys(rotation, start);
     startTheClocks(rotation, keyIds, reason, start.since);
 
     if (strategy === "cut-first" && start.cutBy === undefined) {
@@ -93,21 +96,27 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
   });
 }
 
-/** The keys that the start names; without a name the one the slot holds, where that is no guess. */
-async function namedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<string[]> {
-  const { compromisedKeyId, compromisedKeyIds = [], leaked, carried } = start;
-  const named = [
-    ...(compromisedKeyId === undefined ? [] : [compromisedKeyId]),
-    ...compromisedKeyIds,
-    ...(carried?.clock.map(({ keyId }) => keyId) ?? []),
-  ];
-  if (named.length > 0 || leaked !== undefined) return [...new Set(named)];
+/** The keys that the start names, and those whose clocks it was handed. */
+function namedKeys({ record }: Rotation, start: EmergencyRotationStart): string[] {
+  const { compromisedKeyId, compromisedKeyIds = [], carried } = start;
+  const told = carried?.clock.map(({ keyId }) => keyId) ?? [];
+  const named = [...(compromisedKeyId === undefined ? [] : [compromisedKeyId]), ...compromisedKeyIds, ...told];
+  return [...new Set(named)].filter((id) => !record.custody.isEnded(id));
+}
+
+/** Without a name, the key that the slot holds, where that is no guess. */
+async function plannedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<string[]> {
   const { since, heldKeyId, formerRunId } = start;
   const order = { slot: rotation.of.slot, ...defined({ since, heldKeyId, formerRunId }) };
   const plan = await outlastingOutages(rotation, () =>
     rotation.step("findCompromised", () => management.planEmergency(order), { says: whichKey }),
   );
   const { ambiguous, keys } = plan;
+  for (const { id, state, through, heldBy, heldUnknown } of keys) {
+    const unknown = heldUnknown.map((slot) => ({ slot, why: "it could not be looked at" }));
+    rotation.seen.set(id, { id, how: "id", state, through, heldBy, unknown });
+    rotation.lookedAt.add(id);
+  }
   if (ambiguous === undefined && keys.length > 0) return keys.map(({ id }) => id);
   const why = ambiguous?.why ?? `which key ${rotation.of.slot} holds is unknown`;
   throw ApplicationFailure.create({
@@ -127,7 +136,12 @@ function startTheClocks(rotation: Rotation, keyIds: string[], by: string, since:
   const { record, clock } = rotation;
   for (const keyId of keyIds) {
     record.custody.take(keyId, "compromised", record.custody.has(keyId) ? {} : { given: true });
-    if (rotation.cutBy === undefined) clock.tell({ keyId, at: record.times.started, by, ...defined({ since }) });
+    if (rotation.cutBy === undefined && clock.find(keyId) === undefined) {
+      record.custody.reopen(keyId);
+      clock.tell({ keyId, at: rotation.startedAt, by, ...defined({ since }) });
+      // An abort that came with the start calls it off as one that comes later does.
+      if (rotation.mailbox.aborted !== undefined) clock.callOff(rotation.mailbox.aborted);
+    }
     startClocks(rotation, keyId);
   }
   if (record.oldKey === null && keyIds[0] !== undefined) record.oldKey = { id: keyIds[0] };
@@ -154,9 +168,10 @@ function isRefusal(error: unknown): boolean {
 }
 
 /** A key that nobody knows is nobody's to answer for; one that only a person can cut is named. */
-function refuse({ record, clock }: Rotation, keyId: string, error: unknown): void {
+function refuse({ record, clock, found }: Rotation, keyId: string, error: unknown): void {
   clock.forget(keyId);
-  if (failureType(error) === "KeyUnknown") record.custody.drop(keyId);
+  const isOurs = found?.earlier.some(({ id }) => id === keyId) === true || record.inherited.has(keyId);
+  if (failureType(error) === "KeyUnknown" && !isOurs) record.custody.drop(keyId);
   else record.custody.settle(keyId, { fate: "named", why: failureMessage(error) });
 }
 

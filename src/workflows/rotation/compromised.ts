@@ -1,6 +1,7 @@
 import { CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
 import type { Compromised, CompromisedOrder } from "../../activities/contract.ts";
+import { defined } from "../../domain/defined.ts";
 import { cleanup, management } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { askToRevoke } from "./revoke-by-hand.ts";
@@ -63,7 +64,6 @@ export async function endCompromised(rotation: Rotation, keyId: string): Promise
 
 /** What the clock does at the deadline: cuts the key whatever the state of the rest. Never rejects. */
 export async function cutAtDeadline(rotation: Rotation, keyId: string): Promise<void> {
-  if (rotation.cutBy !== undefined) return;
   const { byHand } = rotation.found ?? {};
   if (byHand !== undefined) {
     rotation.record.warn(`the deadline for ${keyId} came, and only a person can cut it: ${byHand.missing}`);
@@ -132,7 +132,7 @@ function holdsHere(
   keyId: string,
   seen: Compromised,
 ): boolean {
-  if (found?.held.id === keyId) return cachesOverAt === 0;
+  if (found?.held.id === keyId && cachesOverAt === 0) return true;
   // A key this run had put in and replaced again: its edges may still send it.
   if (givenHere.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0) return true;
   return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
@@ -165,18 +165,21 @@ function endedAt({ record: { custody } }: Rotation, keyId: string): string {
   return fate?.fate === "ended" ? fate.at : now();
 }
 
-/** From here on requests may fail where a slot still serves the key. */
+/** From here on requests may fail where a slot still serves the key; where is left open while nobody could look. */
 function noteOutage(rotation: Rotation, keyId: string, at: string): void {
   const slots = failingSlots(rotation, keyId);
-  if (slots.length > 0) rotation.record.outage ??= { from: at, slots };
+  if (slots?.length !== 0) rotation.record.outage ??= { from: at, ...defined({ slots }) };
 }
 
-function failingSlots(rotation: Rotation, keyId: string): string[] {
+/** The slots that still serve the key; undefined if nobody could look. */
+function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
   const { record, of, seen, found } = rotation;
-  const isHeld = found === undefined ? !rotation.lookedAt.has(keyId) : found.held.id === keyId && !hasMoved(rotation);
+  const holders = seen.get(keyId)?.heldBy ?? [];
   const isNew = keyId === record.newKey?.id && record.custody.find(keyId)?.given === true;
-  const holders = (seen.get(keyId)?.heldBy ?? []).filter((slot) => slot !== of.slot);
-  return [...(isHeld || isNew ? [of.slot] : []), ...holders];
+  const isHeld = found === undefined ? holders.includes(of.slot) : found.held.id === keyId && !hasMoved(rotation);
+  const here = isNew || isHeld;
+  if (!here && !rotation.lookedAt.has(keyId)) return undefined;
+  return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
 }
 
 /** A key that was cut before anybody looked may be held by no slot at all, or by others than was thought. */
@@ -184,7 +187,8 @@ export function correctOutage(rotation: Rotation, compromised: Compromised[]): v
   const { outage } = rotation.record;
   if (outage === undefined) return;
   const cut = compromised.filter(({ id }) => rotation.cut.has(id));
-  const slots = [...new Set(cut.flatMap(({ id }) => failingSlots(rotation, id)))];
+  if (cut.length === 0) return;
+  const slots = [...new Set(cut.flatMap(({ id }) => failingSlots(rotation, id) ?? []))];
   if (slots.length === 0) rotation.record.outage = undefined;
   else outage.slots = slots;
 }

@@ -1,7 +1,7 @@
 import { ApplicationFailure, condition } from "@temporalio/workflow";
 
-import { endOrAsk, whoHoldsBack } from "./compromised.ts";
-import { moveOthers, startWhereCut } from "./move-others.ts";
+import { endOrAsk, isOver, whoHoldsBack } from "./compromised.ts";
+import { lookAgain, moveOthers, startWhereCut } from "./move-others.ts";
 import type { Rotation } from "./rotation.ts";
 
 /**
@@ -13,12 +13,19 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
   if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
   // Who started this one ends it: its slots and its deadline are not this run's to know.
   if (rotation.cutBy !== undefined && !clock.has(keyId)) return;
-  await moveOthers(rotation, keyId);
-  if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
-  const who = clock.calledOff(keyId);
-  if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
-  const holders = whoHoldsBack(rotation, keyId);
-  if (holders === undefined) return endOrAsk(rotation, keyId);
+  let holders: string | undefined;
+  for (;;) {
+    await moveOthers(rotation, keyId);
+    // Asked again at the moment of the act: a slot may have put it back meanwhile.
+    if (!isOver(rotation, keyId)) await lookAgain(rotation, keyId);
+    if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
+    const who = clock.calledOff(keyId);
+    if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
+    holders = whoHoldsBack(rotation, keyId);
+    if (holders === undefined) return endOrAsk(rotation, keyId);
+    const others = rotation.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
+    if (clock.isDue(keyId) || !others) break;
+  }
   const policy = await rotation.readPolicy();
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
   if (policy.emergency.atDeadline === "hold") {

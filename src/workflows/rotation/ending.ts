@@ -140,6 +140,8 @@ async function settleOne(
     );
     return;
   }
+  // Without a clock there is no deadline to wait for.
+  if (!clock.has(id)) return name(rotation, id, `it is compromised and may be ALIVE: ${why}; revoke it by hand now`);
   const over = (): boolean =>
     record.custody.find(id)?.fate !== undefined || clock.calledOff(id) !== undefined || rotation.handsOver;
   await rotation.waiting(

@@ -253,16 +253,12 @@ export class Mailbox {
     const { custody } = this.#rotation.record;
     if (handedIn === undefined || custody.has(handedIn.id)) return;
     custody.take(handedIn.id, "handed-in");
-    const [by] = handedIn.heldBy;
-    custody.settle(
-      handedIn.id,
-      by === undefined
-        ? {
-            fate: "named",
-            why: `it was handed in and not taken: ${failureMessage(error)}; revoke it by hand if nobody uses it`,
-          }
-        : { fate: "held", by },
-    );
+    // One that a slot holds is looked at again at the end: the slot may move off it meanwhile.
+    if (handedIn.heldBy.length > 0) return;
+    custody.settle(handedIn.id, {
+      fate: "named",
+      why: `it was handed in and not taken: ${failureMessage(error)}; revoke it by hand if nobody uses it`,
+    });
   }
 
   /** A key was called compromised: its clock starts before anything is waited for; the table says what happens. */

@@ -42,7 +42,7 @@ export async function moveOthers(rotation: Rotation, keyId: string): Promise<voi
 
 /** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
 export async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
-  if (!rotation.cut.has(keyId) || rotation.cutBy !== undefined) return;
+  if (!rotation.cut.has(keyId)) return;
   if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
     if (slot === rotation.of.slot || rotation.started.has(slot)) continue;
@@ -55,7 +55,7 @@ function noMovers(): Movers {
 }
 
 async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
-  if (rotation.cutBy !== undefined) return;
+  if (rotation.cutBy !== undefined && !rotation.clock.has(keyId)) return;
   const movers = noMovers();
   const policy = await rotation.readPolicy();
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
@@ -109,10 +109,10 @@ function noteLeft(movers: Movers, holders: string[], edgesMs: number): { slot: s
 }
 
 /** Asks who holds the key now. A look that fails leaves what was seen before. */
-async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
+export async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
   const scope = new CancellationScope();
   const look = scope
-    .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId] }))
+    .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId], ...writtenBy(rotation) }))
     .then(
       ([holders]) => {
         const seen = rotation.seen.get(keyId);
@@ -128,6 +128,11 @@ async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
   await Promise.race([look, condition(() => isOver(rotation, keyId))]);
   scope.cancel();
   await look;
+}
+
+/** What this run wrote into its slot last: where no marks are kept, nothing else tells. */
+function writtenBy({ record: { newKey, custody } }: Rotation): { installedKeyId?: string } {
+  return newKey !== null && custody.find(newKey.id)?.given === true ? { installedKeyId: newKey.id } : {};
 }
 
 function noteUnlooked(rotation: Rotation, keyId: string): void {

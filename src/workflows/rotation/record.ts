@@ -23,6 +23,8 @@ export interface CarriedRecord {
   custody: CarriedCustody;
   unknown: string[];
   warnings: string[];
+  outage?: NonNullable<RotationResult["outage"]>;
+  cutAt?: string;
   /** Deadlines of the keys that were called compromised. */
   clock: { keyId: string; at: string; by: string; since?: string }[];
   /** What the run that handed over had done, in its own words. */
@@ -39,6 +41,8 @@ export class RotationRecord {
   readonly slot: string;
   readonly kind: RotationKind;
   readonly rotationId: string;
+  /** The keys that the run before handed over. */
+  readonly inherited: ReadonlySet<string>;
   oldKey: { id: string } | null = null;
   newKey: { id: string } | null = null;
   clocks: Clocks | undefined;
@@ -67,7 +71,11 @@ export class RotationRecord {
     this.custody = new Custody(carried?.custody);
     this.#unknown = new Set(carried?.unknown);
     this.#warnings = new Set(carried?.warnings);
-    if (carried !== undefined) this.#warnings.add(carried.said);
+    this.inherited = new Set(carried?.custody.entries.map(({ id }) => id));
+    if (carried === undefined) return;
+    this.#warnings.add(carried.said);
+    this.outage = carried.outage;
+    if (carried.cutAt !== undefined) this.times.cut = carried.cutAt;
   }
 
   /**
@@ -175,14 +183,13 @@ export class RotationRecord {
 
   #outageSaid(): string[] {
     if (this.outage === undefined) return [];
-    const { from, until, slots = [this.slot] } = this.outage;
+    const { from, until, slots } = this.outage;
+    const where = slots === undefined ? "each slot that holds it" : slots.join(", ");
     return until === undefined
       ? [
-          `REQUESTS FAIL in ${slots.join(", ")} since ${from}: the key they were sent with was cut, and no new one was seen to serve`,
+          `REQUESTS FAIL in ${where} since ${from}: the key they were sent with was cut, and no new one was seen to serve`,
         ]
-      : [
-          `requests could fail in ${slots.join(", ")} from ${from} until ${until}: the key was cut before a new one served`,
-        ];
+      : [`requests could fail in ${where} from ${from} until ${until}: the key was cut before a new one served`];
   }
 
   carry(said: string, clock: CarriedRecord["clock"]): CarriedRecord {
@@ -191,6 +198,7 @@ export class RotationRecord {
       custody: this.custody.carry(),
       unknown: [...this.#unknown],
       warnings: [...this.#warnings],
+      ...defined({ outage: this.outage, cutAt: this.times.cut }),
       clock,
       said,
     };

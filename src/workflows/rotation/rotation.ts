@@ -4,6 +4,7 @@ import {
   isCancellation,
   makeContinueAsNewFunc,
   uuid4,
+  workflowInfo,
 } from "@temporalio/workflow";
 
 import type { Compromised, Inspection, OfRotation } from "../../activities/contract.ts";
@@ -76,6 +77,9 @@ export class Rotation {
   /** The slot whose emergency cuts the compromised key, where that is not this run. */
   readonly cutBy: string | undefined;
 
+  /** When this run was started, by the server's record: a worker may have taken it up much later. RFC 3339. */
+  readonly startedAt = workflowInfo().runStartTime.toISOString();
+
   readonly #display: Display;
   readonly #scope = new CancellationScope();
   /** What runs past the return: only a hand-over cancels it. */
@@ -84,6 +88,7 @@ export class Rotation {
     parent: new CancellationScope({ cancellable: false }),
   });
   readonly #tasks = new Set<Promise<void>>();
+  #reading: Promise<Policy> | undefined;
   #stopped: string | undefined;
   #handOver: EmergencyRotationStart | undefined;
 
@@ -215,8 +220,11 @@ export class Rotation {
     }
   }
 
+  /** The slot's policy, read once, whoever asks first; a cancellation does not reach it, since the clock needs it. */
   async readPolicy(): Promise<Policy> {
-    return this.policy ?? this.knows(await management.readPolicy({ slot: this.of.slot }));
+    if (this.policy !== undefined) return this.policy;
+    this.#reading ??= CancellationScope.nonCancellable(() => management.readPolicy({ slot: this.of.slot }));
+    return this.knows(await this.#reading);
   }
 
   knows(policy: Policy): Policy {
