@@ -8,7 +8,7 @@ import { Client, Connection, type WorkflowHandle } from "@temporalio/client";
 
 import type { SealingPublicKey } from "../../src/config.ts";
 import { parseMark } from "../../src/domain/mark.ts";
-import { type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
+import { type Progress, type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
 import { gatewaySlugs } from "../../src/domain/slot.ts";
 import { type ExchangeEvent, type Sandbox, type SandboxOptions, startSandbox } from "../../src/sandbox/index.ts";
 import { generateSealingKey } from "../../src/sealing.ts";
@@ -377,7 +377,7 @@ export class Ground {
   }
 
   /** Waits for the end of a run, whatever the server is doing meanwhile. */
-  async endOf(handle: WorkflowHandle, withinMs = 180_000): Promise<Ended> {
+  async endOf(handle: WorkflowHandle, { what = "the rotation", withinMs = 180_000 } = {}): Promise<Ended> {
     let ended: Ended | undefined;
     const look = async (): Promise<boolean> => {
       const { events = [] } = await handle.fetchHistory();
@@ -399,7 +399,7 @@ export class Ground {
       return true;
     };
     const running = async (): Promise<boolean> => (await handle.describe()).status.name !== "RUNNING";
-    await until("the rotation ends", running, withinMs).catch(async (error: unknown) => {
+    await until(`${what} ends`, running, withinMs).catch(async (error: unknown) => {
       const { raw } = await handle.describe();
       const pending = JSON.stringify(
         raw.pendingActivities?.map(({ activityType, attempt, lastFailure, state }) => [
@@ -409,7 +409,13 @@ export class Ground {
           lastFailure?.message,
         ]),
       );
-      throw new Error(`${String(error)}; pending: ${pending}; the worker said: ${this.said.slice(-1_500)}`);
+      const waiting = await handle.query<Progress>("progress").then(
+        (progress) => JSON.stringify([progress.phase, progress.waiting?.for]),
+        () => "no answer",
+      );
+      throw new Error(
+        `${String(error)}; pending: ${pending}; it waits for ${waiting}; the worker said: ${this.said.slice(-1_500)}`,
+      );
     });
     await until("its history is there", look);
     return ended as unknown as Ended;

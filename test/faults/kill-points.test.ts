@@ -41,7 +41,7 @@ async function rotateThrough(lane: Ground, kill: Kill, strike: (kill: Kill) => P
     const tried = { ...kill, point };
     const what = describeKill(tried);
     lane.trap = { point, phase: kill.phase, spring: () => strike(tried) };
-    const ended = await lane.endOf(await lane.start());
+    const ended = await lane.endOf(await lane.start(), { what });
     lane.trap = undefined;
     await lane.revived;
     await expectRotated(lane, ended, what);

@@ -45,7 +45,7 @@ async function rotateUnder(ground: Ground, tried: Case): Promise<void> {
   await ground.turnTo(subject);
   if (fault !== undefined) await ground.faults([faultAt(point, fault)]);
   else ground.trap = { point, phase: "received", spring: () => meet(ground, tried) };
-  const ended = await ground.endOf(await ground.start());
+  const ended = await ground.endOf(await ground.start(), { what });
   ground.trap = undefined;
   await ground.clearFaults();
   await expectRightEnd(ground, ended, { what, refusal, deed });

@@ -50,14 +50,12 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "ends-a-compromised-key-before-the-slots-that-hold-it-have-moved",
     file: ends,
-    find: `  await moveOthers(rotation, keyId);
-  if (rotation.handsOver`,
+    find: `  await moveOthers(rotation, keyId);`,
     replace: `  if (rotation.record.kind === "emergency" && rotation.found?.held.id !== keyId) {
     void moveOthers(rotation, keyId);
     return endOrAsk(rotation, keyId);
   }
-  await moveOthers(rotation, keyId);
-  if (rotation.handsOver`,
+  await moveOthers(rotation, keyId);`,
     foundBy: workflows,
   },
   {

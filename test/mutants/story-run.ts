@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import type { StoryMutant } from "./mutant.ts";
 
 /** Within so many stories a fault has to be found: those of single activities are slow, and each is about fewer things. */
-export const storiesEnough = { workflows: 2_000, activities: 240 };
+export const storiesEnough = { workflows: 2_000, activities: 1_000 };
 /** Stories of single activities are told of when a run of them is over: so many are a run. */
 const activitiesAtATime = 60;
 
@@ -42,7 +42,7 @@ async function ofActivities(directory: string, seed: number, stop: AbortSignal):
   const args = ["node_modules/vitest/vitest.mjs", "run", "test/stories2/activities.stories.test.ts", "--no-cache"];
   const env = { KEYTURN_ACTIVITY_STORIES: `${activitiesAtATime}`, KEYTURN_STORIES_SEED: `${seed}` };
   return untilOneFails(directory, args, env, stop, (line) => {
-    const [, its, says = ""] = /^seed (\d+) \(after \d+ shrinks\): (.*)$/.exec(line) ?? [];
+    const [, its, says = ""] = /^seed (\d+)(?: \(.*?\))?: (.*)$/.exec(line) ?? [];
     return its === undefined ? undefined : { stories: Number(its) - seed + 1, says };
   });
 }
