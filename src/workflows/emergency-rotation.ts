@@ -207,14 +207,11 @@ async function findAll(rotation: Rotation, start: EmergencyRotationStart, keyIds
   const cut = keyIds.filter((id) => rotation.cut.has(id));
   const rest = keyIds.filter((id) => !rotation.cut.has(id));
   const leaked = keyIds.length === 0 ? start.leaked : undefined;
-  const find = async (): Promise<Compromised[]> => [
-    ...(await lookAtCut(rotation, cut)),
-    ...(rest.length === 0 && leaked === undefined
-      ? []
-      : await lookUpCompromised(rotation, { keyIds: rest, ...defined({ leaked }) })),
-  ];
+  const seen = await lookAtCut(rotation, cut);
+  if (rest.length === 0 && leaked === undefined) return seen;
   try {
-    return await rotation.step("findCompromised", find, { says: describeFound });
+    const find = (): Promise<Compromised[]> => lookUpCompromised(rotation, { keyIds: rest, ...defined({ leaked }) });
+    return [...seen, ...(await rotation.step("findCompromised", find, { says: describeFound }))];
   } catch (error) {
     if (isRefusal(error)) for (const id of rest) refuse(rotation, id, error);
     throw error;

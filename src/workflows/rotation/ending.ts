@@ -5,6 +5,7 @@ import type { RotationResult } from "../../domain/rotation.ts";
 import { cutNow, endCompromised, endOrAsk, lookBeside, whoHoldsBack } from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
+import { moveOthers } from "./move-others.ts";
 import { proveAfterAll } from "./prove-in-slot.ts";
 import type { Rotation } from "./rotation.ts";
 import { cleanUp, name } from "./settle.ts";
@@ -131,6 +132,8 @@ async function settleOne(
   const policy = await rotation.readPolicy();
   await lookBeside(rotation, id);
   if (record.custody.isEnded(id)) return;
+  await moveOthers(rotation, id);
+  if (rotation.handsOver || record.custody.find(id)?.fate !== undefined) return;
   if (whoHoldsBack(rotation, id) === undefined) return endCompromised(rotation, id);
   if (policy.emergency.atDeadline === "hold") {
     name(
