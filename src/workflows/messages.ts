@@ -80,6 +80,10 @@ export type Submission = z.output<typeof submissionInput>;
 
 export const escalationInput = z.strictObject({
   compromisedKeyId: keyId,
+  /** The deadline and policy of the slot that was told first, where another slot's emergency passes the word on. Not for people. */
+  first: z
+    .strictObject({ revokeBy: z.iso.datetime({ offset: true }), atDeadline: z.enum(["revoke", "hold"]) })
+    .optional(),
   /** Since when the key may have been in wrong hands. */
   since: z.iso.datetime({ offset: true }).optional(),
   by: words.optional(),

@@ -10,6 +10,13 @@ export interface Told {
   by: string;
   /** Since when it may have been in wrong hands. */
   since?: string;
+  /** The deadline and the policy of the slot that was told first, where that is another one. */
+  first?: FirstTold;
+}
+
+export interface FirstTold {
+  revokeBy: string;
+  atDeadline: "revoke" | "hold";
 }
 
 export interface ClockWork {
@@ -71,8 +78,14 @@ export class RevokeClock {
   /** The key's revoke deadline, RFC 3339; undefined while the policy is not known. */
   deadlineOf(keyId: string): string | undefined {
     const told = this.#told.get(keyId);
+    if (told?.first !== undefined) return told.first.revokeBy;
     if (told === undefined || this.#policy === undefined) return undefined;
     return new Date(Date.parse(told.at) + inMs(this.#policy.emergency.revokeWithin)).toISOString();
+  }
+
+  /** What happens at the key's deadline. */
+  atDeadlineOf(keyId: string): "revoke" | "hold" {
+    return this.#told.get(keyId)?.first?.atDeadline ?? this.#policy?.emergency.atDeadline ?? "revoke";
   }
 
   knows(policy: Policy): void {
@@ -124,7 +137,7 @@ export class RevokeClock {
         if (Date.parse(this.deadlineOf(next) ?? "") > Date.now()) continue;
       }
       this.#due.add(next);
-      if (policy.emergency.atDeadline === "revoke") cuts.push(this.#work.cut(next));
+      if (this.atDeadlineOf(next) === "revoke") cuts.push(this.#work.cut(next));
     }
     await Promise.all(cuts);
   }

@@ -47,7 +47,10 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
   const cut = async (): Promise<string> => {
     if (!rotation.seen.has(keyId)) await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
     const { through = rotation.of.slot } = rotation.seen.get(keyId) ?? {};
-    const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through });
+    const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through }).catch((error: unknown) => {
+      if (isCancellation(error)) noteUnsure(rotation, keyId);
+      throw error;
+    });
     record.reached("cut", at);
     rotation.cut.add(keyId);
     noteOutage(rotation, keyId, at);
@@ -163,6 +166,13 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
 function endedAt({ record: { custody } }: Rotation, keyId: string): string {
   const fate = custody.find(keyId)?.fate;
   return fate?.fate === "ended" ? fate.at : now();
+}
+
+/** A cut that was stopped under way may have been made: nobody can tell until somebody looks. */
+function noteUnsure(rotation: Rotation, keyId: string): void {
+  rotation.cutUnsure.add(keyId);
+  noteOutage(rotation, keyId, rotation.record.now());
+  rotation.record.unknown(`whether ${keyId} was cut`);
 }
 
 /** From here on requests may fail where a slot still serves the key; where is left open while nobody could look. */

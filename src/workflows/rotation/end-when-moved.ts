@@ -26,9 +26,8 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     const others = rotation.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     if (clock.isDue(keyId) || !others) break;
   }
-  const policy = await rotation.readPolicy();
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
-  if (policy.emergency.atDeadline === "hold") {
+  if (rotation.clock.atDeadlineOf(keyId) === "hold") {
     const why = `it is compromised and ALIVE: ${holders} holds it, and policy says to hold it past its deadline`;
     record.custody.settle(keyId, { fate: "named", why });
     return;

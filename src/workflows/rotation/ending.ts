@@ -105,11 +105,11 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     if (cutBy !== undefined && !clock.has(id)) {
       name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
     } else if (who !== undefined && given) {
-      name(
-        rotation,
-        id,
-        `it is compromised and ALIVE, and nobody cuts it: ${who}; start keyturn emergency again, or revoke it by hand`,
-      );
+      const state = rotation.cutUnsure.has(id)
+        ? "may be OFF or ALIVE, since its cut was stopped under way"
+        : "is ALIVE";
+      const then = "start keyturn emergency again, or revoke it by hand";
+      name(rotation, id, `it is compromised, ${state}, and nobody cuts it: ${who}; ${then}`);
     } else {
       const why = "error" in end ? failureMessage(end.error) : "the run ends";
       await settleOne(rotation, id, { given, why }).catch((error: unknown) => {
@@ -135,7 +135,7 @@ async function settleOne(
   await moveOthers(rotation, id);
   if (rotation.handsOver || record.custody.find(id)?.fate !== undefined) return;
   if (whoHoldsBack(rotation, id) === undefined) return endCompromised(rotation, id);
-  if (policy.emergency.atDeadline === "hold") {
+  if (rotation.clock.atDeadlineOf(id) === "hold") {
     name(
       rotation,
       id,

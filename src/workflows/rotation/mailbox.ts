@@ -268,13 +268,14 @@ export class Mailbox {
       by = "somebody",
       why,
       since,
+      first,
     } = parseInput(escalationInput, escalation, "escalate");
     const rotation = this.#rotation;
     const { custody } = rotation.record;
     const calledOff = rotation.clock.calledOff(keyId) !== undefined;
     const told = rotation.clock.has(keyId) || (rotation.isCompromised(keyId) && !calledOff);
     const said = `${by} says ${keyId} is compromised${why === undefined ? "" : `: ${why}`}`;
-    rotation.clock.tell({ keyId, at: new Date().toISOString(), by: said, ...defined({ since }) });
+    rotation.clock.tell({ keyId, at: new Date().toISOString(), by: said, ...defined({ since, first }) });
     if (custody.has(keyId)) {
       custody.take(keyId, "compromised");
       custody.reopen(keyId);
@@ -319,7 +320,7 @@ export class Mailbox {
         keyId,
         slot: rotation.of.slot,
         by: deadline,
-        atDeadline: rotation.policy?.emergency.atDeadline ?? "revoke",
+        atDeadline: rotation.clock.atDeadlineOf(keyId),
         holders: rotation.seen.get(keyId)?.heldBy ?? [],
       };
       return { does: row.does, keyId, ...defined({ by: deadline }), says: row.says(words) };

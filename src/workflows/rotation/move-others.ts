@@ -1,6 +1,7 @@
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
 import { CancellationScope, condition, isCancellation, ParentClosePolicy, startChild } from "@temporalio/workflow";
 
+import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
@@ -85,7 +86,7 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
         for: `${names.join(", ")} to move off ${keyId}`,
         until: rotation.clock.deadlineOf(keyId) ?? rotation.deadlineIn(pauseMs),
         then:
-          policy.emergency.atDeadline === "hold"
+          rotation.clock.atDeadlineOf(keyId) === "hold"
             ? "it stays alive (policy: atDeadline hold)"
             : "it is cut all the same, and requests fail where it is still held",
       },
@@ -175,7 +176,10 @@ async function moveSlot(
       return;
     }
     try {
-      const arg = { compromisedKeyId: keyId, by: `the emergency of ${of.slot}`, why: reason };
+      const revokeBy = rotation.clock.deadlineOf(keyId);
+      const first = revokeBy === undefined ? undefined : { revokeBy, atDeadline: rotation.clock.atDeadlineOf(keyId) };
+      const by = `the emergency of ${of.slot}`;
+      const arg = { compromisedKeyId: keyId, by, why: reason, ...defined({ first }) };
       await management.updateRun({ workflowId, update: escalateUpdate.name, arg });
     } catch (refused) {
       record.warn(`${slot} holds ${keyId} too, and the run there did not take it: ${failureMessage(refused)}`);

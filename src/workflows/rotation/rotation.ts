@@ -43,6 +43,8 @@ export class Rotation {
   readonly lookedAt = new Set<string>();
   /** Keys that were cut before their slots had moved. */
   readonly cut = new Set<string>();
+  /** Keys of which a cut was stopped under way. */
+  readonly cutUnsure = new Set<string>();
   /** Keys this run put into the slot: its edges may send each of them for a while. */
   readonly givenHere = new Set<string>();
   /** Slots that were asked to move off a compromised key. */
