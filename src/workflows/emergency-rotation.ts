@@ -12,7 +12,7 @@ import { oneRunPerSlot } from "./one-run-per-slot.ts";
 import { correctOutage, cutNow, lookUpCompromised, startClocks } from "./rotation/compromised.ts";
 import { endWhenMoved, moveMeanwhile } from "./rotation/end-when-moved.ts";
 import type { End } from "./rotation/ending.ts";
-import { failureMessage, failureType } from "./rotation/failures.ts";
+import { failureDetails, failureMessage, failureType } from "./rotation/failures.ts";
 import { gatherEvidence } from "./rotation/gather-evidence.ts";
 import { measureOutage } from "./rotation/measure-outage.ts";
 import { Rotation } from "./rotation/rotation.ts";
@@ -213,8 +213,14 @@ async function findAll(rotation: Rotation, start: EmergencyRotationStart, keyIds
     const find = (): Promise<Compromised[]> => lookUpCompromised(rotation, { keyIds: rest, ...defined({ leaked }) });
     return [...seen, ...(await rotation.step("findCompromised", find, { says: describeFound }))];
   } catch (error) {
-    if (isRefusal(error)) for (const id of rest) refuse(rotation, id, error);
-    throw error;
+    if (!isRefusal(error)) throw error;
+    // Of several ids some may be nobody's: the others are compromised all the same.
+    const { keyIds: nobodys = rest } = (failureDetails(error) ?? {}) as { keyIds?: string[] };
+    for (const id of nobodys) refuse(rotation, id, error);
+    const known = keyIds.filter((id) => !nobodys.includes(id));
+    if (known.length === 0 || known.length === keyIds.length) throw error;
+    rotation.record.warn(failureMessage(error));
+    return findAll(rotation, start, known);
   }
 }
 

@@ -3,6 +3,7 @@ import {
   CancelledFailure,
   isCancellation,
   makeContinueAsNewFunc,
+  sleep,
   uuid4,
   workflowInfo,
 } from "@temporalio/workflow";
@@ -17,10 +18,13 @@ import { RevokeClock } from "./clock.ts";
 import { cutAtDeadline } from "./compromised.ts";
 import { Display } from "./display.ts";
 import { conclude, type End, settleAll } from "./ending.ts";
-import { failureMessage } from "./failures.ts";
+import { failureMessage, failureType } from "./failures.ts";
 import { Mailbox } from "./mailbox.ts";
 import { type CarriedRecord, RotationRecord, type StepName } from "./record.ts";
 import { refuseShortTimeout } from "./timeouts.ts";
+
+/** How often the policy is read that is refused. */
+const policyTries = 5;
 
 export interface RotationStart {
   slot: string;
@@ -225,8 +229,20 @@ export class Rotation {
   /** The slot's policy, read once, whoever asks first; a cancellation does not reach it, since the clock needs it. */
   async readPolicy(): Promise<Policy> {
     if (this.policy !== undefined) return this.policy;
-    this.#reading ??= CancellationScope.nonCancellable(() => management.readPolicy({ slot: this.of.slot }));
+    this.#reading ??= CancellationScope.nonCancellable(() => this.#read());
     return this.knows(await this.#reading);
+  }
+
+  /** Tries again what is refused: the clock of a compromised key depends on it. */
+  async #read(): Promise<Policy> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await management.readPolicy({ slot: this.of.slot });
+      } catch (error) {
+        if (tries === policyTries || failureType(error) === "InvalidInput") throw error;
+        await sleep(tries * 10_000, { summary: "before reading the policy again" });
+      }
+    }
   }
 
   knows(policy: Policy): Policy {

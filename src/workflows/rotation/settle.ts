@@ -59,8 +59,8 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
   try {
     const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals }));
     for (const { id, role, fate } of settled.keys) {
-      // A key that was called compromised meanwhile is its clock's.
-      if (custody.has(id) && rotation.isCompromised(id)) continue;
+      // A key that was called compromised meanwhile is its clock's; an end is an end.
+      if (rotation.isCompromised(id) && fate.fate !== "ended") continue;
       custody.take(id, role);
       custody.settle(id, fate);
     }
