@@ -1,4 +1,4 @@
-import { ApplicationFailure, isCancellation } from "@temporalio/workflow";
+import { ApplicationFailure, CancellationScope, isCancellation } from "@temporalio/workflow";
 
 import type { Compromised, EmergencyPlan, Inspection, RunningRotation } from "../activities/contract.ts";
 import { defined } from "../domain/defined.ts";
@@ -45,21 +45,18 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
   // Before anything is waited for: a run that is stopped at once answers for these keys too.
   const named = namedKeys(rotation, start);
   startTheClocks(rotation, named, start.reason ?? "the key is compromised", start.since);
+  const leaked = named.length > 0 ? undefined : leakedKeys(rotation, start);
   return rotation.toTheEnd(async () => {
     const policy = await rotation.readPolicy();
     const strategy = start.strategy ?? policy.emergency.strategy;
     const reason = start.reason ?? `the key is compromised (${strategy})`;
-    const keyIds = named.length > 0 || start.leaked !== undefined ? named : await plannedKeys(rotation, start);
+    const keyIds = named.length > 0 ? named : ((await leaked) ?? (await plannedKeys(rotation, start)));
     startTheClocks(rotation, keyIds, reason, start.since);
 
-    if (strategy === "cut-first" && start.cutBy === undefined) {
-      const toCut = keyIds.length > 0 ? keyIds : (await findAll(rotation, start, [])).map(({ id }) => id);
-      startTheClocks(rotation, toCut, reason, start.since);
-      await cutFirst(rotation, toCut);
-    }
+    if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
     const found = await look(rotation, start);
     rotation.plan(found);
-    const compromised = await findAll(rotation, start, keyIds);
+    const compromised = await findAll(rotation, keyIds);
     startTheClocks(
       rotation,
       compromised.map(({ id }) => id),
@@ -68,7 +65,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     );
     record.oldKey = { id: mainOf(compromised, found)?.id ?? found.held.id };
 
-    correctOutage(rotation, compromised);
+    correctOutage(rotation);
 
     const held = compromised.find(({ id }) => id === found.held.id);
     const others = compromised.filter(({ id }) => id !== found.held.id);
@@ -102,6 +99,22 @@ function namedKeys({ record }: Rotation, start: EmergencyRotationStart): string[
   const told = carried?.clock.map(({ keyId }) => keyId) ?? [];
   const named = [...(compromisedKeyId === undefined ? [] : [compromisedKeyId]), ...compromisedKeyIds, ...told];
   return [...new Set(named)].filter((id) => !record.custody.isEnded(id));
+}
+
+/** The keys that have the leaked value, and their clocks; a run that is stopped at once answers for them too. */
+function leakedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<string[]> | undefined {
+  const { leaked, reason = "its value leaked", since } = start;
+  if (leaked === undefined) return undefined;
+  const found = CancellationScope.nonCancellable(async () => {
+    const keys = await rotation.step("findCompromised", () => lookUpCompromised(rotation, { keyIds: [], leaked }), {
+      says: describeFound,
+    });
+    const keyIds = keys.map(({ id }) => id);
+    startTheClocks(rotation, keyIds, reason, since);
+    return keyIds;
+  });
+  void rotation.beside(() => found.then(() => undefined));
+  return found;
 }
 
 /** Without a name, the key that the slot holds, where that is no guess. */
@@ -203,14 +216,13 @@ async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<
 }
 
 /** All compromised keys with their holders. A key that nobody knows ends the emergency, and nothing was changed. */
-async function findAll(rotation: Rotation, start: EmergencyRotationStart, keyIds: string[]): Promise<Compromised[]> {
+async function findAll(rotation: Rotation, keyIds: string[]): Promise<Compromised[]> {
   const cut = keyIds.filter((id) => rotation.cut.has(id));
   const rest = keyIds.filter((id) => !rotation.cut.has(id));
-  const leaked = keyIds.length === 0 ? start.leaked : undefined;
   const seen = await lookAtCut(rotation, cut);
-  if (rest.length === 0 && leaked === undefined) return seen;
+  if (rest.length === 0) return seen;
   try {
-    const find = (): Promise<Compromised[]> => lookUpCompromised(rotation, { keyIds: rest, ...defined({ leaked }) });
+    const find = (): Promise<Compromised[]> => lookUpCompromised(rotation, { keyIds: rest });
     return [...seen, ...(await rotation.step("findCompromised", find, { says: describeFound }))];
   } catch (error) {
     if (!isRefusal(error)) throw error;
@@ -220,7 +232,7 @@ async function findAll(rotation: Rotation, start: EmergencyRotationStart, keyIds
     const known = keyIds.filter((id) => !nobodys.includes(id));
     if (known.length === 0 || known.length === keyIds.length) throw error;
     rotation.record.warn(failureMessage(error));
-    return findAll(rotation, start, known);
+    return findAll(rotation, known);
   }
 }
 

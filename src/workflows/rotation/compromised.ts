@@ -192,13 +192,13 @@ function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
   return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
 }
 
-/** A key that was cut before anybody looked may be held by no slot at all, or by others than was thought. */
-export function correctOutage(rotation: Rotation, compromised: Compromised[]): void {
+/** Keys that were cut before anybody looked may be held by no slot at all, or by others than was thought. */
+export function correctOutage(rotation: Rotation): void {
   const { outage } = rotation.record;
   if (outage === undefined) return;
-  const cut = compromised.filter(({ id }) => rotation.cut.has(id));
-  if (cut.length === 0) return;
-  const slots = [...new Set(cut.flatMap(({ id }) => failingSlots(rotation, id) ?? []))];
+  const failing = [...rotation.cut, ...rotation.cutUnsure].map((id) => failingSlots(rotation, id));
+  if (failing.length === 0 || failing.includes(undefined)) return;
+  const slots = [...new Set(failing.flatMap((some) => some ?? []))];
   if (slots.length === 0) rotation.record.outage = undefined;
   else outage.slots = slots;
 }
