@@ -292,7 +292,8 @@ async function endWithoutSwap(rotation: Rotation, { start, found, compromised, r
   for (const key of compromised) await seeDead(rotation, { key, found, leaked: start.leaked });
   await rotation.step("finish", () => finish(rotation));
   await gatherAll(rotation, { start, found, compromised });
-  return { outcome: "cut", reason };
+  // A slot that was only to move off a key it does not hold cut nothing.
+  return { outcome: start.cutBy === undefined ? "cut" : "kept", reason };
 }
 
 /** Sees a compromised key dead, by the rule of its kind. */

@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 
 import { parseInventory } from "../../src/config.ts";
 import { parseMark } from "../../src/domain/mark.ts";
+import { defined } from "../../src/domain/defined.ts";
 import { type Progress, type RotationResult, slotWorkflowId, taskQueue } from "../../src/domain/rotation.ts";
 import { gatewaySlugs, type ProviderName } from "../../src/domain/slot.ts";
 import type { ExchangeEvent } from "../../src/sandbox/exchange.ts";
@@ -126,9 +127,9 @@ const ways = {
 } satisfies Record<string, Way>;
 
 async function byCommand(place: Place, { kind, compromised }: Start): Promise<Ending> {
-  const { heldKeyId, since } = await inputOf(place, { kind });
+  const { heldKeyId, since, compromisedKeyId } = await inputOf(place, { kind, ...defined({ compromised }) });
   const held = heldKeyId === undefined ? [] : ["--held-key", heldKeyId];
-  const key = compromised === undefined ? [] : ["--key", compromised];
+  const key = compromisedKeyId === undefined ? [] : ["--key", compromisedKeyId];
   const said =
     kind === "normalRotation"
       ? ["rotate", place.slot]
@@ -185,7 +186,10 @@ async function cancelAndStartAgain(place: Place, { kind }: Start): Promise<{ end
     await startByTemporal(place, { kind }, workflowId);
     await hasWritten(place);
   }
-  await world.client.workflow.getHandle(workflowId).cancel();
+  const handle = world.client.workflow.getHandle(workflowId);
+  // A cancellation stops no clock: who wants an emergency out of the way calls it off.
+  const { kind: running } = await handle.query<Progress>("progress");
+  await (running === "emergency" ? handle.signal("abortSignal", { by: "ada" }) : handle.cancel());
   for (;;) {
     const { code, stdout } = await startByTemporal(place, { kind }, workflowId, "--fail-existing");
     if (code !== 0) continue;
@@ -244,7 +248,10 @@ async function inputOf({ slot, provider, alias }: Place, { kind, compromised }: 
     ...(unmarked ? { heldKeyId: await world.heldKey(provider, alias) } : {}),
     // A day in buckets of the sandbox's is a million of them.
     ...(kind === "emergencyRotation" ? { since: new Date(Date.now() - 1_000).toISOString() } : {}),
-    ...(compromised === undefined ? {} : { compromisedKeyId: compromised }),
+    // Said by its id: where an earlier run left a key alive, none is guessed.
+    ...(kind === "emergencyRotation"
+      ? { compromisedKeyId: compromised ?? (await world.heldKey(provider, alias)) }
+      : {}),
   };
 }
 

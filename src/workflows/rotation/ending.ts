@@ -109,7 +109,7 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
         ? "may be OFF or ALIVE, since its cut was stopped under way"
         : "is ALIVE";
       const then = "start keyturn emergency again, or revoke it by hand";
-      name(rotation, id, `it is compromised, ${state}, and nobody cuts it: ${who}; ${then}`);
+      name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
     } else {
       const why = "error" in end ? failureMessage(end.error) : "the run ends";
       await settleOne(rotation, id, { given, why }).catch((error: unknown) => {
