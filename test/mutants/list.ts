@@ -655,8 +655,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "waits-past-the-deadline-for-a-persons-key",
         file: "src/workflows/rotation/clock.ts",
-        find: `if (policy.emergency.atDeadline === "revoke") cuts`,
-        replace: `if (policy.emergency.atDeadline !== "revoke") cuts`,
+        find: `if (this.atDeadlineOf(next) === "revoke") cuts`,
+        replace: `if (this.atDeadlineOf(next) !== "revoke") cuts`,
         caughtBy: {
           file: workflows.emergency,
           test: "swap-first, with the documented clocks > cuts at the deadline while a person still has not handed in a key, and goes on when one comes",
@@ -675,10 +675,10 @@ export const promises: PromiseMutants[] = [
       {
         name: "cuts-though-policy-says-hold",
         file: "src/workflows/rotation/ending.ts",
-        find: `  if (policy.emergency.atDeadline === "hold") {
+        find: `  if (rotation.clock.atDeadlineOf(id) === "hold") {
     name(`,
-        replace: `  if (policy.emergency.atDeadline === "hold") await cutNow(rotation, id, { patiently: true });
-  if (policy.emergency.atDeadline === "hold") {
+        replace: `  if (rotation.clock.atDeadlineOf(id) === "hold") await cutNow(rotation, id, { patiently: true });
+  if (rotation.clock.atDeadlineOf(id) === "hold") {
     name(`,
         caughtBy: {
           file: workflows.emergency,
