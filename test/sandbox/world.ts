@@ -88,7 +88,7 @@ function parsed(raw: string): Body {
 export async function eventually<Value>(
   ask: () => Promise<Value>,
   wanted: (value: Value) => boolean,
-  withinMs = 4_000,
+  withinMs = 15_000,
 ): Promise<Value> {
   const deadline = performance.now() + withinMs;
   for (;;) {
