@@ -341,7 +341,11 @@ interface Pair {
 
 async function meet(place: Place, { first, second }: Pair): Promise<void> {
   const { ended: firstEnded } = await ways[first.name](place, { kind: first.kind });
-  await world.until(async () => (await runningRun(place)) !== undefined);
+  const early = firstEnded.then((ending) =>
+    Promise.reject(new Error(`the first ended early: ${JSON.stringify(ending)}`)),
+  );
+  await Promise.race([world.until(async () => (await runningRun(place)) !== undefined), early]);
+  early.catch(() => undefined);
   const runId = (await runningRun(place)) ?? "";
   const { ended: secondEnded } = await ways[second.name](place, {
     kind: second.kind,
