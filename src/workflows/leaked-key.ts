@@ -1,11 +1,11 @@
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
-import { ApplicationFailure, ParentClosePolicy, startChild } from "@temporalio/workflow";
+import { ApplicationFailure, isCancellation, ParentClosePolicy, startChild } from "@temporalio/workflow";
 
 import { defined } from "../domain/defined.ts";
 import { type LeakedResult, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
 import { management } from "./groups.ts";
 import type { EmergencyStart } from "./messages.ts";
-import { failureMessage, failureType } from "./rotation/failures.ts";
+import { failureMessage, failureType, ownFailure } from "./rotation/failures.ts";
 
 /**
  * An emergency that is known by a leaked value alone: the key is looked up over all slots, and an emergency is started in
@@ -13,7 +13,9 @@ import { failureMessage, failureType } from "./rotation/failures.ts";
  * the value.
  */
 export async function everySlotOfLeak({ leaked = "", strategy, since, reason }: EmergencyStart): Promise<LeakedResult> {
-  const { matches, unknown } = await management.findLeaked({ leaked });
+  const { matches, unknown } = await management.findLeaked({ leaked }).catch((error: unknown) => {
+    throw isCancellation(error) ? error : ownFailure(error);
+  });
   if (matches.length === 0) {
     const looked = unknown.length === 0 ? "" : ` (not looked at: ${unknown.join("; ")})`;
     throw ApplicationFailure.nonRetryable(

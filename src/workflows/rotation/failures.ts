@@ -42,3 +42,14 @@ export function failureDetails(error: unknown): unknown {
 function lastFailure({ cause }: TimeoutFailure): ApplicationFailure | undefined {
   return cause instanceof ApplicationFailure ? cause : undefined;
 }
+
+/** The failure behind an error as this workflow's own: an activity's bears its type and sentence deeper down. */
+export function ownFailure(error: unknown): ApplicationFailure {
+  const cause = causeOf(error);
+  return ApplicationFailure.create({
+    message: failureMessage(error),
+    type: failureType(error) ?? "Unexpected",
+    nonRetryable: true,
+    details: cause instanceof ApplicationFailure ? (cause.details ?? []) : [],
+  });
+}
