@@ -338,7 +338,7 @@ describe("a normal rotation that is told of a compromised key", () => {
     expect(code).toBe(0);
     expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", oldKey: newKey });
     expect(result.leftOver).toMatchObject([{ id: old }]);
-    expect((await liveKeys(world, openai)).toSorted()).toEqual([result.newKey?.id, old].toSorted());
+    expect(new Set(await liveKeys(world, openai))).toEqual(new Set([result.newKey?.id, old]));
     await world.openai("DELETE", `/organization/projects/proj_abc/api_keys/${old}`);
   }, 90_000);
 

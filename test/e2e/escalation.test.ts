@@ -183,7 +183,7 @@ describe("told of a compromised key", () => {
       expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", oldKey: { id: compromised } });
       const fates = Object.fromEntries(result.keys.map(({ id, fate }) => [id, fate]));
       expect(fates).toMatchObject({ [compromised]: "ended", [result.newKey?.id ?? ""]: "held" });
-      expect(alive.toSorted()).toEqual([result.newKey?.id, ...(fates[old] === "named" ? [old] : [])].toSorted());
+      expect(new Set(alive)).toEqual(new Set([result.newKey?.id, ...(fates[old] === "named" ? [old] : [])]));
     } else {
       expect(result).toMatchObject({ kind: "normal", outcome: "rotated", leftOver: [], oldKey: { id: old } });
       expect(alive).toEqual([result.newKey?.id]);
