@@ -315,7 +315,7 @@ export class Ground {
     });
   }
 
-  async start(): Promise<WorkflowHandle> {
+  async start(more: Record<string, unknown> = {}): Promise<WorkflowHandle> {
     this.numbering = new Numbering();
     this.sprung = false;
     const { workflow } = this.subject;
@@ -325,7 +325,7 @@ export class Ground {
     this.heldBefore = await this.heldKey();
     this.keysBefore = (await this.keys()).map(({ id }) => id);
     this.told = workflow === "emergencyRotation" ? [this.heldBefore] : [];
-    const args = [{ slot, ...this.subject.says, ...(await this.#told()) }];
+    const args = [{ slot, ...this.subject.says, ...(await this.#told()), ...more }];
     const start = async (): Promise<WorkflowHandle> =>
       this.client.workflow.start(workflow, { taskQueue, workflowId: slotWorkflowId(slot), args });
     let handle: WorkflowHandle | undefined;
