@@ -717,6 +717,7 @@ function whyItStays({ id, role, given }: Open, access: SlotAccess, inDoubt: bool
     case "compromised":
       return `it is compromised and alive, and nobody will cut it: run keyturn emergency ${access.name} --key ${id}`;
     case "handed-in":
+      if (!given && inDoubt) return "it was handed in, and a slot may hold it: look before it is revoked";
       if (!given) return "it was handed in and is not in the slot: whoever made it should revoke it";
       break;
     case "new":
