@@ -48,8 +48,10 @@ export const slotActivities = (deps: Dependencies) => ({
     }
     const held = await readSurely(access);
     if (canManage(provider)) await provider.checkAdminCredential();
-    const keys = canManage(provider) ? withCut(await provider.listKeys(), cutKeys) : undefined;
     const which: WhichRun = { hint: formerRunId, except: Context.current().info.workflowExecution?.runId };
+    const keys = canManage(provider)
+      ? withCut(await provider.listKeys(), [...cutKeys, ...(await endedByLastRun(deps, access, { heldKeyId, which }))])
+      : undefined;
     const remembered =
       secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name, which);
     const { warnings, ...key } = await findHeldKey(access, held, keys, heldKeyId ?? remembered);
@@ -101,6 +103,20 @@ export const slotActivities = (deps: Dependencies) => ({
     };
   },
 });
+
+/**
+ * The key that the operator says the slot holds, where the slot's last run ended it: its provider may list it no more, and
+ * the slot holds it until a new one is in.
+ */
+async function endedByLastRun(
+  { runs }: Dependencies,
+  { name }: SlotAccess,
+  { heldKeyId, which }: { heldKeyId: string | undefined; which: WhichRun },
+): Promise<{ id: string }[]> {
+  if (heldKeyId === undefined) return [];
+  const ended = (await runs.lastClosed(name, which).catch(() => undefined))?.result?.keys ?? [];
+  return ended.filter(({ id, fate }) => id === heldKeyId && fate === "ended").map(({ id }) => ({ id }));
+}
 
 /** The provider's keys, and those that were just cut, which it may list no more: the slot may still hold one. */
 function withCut(keys: KeyRecord[], cut: NonNullable<InspectOrder["cutKeys"]>): KeyRecord[] {

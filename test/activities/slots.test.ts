@@ -258,6 +258,18 @@ describe("inspectSlot looks again at what the slot's last run left behind (promi
     expect((await inspect(stage)).earlier).toEqual([]);
   });
 
+  test("and takes the operator's word for a key that it ended and its provider lists no more", async () => {
+    const result = { leftOver: [], keys: [{ id: "key_prod_1", role: "compromised", fate: "ended" }] };
+    const last = { runId: "run_before", status: "COMPLETED", result: result as unknown as RotationResult } as const;
+    const stage = await startStage({ lastClosed: () => Promise.resolve(last) });
+    await stage.run("cutKey", { keyId: "key_prod_1", through: "production/openai" });
+    await expect(inspect(stage)).rejects.toThrow();
+    expect((await inspect(stage, { heldKeyId: "key_prod_1" })).held).toMatchObject({
+      id: "key_prod_1",
+      how: "operator",
+    });
+  });
+
   test("by the run that the starter saw, and never by itself", async () => {
     const asked: unknown[] = [];
     const stage = await startStage({

@@ -105,9 +105,7 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     if (cutBy !== undefined && !clock.has(id)) {
       name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
     } else if (who !== undefined && given) {
-      const state = rotation.cutUnsure.has(id)
-        ? "may be OFF or ALIVE, since its cut was stopped under way"
-        : "is ALIVE";
+      const state = rotation.cutUnsure.has(id) ? "OFF or ALIVE, since its cut was stopped under way" : "ALIVE";
       const then = "start keyturn emergency again, or revoke it by hand";
       name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
     } else {
