@@ -273,6 +273,8 @@ describe("somebody who deletes", () => {
     await deleteConfig("h12");
     await world.later(10_000);
     await expectRefused("h12", "SlotMissing", /has no provider config for alias h12: make it in the dashboard/);
+    // What its secret serves cannot be told without a config: no key of the provider is revoked while it is there.
+    await deleteSecret("h12");
   });
 
   test.concurrent("the gateway before a rotation is told so", async () => {

@@ -22,7 +22,8 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     const who = clock.calledOff(keyId);
     if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
     holders = whoHoldsBack(rotation, keyId);
-    if (holders === undefined) return endOrAsk(rotation, keyId);
+    // Where only a person can end it, it is the person who looks.
+    if (holders === undefined || rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
     const others = rotation.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     if (clock.isDue(keyId) || !others) break;
   }
