@@ -12,9 +12,8 @@ import type { Rotation } from "./rotation.ts";
 
 /** How often a slot is asked to move at most, where its run ended and it still holds the key. */
 const mostAsks = 3;
-/** How long between two looks at who holds a key, first and at most. */
-const firstLookMs = 30_000;
-const longestLookMs = 300_000;
+/** How long between two looks at who holds a key at most, in waits for propagation; the first two are one wait apart. */
+const longestLook = 10;
 
 /** What is known of the other slots that hold one key, or held it. */
 interface Movers {
@@ -61,7 +60,8 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const policy = await rotation.readPolicy();
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
   if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
-  for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, longestLookMs)) {
+  const firstLookMs = inMs(policy.propagationWait);
+  for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, firstLookMs * longestLook)) {
     const { heldBy = [], unknown = [] } = rotation.seen.get(keyId) ?? {};
     const others = heldBy.filter((slot) => slot !== rotation.of.slot);
     const untold = unknown.filter(({ slot }) => slot !== rotation.of.slot);
