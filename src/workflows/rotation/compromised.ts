@@ -2,6 +2,7 @@ import { CancellationScope, condition, isCancellation } from "@temporalio/workfl
 
 import type { Compromised, CompromisedOrder } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
+import { inMs } from "../../domain/duration.ts";
 import { cleanup, management } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { askToRevoke } from "./revoke-by-hand.ts";
@@ -16,7 +17,7 @@ export function startClocks(rotation: Rotation, keyId: string): void {
   if (record.clocks !== undefined || told === undefined || revokeBy === undefined || policy === undefined) return;
   record.clocks = {
     told: told.at,
-    installBy: new Date(Date.parse(told.at) + rotation.ms(policy.emergency.installWithin)).toISOString(),
+    installBy: new Date(Date.parse(told.at) + inMs(policy.emergency.installWithin)).toISOString(),
     revokeBy,
     ...(record.times.installed === undefined ? {} : { installed: record.times.installed }),
   };

@@ -296,10 +296,6 @@ export class Rotation {
     return this.#stopped ?? "cancelled";
   }
 
-  ms(duration: Duration): number {
-    return inMs(duration);
-  }
-
   deadline(duration: Duration): string {
     return this.deadlineIn(inMs(duration));
   }
