@@ -39,8 +39,8 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
   return {
     /**
      * Ends the old key for good, by the checks of `replaced`. A key that its provider knows no more is success, so
-     * repeating is safe. Fails with `SlotChanged` where a check speaks against it, and is tried again while a slot
-     * cannot be looked at.
+     * repeating is safe. Fails with `SlotChanged` where a check speaks against it, and with `NotYetPropagated`, for the
+     * workflow to wait and ask again, while a slot may hold it.
      */
     async revokeKey(order: RevokeOrder): Promise<Revoked> {
       const of = await door.replaced(order);
@@ -132,7 +132,8 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
 interface Refusal {
   why: string;
   type: FailureType;
-  retried?: true;
+  /** Overrides the table of failures: who asked waits for it where people see it. */
+  retried?: false;
 }
 
 /** One question before the act. */
@@ -234,7 +235,7 @@ const nobodyHoldsIt: Check<Case> = {
     return {
       why: `whether a slot holds ${keyId} cannot be told, so it is not revoked: ${unknownWords(unknown)}; look at it, or rotate it`,
       type: "NotYetPropagated",
-      retried: true,
+      retried: false,
     };
   },
 };

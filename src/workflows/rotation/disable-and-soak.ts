@@ -4,6 +4,7 @@ import type { Inspection, NewKey, SwitchedOff, SwitchOffFailed } from "../../act
 import { inMs, readableMs } from "../../domain/duration.ts";
 import { cleanup, management } from "../groups.ts";
 import { failureDetails, failureMessage } from "./failures.ts";
+import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
 
 /** How often the soak looks at the gateway's errors. */
@@ -18,7 +19,14 @@ export async function disableAndSoak(rotation: Rotation, found: Inspection, key:
   const { id: keyId } = found.held;
   let off: SwitchedOff | undefined;
   try {
-    off = await management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
+    const disable = () => management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
+    const cutShort = () => (rotation.hurry === undefined ? undefined : `cut short: ${rotation.hurry}`);
+    const done = await withoutGivingUp<SwitchedOff | string>(rotation, keyId, disable, {
+      unless: cutShort,
+      onlyLooking: true,
+    });
+    if (typeof done === "string") return done;
+    off = done;
     if (off.wasOff) rotation.record.warn(`${keyId} was switched off by somebody else: it stays off`);
     return await soak(rotation, found, { installedKeyId: key.id, since: off.at });
   } catch (error) {

@@ -1,5 +1,6 @@
 import type { Inspection, NewKey } from "../../activities/contract.ts";
 import { management, propagation } from "../groups.ts";
+import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
 
 /**
@@ -9,7 +10,16 @@ import type { Rotation } from "./rotation.ts";
  */
 export async function revokedByHand(rotation: Rotation, found: Inspection, key: NewKey): Promise<string> {
   const { held, policy } = found;
-  await management.lookBeforeRevoking({ ...rotation.of, keyId: held.id, installedKeyId: key.id });
+  const looked = await withoutGivingUp(
+    rotation,
+    held.id,
+    async () => {
+      await management.lookBeforeRevoking({ ...rotation.of, keyId: held.id, installedKeyId: key.id });
+      return "";
+    },
+    { unless: () => rotation.hurry, onlyLooking: true },
+  );
+  if (looked !== "") return `cut short: ${looked}`;
   const verified = await propagation.verifyThroughGateway({
     ...rotation.of,
     alias: "real",

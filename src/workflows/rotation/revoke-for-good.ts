@@ -6,8 +6,9 @@ import { revocation } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
-const firstPauseMs = 30_000;
-const longestPauseMs = 3_600_000;
+/** Between looks while it cannot be told whether a slot holds the key: mostly a list that is seconds old. */
+const looking = { firstMs: 5_000, longestMs: 600_000 };
+const trying = { firstMs: 30_000, longestMs: 3_600_000 };
 
 /** Failures that repeating does not help: what is asked for is wrong, or somebody else changed the slot. */
 const final = new Set(["SlotChanged", "KeyUnknown", "InvalidInput", "KeyAmbiguous"]);
@@ -35,26 +36,33 @@ export async function revokeForGood(rotation: Rotation, { held }: Inspection, ke
   );
 }
 
-/** Repeats an end until it is done. `unless` says why it is no longer for this loop to do, where it isn't. */
-export async function withoutGivingUp(
+/**
+ * Repeats an act on a key until it is done; what holds it up is shown as a wait. `unless` says why it is no longer for
+ * this loop to do, where it isn't; `onlyLooking` leaves every failure to the caller but that of a look that could not
+ * tell whether a slot holds the key.
+ */
+export async function withoutGivingUp<Result>(
   rotation: Rotation,
   keyId: string,
-  end: () => Promise<string>,
-  { unless = () => undefined }: { unless?: () => string | undefined } = {},
-): Promise<string> {
+  act: () => Promise<Result>,
+  { unless = () => undefined, onlyLooking = false }: { unless?: () => Result | undefined; onlyLooking?: boolean } = {},
+): Promise<Result> {
   const sinceMs = Date.now();
-  for (let pauseMs = firstPauseMs; ; pauseMs = Math.min(pauseMs * 2, longestPauseMs)) {
+  for (let tries = 0; ; tries++) {
     const other = unless();
     if (other !== undefined) return other;
     try {
-      return await end();
+      return await act();
     } catch (error) {
-      if (isCancellation(error) || final.has(failureType(error) ?? "")) throw error;
+      const cannotTell = failureType(error) === "NotYetPropagated";
+      if (isCancellation(error) || final.has(failureType(error) ?? "") || (onlyLooking && !cannotTell)) throw error;
       const policy = await rotation.readPolicy();
       const alert = Date.now() - sinceMs >= inMs(policy.revokeAlertAfter);
       log[alert ? "error" : "warn"]("a key could not be revoked yet", { keyId, alert });
       const over = (): boolean =>
         rotation.mailbox.aborted !== undefined || rotation.handsOver || unless() !== undefined;
+      const { firstMs, longestMs } = cannotTell ? looking : trying;
+      const pauseMs = Math.min(firstMs * 2 ** tries, longestMs);
       await rotation.waiting(
         {
           for: `the revocation of ${keyId}: ${failureMessage(error)}`,
@@ -63,9 +71,11 @@ export async function withoutGivingUp(
           person: alert,
           action: alert
             ? `fix what the message says, or keyturn abort ${rotation.of.slot} and revoke the key by hand`
-            : "nothing yet",
+            : cannotTell
+              ? "fix what the message says, if it lasts for minutes"
+              : "nothing yet",
         },
-        () => condition(over, pauseMs, { summary: "before revoking again" }),
+        () => condition(over, pauseMs, { summary: cannotTell ? "before looking again" : "before revoking again" }),
       );
       if (rotation.mailbox.aborted === undefined && !rotation.handsOver) continue;
       throw ApplicationFailure.nonRetryable(
