@@ -69,19 +69,19 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
 
     const held = compromised.find(({ id }) => id === found.held.id);
     const others = compromised.filter(({ id }) => id !== found.held.id);
-    const strangers = others.map(({ id }) => rotation.beside(() => endWhenMoved(rotation, id)));
+    const strangers = others.map(({ id }) => rotation.passage.beside(() => endWhenMoved(rotation, id)));
     if (held === undefined) {
       await Promise.all(strangers);
-      return rotation.pastTheReturn(() => endWithoutSwap(rotation, { start, found, compromised, reason }));
+      return rotation.passage.pastTheReturn(() => endWithoutSwap(rotation, { start, found, compromised, reason }));
     }
-    const elsewhere = rotation.beside(() => moveMeanwhile(rotation, held.id));
+    const elsewhere = rotation.passage.beside(() => moveMeanwhile(rotation, held.id));
     await swap(rotation, found);
     await elsewhere;
     if (start.cutBy !== undefined) {
       await rotation.step("finish", () => finish(rotation));
       return { outcome: "rotated", reason };
     }
-    return rotation.pastTheReturn(async () => {
+    return rotation.passage.pastTheReturn(async () => {
       record.stage = "revoking";
       await endWhenMoved(rotation, held.id);
       await Promise.all(strangers);
@@ -113,7 +113,7 @@ function leakedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<
     startTheClocks(rotation, keyIds, reason, since);
     return keyIds;
   });
-  void rotation.beside(() => found.then(() => undefined));
+  void rotation.passage.beside(() => found.then(() => undefined));
   return found;
 }
 
@@ -127,8 +127,8 @@ async function plannedKeys(rotation: Rotation, start: EmergencyRotationStart): P
   const { ambiguous, keys } = plan;
   for (const { id, state, through, heldBy, heldUnknown } of keys) {
     const unknown = heldUnknown.map((slot) => ({ slot, why: "it could not be looked at" }));
-    rotation.seen.set(id, { id, how: "id", state, through, heldBy, unknown });
-    rotation.lookedAt.add(id);
+    rotation.compromised.seen.set(id, { id, how: "id", state, through, heldBy, unknown });
+    rotation.compromised.lookedAt.add(id);
   }
   if (ambiguous === undefined && keys.length > 0) return keys.map(({ id }) => id);
   const why = ambiguous?.why ?? `which key ${rotation.of.slot} holds is unknown`;
@@ -191,7 +191,10 @@ function refuse({ record, clock, found }: Rotation, keyId: string, error: unknow
 /** What the slot holds, by a look that outlasts outages; the clock runs beside it. */
 async function look(rotation: Rotation, start: EmergencyRotationStart): Promise<Inspection> {
   const { heldKeyId, formerRunId } = start;
-  const cutKeys = [...rotation.cut].map((id) => ({ id, ...defined({ ending: rotation.seen.get(id)?.ending }) }));
+  const cutKeys = [...rotation.compromised.cut].map((id) => ({
+    id,
+    ...defined({ ending: rotation.compromised.seen.get(id)?.ending }),
+  }));
   const order = {
     ...rotation.of,
     ...defined({ heldKeyId, formerRunId }),
@@ -217,8 +220,8 @@ async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<
 
 /** All compromised keys with their holders. A key that nobody knows ends the emergency, and nothing was changed. */
 async function findAll(rotation: Rotation, keyIds: string[]): Promise<Compromised[]> {
-  const cut = keyIds.filter((id) => rotation.cut.has(id));
-  const rest = keyIds.filter((id) => !rotation.cut.has(id));
+  const cut = keyIds.filter((id) => rotation.compromised.cut.has(id));
+  const rest = keyIds.filter((id) => !rotation.compromised.cut.has(id));
   const seen = await lookAtCut(rotation, cut);
   if (rest.length === 0) return seen;
   try {
@@ -245,13 +248,13 @@ async function lookAtCut(rotation: Rotation, keyIds: string[]): Promise<Compromi
     return [];
   });
   return keyIds.flatMap((id) => {
-    const seen = rotation.seen.get(id);
+    const seen = rotation.compromised.seen.get(id);
     if (seen === undefined) return [];
     const { yes = [], unknown = [] } = all.find(({ keyId }) => keyId === id) ?? {};
     const here = rotation.found?.held.id === id ? [rotation.of.slot] : [];
     const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown };
-    rotation.seen.set(id, key);
-    rotation.lookedAt.add(id);
+    rotation.compromised.seen.set(id, key);
+    rotation.compromised.lookedAt.add(id);
     return [key];
   });
 }

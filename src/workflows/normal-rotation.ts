@@ -66,7 +66,7 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
     if (byHand !== undefined && rotation.hurry === undefined) {
       await rotation.step("revokeKey", () => revokedByHand(rotation, found, key), shared);
     }
-    return rotation.pastTheReturn(async () => {
+    return rotation.passage.pastTheReturn(async () => {
       if (rotation.hurry === undefined && byHand === undefined) {
         rotation.record.stage = "revoking";
         await rotation.step("revokeKey", () => revokeForGood(rotation, found, key), shared);
@@ -101,7 +101,7 @@ export async function swapKey(rotation: Rotation, found: Inspection): Promise<Ne
   const first = await installedKey(rotation, found);
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
   const key = await proveInSlot(rotation, found, first); // verifyThroughGateway(real)
-  rotation.verified();
+  rotation.record.verified();
   await rotation.step("awaitCacheInvalidation", () => awaitCacheInvalidation(rotation, found));
   return key;
 }

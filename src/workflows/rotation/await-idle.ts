@@ -31,7 +31,7 @@ async function waitForIdle(rotation: Rotation, found: Inspection, key: NewKey): 
       newKeyId: key.id,
       installedAt: record.times.installed ?? record.times.started,
       since: new Date(sinceMs).toISOString(),
-      oldKeyProbes: rotation.oldKeyProbes,
+      oldKeyProbes: rotation.swap.oldKeyProbes,
     });
     if (answer.lastUsed !== undefined) record.reached("lastUsed", answer.lastUsed);
     record.unknown(...(answer.unknownSurfaces ?? []).map((surface) => `use of ${surface} by key`));
@@ -71,14 +71,14 @@ async function waitForIdle(rotation: Rotation, found: Inspection, key: NewKey): 
     }
     isAtCeiling = true;
   }
-  if (answer.newKeyRequests <= rotation.probes) record.unknown("clients' use of the new key");
+  if (answer.newKeyRequests <= rotation.swap.probes) record.unknown("clients' use of the new key");
   return answer.note;
 }
 
 /** Idle, and clients were seen on the new key; or nobody had used the old one, so that our own probe has to do. */
 function isEnough(rotation: Rotation, answer: IdleAnswer): boolean {
   if (answer.kind !== "idle") return false;
-  return answer.newKeyRequests > rotation.probes || answer.clientsBefore === "no";
+  return answer.newKeyRequests > rotation.swap.probes || answer.clientsBefore === "no";
 }
 
 function isNewUse(shown: IdleAnswer, now: IdleAnswer): boolean {
@@ -88,7 +88,7 @@ function isNewUse(shown: IdleAnswer, now: IdleAnswer): boolean {
 
 function accepted(rotation: Rotation, by: string, answer: IdleAnswer): string {
   if (answer.kind === "unknown") rotation.record.unknown("use of the old key");
-  if (answer.newKeyRequests <= rotation.probes) rotation.record.unknown("clients' use of the new key");
+  if (answer.newKeyRequests <= rotation.swap.probes) rotation.record.unknown("clients' use of the new key");
   return `use accepted by ${by}: ${answer.note}`;
 }
 
@@ -178,7 +178,7 @@ async function probe(rotation: Rotation, { policy }: Inspection, key: NewKey): P
       until: rotation.deadline(policy.propagationBudget),
       installedKeyId: key.id,
     });
-    rotation.probes += verified.probes;
+    rotation.swap.probes += verified.probes;
   } catch (error) {
     if (isCancellation(error) || failureType(error) === "SlotChanged") throw error;
     rotation.record.warn(`a probe through ${rotation.of.slot} failed: ${failureMessage(error)}`);
@@ -196,7 +196,7 @@ function decisionAtCeiling(answer: IdleAnswer, { policy: { graceCeiling } }: Ins
 async function outlastRequests(rotation: Rotation, { policy }: Inspection): Promise<void> {
   const { lastUsed } = rotation.record.times;
   const overMs = untouchedUntil(policy, {
-    cacheWaitOver: rotation.cachesOverAt,
+    cacheWaitOver: rotation.swap.cachesOverAt,
     ...(lastUsed === undefined ? {} : { lastUsed: Math.min(Date.parse(lastUsed), Date.now()) }),
   });
   const ms = overMs - Date.now();

@@ -31,9 +31,9 @@ export async function lookUpCompromised(
   const found = await management.findCompromised({ ...rotation.of, ...order });
   for (const key of found) {
     const { custody } = rotation.record;
-    const before = rotation.seen.get(key.id);
-    rotation.seen.set(key.id, order.providerOnly === true && before !== undefined ? before : key);
-    if (order.providerOnly !== true) rotation.lookedAt.add(key.id);
+    const before = rotation.compromised.seen.get(key.id);
+    rotation.compromised.seen.set(key.id, order.providerOnly === true && before !== undefined ? before : key);
+    if (order.providerOnly !== true) rotation.compromised.lookedAt.add(key.id);
     custody.take(key.id, "compromised", custody.has(key.id) ? {} : { given: true });
     custody.reopen(key.id);
     if (key.state === "dead") custody.settle(key.id, { fate: "ended", at: now(), seen: true });
@@ -46,14 +46,15 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
   const { record } = rotation;
   if (record.custody.isEnded(keyId)) return;
   const cut = async (): Promise<string> => {
-    if (!rotation.seen.has(keyId)) await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
-    const { through = rotation.of.slot } = rotation.seen.get(keyId) ?? {};
+    if (!rotation.compromised.seen.has(keyId))
+      await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
+    const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
     const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through }).catch((error: unknown) => {
       if (isCancellation(error)) noteUnsure(rotation, keyId);
       throw error;
     });
     record.reached("cut", at);
-    rotation.cut.add(keyId);
+    rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
@@ -122,8 +123,8 @@ export function isOver(rotation: Rotation, keyId: string): boolean {
 
 /** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
 export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefined {
-  const seen = rotation.seen.get(keyId);
-  if (seen === undefined || !rotation.lookedAt.has(keyId)) return "a slot that could not be looked at";
+  const seen = rotation.compromised.seen.get(keyId);
+  if (seen === undefined || !rotation.compromised.lookedAt.has(keyId)) return "a slot that could not be looked at";
   const own = rotation.of.slot;
   const elsewhere = [...seen.heldBy, ...seen.unknown.map(({ slot }) => slot)].filter((slot) => slot !== own);
   const holders = holdsHere(rotation, keyId, seen) ? [own, ...elsewhere] : elsewhere;
@@ -132,13 +133,13 @@ export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefi
 
 /** The slot's own key is held until the new one was proven there and the caches dropped the old. */
 function holdsHere(
-  { found, of, cachesOverAt, givenHere, record }: Rotation,
+  { found, of, swap: { cachesOverAt, given }, record }: Rotation,
   keyId: string,
   seen: Compromised,
 ): boolean {
   if (found?.held.id === keyId && cachesOverAt === 0) return true;
   // A key this run had put in and replaced again: its edges may still send it.
-  if (givenHere.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0) return true;
+  if (given.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0) return true;
   return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
 }
 
@@ -154,8 +155,9 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
   }
   await rotation.step("revokeKey", () =>
     withoutGivingUp(rotation, keyId, async () => {
-      if (!rotation.seen.has(keyId)) await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
-      const { through = rotation.of.slot } = rotation.seen.get(keyId) ?? {};
+      if (!rotation.compromised.seen.has(keyId))
+        await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
+      const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
       const { at, seen, note } = await cleanup.endCompromisedKey({ ...rotation.of, keyId, through });
       record.reached("revoked", at);
       record.custody.settle(keyId, { fate: "ended", at, seen });
@@ -171,7 +173,7 @@ function endedAt({ record: { custody } }: Rotation, keyId: string): string {
 
 /** A cut that was stopped under way may have been made: nobody can tell until somebody looks. */
 function noteUnsure(rotation: Rotation, keyId: string): void {
-  rotation.cutUnsure.add(keyId);
+  rotation.compromised.cutUnsure.add(keyId);
   noteOutage(rotation, keyId, rotation.record.now());
   rotation.record.unknown(`whether ${keyId} was cut`);
 }
@@ -184,12 +186,12 @@ function noteOutage(rotation: Rotation, keyId: string, at: string): void {
 
 /** The slots that still serve the key; undefined if nobody could look. */
 function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
-  const { record, of, seen, found } = rotation;
-  const holders = seen.get(keyId)?.heldBy ?? [];
+  const { record, of, found } = rotation;
+  const holders = rotation.compromised.seen.get(keyId)?.heldBy ?? [];
   const isNew = keyId === record.newKey?.id && record.custody.find(keyId)?.given === true;
   const isHeld = found === undefined ? holders.includes(of.slot) : found.held.id === keyId && !hasMoved(rotation);
   const here = isNew || isHeld;
-  if (!here && !rotation.lookedAt.has(keyId)) return undefined;
+  if (!here && !rotation.compromised.lookedAt.has(keyId)) return undefined;
   return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
 }
 
@@ -197,7 +199,9 @@ function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
 export function correctOutage(rotation: Rotation): void {
   const { outage } = rotation.record;
   if (outage === undefined) return;
-  const failing = [...rotation.cut, ...rotation.cutUnsure].map((id) => failingSlots(rotation, id));
+  const failing = [...rotation.compromised.cut, ...rotation.compromised.cutUnsure].map((id) =>
+    failingSlots(rotation, id),
+  );
   if (failing.length === 0 || failing.includes(undefined)) return;
   const slots = [...new Set(failing.flatMap((some) => some ?? []))];
   if (slots.length === 0) rotation.record.outage = undefined;
@@ -206,10 +210,10 @@ export function correctOutage(rotation: Rotation): void {
 
 /** One end of a key at a time: whoever comes second waits for the first. */
 async function once(rotation: Rotation, keyId: string, end: () => Promise<void>): Promise<void> {
-  const running = rotation.ends.get(keyId);
+  const running = rotation.compromised.ends.get(keyId);
   if (running !== undefined) return running;
-  const ending = end().finally(() => rotation.ends.delete(keyId));
-  rotation.ends.set(keyId, ending);
+  const ending = end().finally(() => rotation.compromised.ends.delete(keyId));
+  rotation.compromised.ends.set(keyId, ending);
   return ending;
 }
 

@@ -10,7 +10,7 @@ import type { Rotation } from "./rotation.ts";
  */
 export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<void> {
   const { record, clock } = rotation;
-  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
+  if (rotation.compromised.cut.has(keyId)) return endCut(rotation, keyId);
   // Who started this one ends it: its slots and its deadline are not this run's to know.
   if (rotation.cutBy !== undefined && !clock.has(keyId)) return;
   let holders: string | undefined;
@@ -24,7 +24,7 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     holders = whoHoldsBack(rotation, keyId);
     // Where only a person can end it, it is the person who looks.
     if (holders === undefined || rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
-    const others = rotation.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
+    const others = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     if (clock.isDue(keyId) || !others) break;
   }
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
@@ -33,7 +33,7 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     record.custody.settle(keyId, { fate: "named", why });
     return;
   }
-  await condition(() => rotation.handsOver || !rotation.ends.has(keyId));
+  await condition(() => rotation.handsOver || !rotation.compromised.ends.has(keyId));
 }
 
 /** What was cut before its slots had moved: they are moved now, and it is ended for good without waiting for them. */
@@ -44,5 +44,5 @@ async function endCut(rotation: Rotation, keyId: string): Promise<void> {
 
 /** Moves the other slots while this one moves: they are not to wait for it, nor to fail with it. */
 export async function moveMeanwhile(rotation: Rotation, keyId: string): Promise<void> {
-  return rotation.cut.has(keyId) ? startWhereCut(rotation, keyId) : moveOthers(rotation, keyId);
+  return rotation.compromised.cut.has(keyId) ? startWhereCut(rotation, keyId) : moveOthers(rotation, keyId);
 }

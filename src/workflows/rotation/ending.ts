@@ -23,9 +23,9 @@ export interface End {
  * with all of it as it is.
  */
 export async function settleAll(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
-  rotation.ending = true;
+  rotation.passage.ending = true;
   const { record, mailbox, clock } = rotation;
-  const isQuiet = (): boolean => !rotation.busy && mailbox.isIdle && allHandlersFinished();
+  const isQuiet = (): boolean => !rotation.passage.busy && mailbox.isIdle && allHandlersFinished();
   for (;;) {
     if (!rotation.handsOver) await settleCompromised(rotation, end);
     await condition(() => isQuiet());
@@ -51,8 +51,8 @@ export function conclude(
   const { newKey, custody } = record;
   if (newKey !== null && custody.find(newKey.id)?.given !== true) record.newKey = null;
   // An attempt that fails while it is cancelled ends with its own failure.
-  const cancelled = isCancellation(error) || (!rotation.returnPassed && scopeCancelled);
-  const stopped = cancelled || (mailbox.aborted !== undefined && rotation.returnPassed);
+  const cancelled = isCancellation(error) || (!rotation.passage.returnPassed && scopeCancelled);
+  const stopped = cancelled || (mailbox.aborted !== undefined && rotation.passage.returnPassed);
   const reason = stopped ? rotation.stopReason : failureMessage(error);
   if (wasCut(rotation) && (stopped || record.kind === "emergency")) {
     const isNew =
@@ -105,7 +105,9 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     if (cutBy !== undefined && !clock.has(id)) {
       name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
     } else if (who !== undefined && given) {
-      const state = rotation.cutUnsure.has(id) ? "OFF or ALIVE, since its cut was stopped under way" : "ALIVE";
+      const state = rotation.compromised.cutUnsure.has(id)
+        ? "OFF or ALIVE, since its cut was stopped under way"
+        : "ALIVE";
       const then = "start keyturn emergency again, or revoke it by hand";
       name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
     } else {
@@ -126,7 +128,7 @@ async function settleOne(
   const { record, clock, found } = rotation;
   if (found?.byHand !== undefined) return endOrAsk(rotation, id);
   // Nobody was ever given it, or it is cut already: nothing is waited for.
-  if (!given || rotation.cut.has(id)) return endCompromised(rotation, id);
+  if (!given || rotation.compromised.cut.has(id)) return endCompromised(rotation, id);
   const policy = await rotation.readPolicy();
   await lookBeside(rotation, id);
   if (record.custody.isEnded(id)) return;
@@ -161,7 +163,7 @@ async function settleOne(
     await endCompromised(rotation, id);
   }
   // Past the deadline the clock cuts, however long it is refused; what it waits for is shown by itself.
-  await condition(() => over() || !rotation.ends.has(id));
+  await condition(() => over() || !rotation.compromised.ends.has(id));
   if (!over()) name(rotation, id, `it is compromised and ALIVE: it could not be cut; revoke it by hand now`);
 }
 
@@ -171,8 +173,8 @@ async function afterACut(rotation: Rotation): Promise<void> {
   const { newKey, custody, times } = record;
   if (policy === undefined || !wasCut(rotation)) return;
   const isIn = newKey !== null && custody.find(newKey.id)?.fate?.fate === "held";
-  if (isIn && times.verified === undefined && !rotation.triedAfterCut) {
-    rotation.triedAfterCut = true;
+  if (isIn && times.verified === undefined && !rotation.swap.triedAfterCut) {
+    rotation.swap.triedAfterCut = true;
     await proveAfterAll(rotation, newKey.id).catch((error: unknown) =>
       record.warn(`${newKey.id} is in the slot, and was not seen to answer there: ${failureMessage(error)}`),
     );
@@ -186,7 +188,11 @@ async function evidence(rotation: Rotation): Promise<void> {
   for (const { id } of record.custody
     .all()
     .filter(({ role, fate }) => role === "compromised" && fate?.fate === "ended")) {
-    const suspect = { keyId: id, createdAt: rotation.seen.get(id)?.createdAt, since: clock.find(id)?.since };
+    const suspect = {
+      keyId: id,
+      createdAt: rotation.compromised.seen.get(id)?.createdAt,
+      since: clock.find(id)?.since,
+    };
     await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, policy.usageLag));
   }
 }

@@ -128,11 +128,15 @@ export class Mailbox {
       },
       async (open) => {
         const over = (): boolean =>
-          this.decisionFor(open) !== undefined || hurried() || this.#aborted !== undefined || rotation.stopped;
+          this.decisionFor(open) !== undefined ||
+          hurried() ||
+          this.#aborted !== undefined ||
+          rotation.passage.stopped !== undefined;
         await this.#remind(open, wait.deadline, over);
         const decision = this.decisionFor(open);
         if (decision !== undefined || hurried()) return decision;
-        if (rotation.stopped) throw ApplicationFailure.nonRetryable(rotation.stopReason, "Aborted");
+        if (rotation.passage.stopped !== undefined)
+          throw ApplicationFailure.nonRetryable(rotation.stopReason, "Aborted");
         throw ApplicationFailure.nonRetryable(wait.orElse, "NobodyDecided");
       },
     );
@@ -282,7 +286,7 @@ export class Mailbox {
     }
     return this.#inTurn("escalate", async () => {
       // Until the slot was looked at, a key that would be cut as a stranger may be the one that serves.
-      await condition(() => rotation.found !== undefined || rotation.ending);
+      await condition(() => rotation.found !== undefined || rotation.passage.ending);
       // It came before the look: only now it is known to be a key of this run.
       if (custody.has(keyId) && !rotation.isCompromised(keyId)) {
         custody.take(keyId, "compromised");
@@ -295,13 +299,13 @@ export class Mailbox {
           break;
         case "hurries":
           startClocks(rotation, keyId);
-          void rotation.beside(() => moveMeanwhile(rotation, keyId));
+          void rotation.passage.beside(() => moveMeanwhile(rotation, keyId));
           break;
         case "revokes-new":
-          if (facts.kind === "normal" && !facts.ending) rotation.stop(said);
+          if (facts.kind === "normal" && !facts.ending) rotation.passage.stop(said);
           break;
         case "hands-over":
-          rotation.handOver(
+          rotation.passage.handOverTo(
             { slot: rotation.of.slot, compromisedKeyIds: [keyId], reason: said, ...defined({ since }) },
             said,
           );
@@ -309,7 +313,7 @@ export class Mailbox {
         case "moves-first":
         case "cuts":
           custody.take(keyId, "compromised", { given: true });
-          void rotation.beside(() =>
+          void rotation.passage.beside(() =>
             facts.key === "other" ? endWhenMoved(rotation, keyId) : moveMeanwhile(rotation, keyId),
           );
           break;
@@ -321,7 +325,7 @@ export class Mailbox {
         slot: rotation.of.slot,
         by: deadline,
         atDeadline: rotation.clock.atDeadlineOf(keyId),
-        holders: rotation.seen.get(keyId)?.heldBy ?? [],
+        holders: rotation.compromised.seen.get(keyId)?.heldBy ?? [],
       };
       return { does: row.does, keyId, ...defined({ by: deadline }), says: row.says(words) };
     });
@@ -338,8 +342,8 @@ export class Mailbox {
       told,
       ended: custody.isEnded(keyId),
       installed: custody.find(keyId)?.given === true,
-      returnPassed: rotation.returnPassed,
-      ending: rotation.ending,
+      returnPassed: rotation.passage.returnPassed,
+      ending: rotation.passage.ending,
       heldElsewhere: "no",
       byHand: rotation.found?.byHand !== undefined,
     };
@@ -364,7 +368,7 @@ export class Mailbox {
     const { by = "somebody", why } = abortInput.safeParse(request ?? {}).data ?? {};
     this.#aborted = `aborted by ${by}${why === undefined ? "" : `: ${why}`}`;
     this.#rotation.clock.callOff(this.#aborted);
-    this.#rotation.stop(this.#aborted);
+    this.#rotation.passage.stop(this.#aborted);
   }
 
   /** One message at a time; of those that wait, a compromise comes first. A cancellation does not reach them. */

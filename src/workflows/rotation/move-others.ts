@@ -33,19 +33,19 @@ interface Movers {
  * cuts it. Whoever calls it for the same key waits for the same moves.
  */
 export async function moveOthers(rotation: Rotation, keyId: string): Promise<void> {
-  const running = rotation.moves.get(keyId);
+  const running = rotation.compromised.moves.get(keyId);
   if (running !== undefined) return running;
-  const moving = moveEach(rotation, keyId).finally(() => rotation.moves.delete(keyId));
-  rotation.moves.set(keyId, moving);
+  const moving = moveEach(rotation, keyId).finally(() => rotation.compromised.moves.delete(keyId));
+  rotation.compromised.moves.set(keyId, moving);
   return moving;
 }
 
 /** Starts emergencies in the other slots that hold a key which was cut first: requests fail there. */
 export async function startWhereCut(rotation: Rotation, keyId: string): Promise<void> {
-  if (!rotation.cut.has(keyId)) return;
-  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
-  for (const slot of rotation.seen.get(keyId)?.heldBy ?? []) {
-    if (slot === rotation.of.slot || rotation.started.has(slot)) continue;
+  if (!rotation.compromised.cut.has(keyId)) return;
+  if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  for (const slot of rotation.compromised.seen.get(keyId)?.heldBy ?? []) {
+    if (slot === rotation.of.slot || rotation.compromised.started.has(slot)) continue;
     await moveSlot(rotation, { slot, keyId, movers: noMovers() });
   }
 }
@@ -59,10 +59,10 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const movers = noMovers();
   const policy = await rotation.readPolicy();
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
-  if (!rotation.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   const firstLookMs = inMs(policy.propagationWait);
   for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, firstLookMs * longestLook)) {
-    const { heldBy = [], unknown = [] } = rotation.seen.get(keyId) ?? {};
+    const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
     const others = heldBy.filter((slot) => slot !== rotation.of.slot);
     const untold = unknown.filter(({ slot }) => slot !== rotation.of.slot);
     const leaving = noteLeft(movers, others, edgesMs);
@@ -116,9 +116,9 @@ export async function lookAgain(rotation: Rotation, keyId: string): Promise<void
     .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId], ...writtenBy(rotation) }))
     .then(
       ([holders]) => {
-        const seen = rotation.seen.get(keyId);
+        const seen = rotation.compromised.seen.get(keyId);
         if (holders === undefined || seen === undefined) return;
-        rotation.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });
+        rotation.compromised.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });
       },
       (error: unknown) => {
         if (isCancellation(error)) return;
@@ -137,7 +137,7 @@ function writtenBy({ record: { newKey, custody } }: Rotation): { installedKeyId?
 }
 
 function noteUnlooked(rotation: Rotation, keyId: string): void {
-  for (const { slot } of rotation.seen.get(keyId)?.unknown ?? []) {
+  for (const { slot } of rotation.compromised.seen.get(keyId)?.unknown ?? []) {
     rotation.record.unknown(`whether ${slot} holds ${keyId}`);
   }
 }
@@ -149,7 +149,7 @@ async function moveSlot(
 ): Promise<void> {
   const { of, record } = rotation;
   const workflowId = slotWorkflowId(slot);
-  rotation.started.add(slot);
+  rotation.compromised.started.add(slot);
   const reason = `${keyId}, which ${slot} holds too, is compromised`;
   try {
     const child = await startChild("emergencyRotation", {

@@ -32,7 +32,7 @@ export async function proveInSlot(rotation: Rotation, found: Inspection, first: 
     }
   }
   // What is compromised is never put back.
-  const mayRestore = rotation.prevAnswered && !rotation.isCompromised(found.held.id);
+  const mayRestore = rotation.swap.prevAnswered && !rotation.isCompromised(found.held.id);
   if (mayRestore) await rotation.step("restoreOldValue", () => restore(rotation, found));
   throw failure;
 }
@@ -72,7 +72,7 @@ async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): P
     () =>
       propagation.verifyThroughGateway({ ...rotation.of, alias: "real", goodAnswers, until, installedKeyId: key.id }),
   );
-  rotation.probes += verified.probes;
+  rotation.swap.probes += verified.probes;
   rotation.record.warn(...verified.warnings);
   return `${goodAnswers} good answers in a row`;
 }
@@ -117,7 +117,7 @@ export async function proveAfterAll(rotation: Rotation, installedKeyId: string):
     const until = rotation.deadline(policy.propagationBudget);
     const { goodAnswers } = policy;
     await propagation.verifyThroughGateway({ ...of, alias: "real", goodAnswers, until, installedKeyId });
-    rotation.verified();
+    rotation.record.verified();
     record.warn(`${installedKeyId} serves ${of.slot}, though its rotation had failed before`);
     return `${goodAnswers} good answers in a row`;
   });

@@ -31,8 +31,8 @@ async function handedInKey(rotation: Rotation, { handIn, policy }: Inspection): 
 }
 
 /** What happens to the compromised key while a person is waited for. */
-function cutMeanwhile({ record: { clocks }, policy, cut }: Rotation): string {
-  if (clocks === undefined || cut.size > 0) return "";
+function cutMeanwhile({ record: { clocks }, policy, compromised }: Rotation): string {
+  if (clocks === undefined || compromised.cut.size > 0) return "";
   return policy?.emergency.atDeadline === "hold"
     ? ", and the compromised key stays alive"
     : `; the compromised key is cut at ${clocks.revokeBy}, and REQUESTS FAIL from then until a key is in`;
@@ -42,10 +42,10 @@ function cutMeanwhile({ record: { clocks }, policy, cut }: Rotation): string {
 async function issuedKey(rotation: Rotation, found: Inspection): Promise<NewKey> {
   const { custody } = rotation.record;
   const ordinal = custody.expect();
-  rotation.issueUnsure = true;
+  rotation.swap.issueUnsure = true;
   const order = { ...rotation.of, ordinal, unprovenLife: unprovenLife(found) };
   const { leftBehind, ...key } = await management.issueKey(order);
-  rotation.issueUnsure = false;
+  rotation.swap.issueUnsure = false;
   custody.take(key.id, "new");
   for (const id of leftBehind) custody.take(id, "new");
   return key;

@@ -1,3 +1,4 @@
+import type { Inspection } from "../../activities/contract.ts";
 import { Custody, type CarriedCustody } from "../../domain/custody.ts";
 import { defined } from "../../domain/defined.ts";
 import type {
@@ -138,6 +139,27 @@ export class RotationRecord {
     // A use is told by the end of its bucket, which may be yet to come.
     if (moment !== "lastUsed") this.notBefore(at);
     if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
+  }
+
+  /** The slot was seen to answer with the new key: where requests failed for want of one, they no longer do. */
+  verified(): void {
+    this.reached("verified");
+    const others = (this.outage?.slots ?? []).filter((slot) => slot !== this.slot);
+    if (this.outage !== undefined && others.length === 0) this.outage.until ??= this.times.verified ?? this.outage.from;
+  }
+
+  /** Takes the key that is rotated; what earlier runs left behind is named again, and ended by nobody but who is asked to. */
+  plan({ held, earlier, warnings, unknown, byHand }: Inspection): void {
+    this.oldKey ??= { id: held.id };
+    this.custody.take(held.id, "old", { given: true });
+    for (const { id, why, state } of earlier) {
+      if (this.custody.has(id)) continue;
+      this.custody.take(id, "earlier", { given: true });
+      const isDead = state === "dead";
+      this.custody.settle(id, isDead ? { fate: "ended", at: this.now(), seen: true } : { fate: "named", why });
+    }
+    this.warn(...warnings);
+    this.unknown(...unknown, ...(byHand?.unknown ?? []));
   }
 
   warn(...warnings: string[]): void {

@@ -27,7 +27,7 @@ export async function revokedByHand(rotation: Rotation, found: Inspection, key: 
     until: rotation.deadline(policy.propagationBudget),
     installedKeyId: key.id,
   });
-  rotation.probes += verified.probes;
+  rotation.swap.probes += verified.probes;
   return askToRevoke(rotation, held.id, found);
 }
 

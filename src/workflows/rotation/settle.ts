@@ -13,7 +13,7 @@ const cleanUpTries = 3;
 export async function finish(rotation: Rotation): Promise<string> {
   const { record, policy } = rotation;
   await removeAliases(rotation);
-  rotation.stageStarted = false;
+  rotation.swap.stageStarted = false;
   await settleOpen(rotation);
   if (policy !== undefined) record.nextDue = rotation.deadline(policy.every);
   return record.nextDue === undefined ? "done" : `next rotation due ${record.nextDue}`;
@@ -21,7 +21,8 @@ export async function finish(rotation: Rotation): Promise<string> {
 
 /** Leaves the slot with one working key where it has one, and no alias of this rotation. Lists lag: it looks twice. */
 export async function cleanUp(rotation: Rotation): Promise<void> {
-  const { policy, stageStarted, issueUnsure } = rotation;
+  const { policy } = rotation;
+  const { stageStarted, issueUnsure } = rotation.swap;
   if (stageStarted) await removeAliases(rotation);
   await settleOpen(rotation);
   if ((!stageStarted && !issueUnsure) || rotation.handsOver) return;
@@ -29,8 +30,8 @@ export async function cleanUp(rotation: Rotation): Promise<void> {
     await sleep(inMs(policy.propagationWait), { summary: "until lists show what was made last" });
   }
   if (stageStarted) await removeAliases(rotation);
-  rotation.stageStarted = false;
-  rotation.issueUnsure = false;
+  rotation.swap.stageStarted = false;
+  rotation.swap.issueUnsure = false;
   await settleOpen(rotation);
 }
 
@@ -70,7 +71,7 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
         name(rotation, id, "the clean-up said nothing of it: look whether it is alive and who uses it");
       }
     }
-    if (which === undefined && !rotation.issueUnsure) custody.accountFor(ordinals);
+    if (which === undefined && !rotation.swap.issueUnsure) custody.accountFor(ordinals);
   } catch (error) {
     if (rotation.handsOver) return;
     rotation.record.warn(`cleaning up failed: ${failureMessage(error)}`);
@@ -81,7 +82,7 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
       rotation.record.warn(
         `keys of rotation ${rotation.of.rotationId} may be alive that could not be looked up: keyturn sweep finds them`,
       );
-      rotation.issueUnsure = false;
+      rotation.swap.issueUnsure = false;
       custody.accountFor(ordinals);
     }
   }

@@ -17,7 +17,7 @@ export function heldKey({ held }: Inspection): string {
 
 /** Why a rotation has no aliases of its own, where it hasn't. */
 export function inPlace(rotation: Rotation, { staged }: Inspection): string | undefined {
-  if (rotation.inPlace !== undefined) return rotation.inPlace;
+  if (rotation.swap.inPlace !== undefined) return rotation.swap.inPlace;
   if (!staged) return "in place: no aliases of its own";
   return hasOutage(rotation) ? "requests fail meanwhile: the shortest way in" : undefined;
 }
@@ -29,11 +29,11 @@ export function hasOutage({ record: { outage, times } }: Rotation): boolean {
 
 /** Puts the new key and a copy of the old on aliases of this rotation, and sees the copy answer once. */
 export async function stage(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
-  const again = rotation.stageStarted;
-  rotation.stageStarted = true;
+  const again = rotation.swap.stageStarted;
+  rotation.swap.stageStarted = true;
   const staged = await management.stageAliases({ ...rotation.of, key, ...(again ? { again } : {}) });
   if (staged.inPlace !== undefined) {
-    rotation.inPlace = staged.inPlace;
+    rotation.swap.inPlace = staged.inPlace;
     rotation.record.warn(staged.inPlace);
     return staged.inPlace;
   }
@@ -47,8 +47,8 @@ export async function stage(rotation: Rotation, { policy }: Inspection, key: New
     },
     () => propagation.seePrevAnswer({ ...rotation.of, alias: "prev", goodAnswers: 1, until }),
   );
-  rotation.prevAnswered = answered.answered;
-  rotation.oldKeyProbes += 1;
+  rotation.swap.prevAnswered = answered.answered;
+  rotation.swap.oldKeyProbes += 1;
   return answered.note;
 }
 
@@ -71,7 +71,7 @@ export async function install(rotation: Rotation, { secretModified }: Inspection
   const { custody } = rotation.record;
   const wasGiven = custody.find(key.id)?.given === true;
   custody.give(key.id);
-  rotation.givenHere.add(key.id);
+  rotation.swap.given.add(key.id);
   try {
     const installed = await management.installKey({ ...rotation.of, key, secretModified });
     rotation.record.newKey = { id: key.id };
@@ -116,7 +116,7 @@ export async function awaitCacheInvalidation(rotation: Rotation, { policy, canPu
     },
     () => sleep(inMs(policy.cacheInvalidationWait), { summary: "cache invalidation" }),
   );
-  rotation.cachesOverAt = Date.now();
+  rotation.swap.cachesOverAt = Date.now();
   return `waited ${policy.cacheInvalidationWait}${canPurge ? ", after asking for a purge" : ""}`;
 }
 
@@ -139,7 +139,7 @@ export async function confirmRevoked(
       watching.confirmRevoked({
         ...rotation.of,
         keyId,
-        throughPrev: rotation.prevAnswered && keyId === rotation.found?.held.id,
+        throughPrev: rotation.swap.prevAnswered && keyId === rotation.found?.held.id,
         until,
         rule: policy.dead,
         ...defined({ leaked }),
