@@ -534,7 +534,7 @@ export const promises: PromiseMutants[] = [
         file: "src/workflows/rotation/mailbox.ts",
         find: `record.custody.take(key.id, "handed-in");
         this.#handedIn`,
-        replace: `if (!this.#rotation.ending) record.custody.take(key.id, "handed-in");
+        replace: `if (!this.#rotation.passage.ending) record.custody.take(key.id, "handed-in");
         this.#handedIn`,
         caughtBy: {
           file: "test/workflows/findings/endings.test.ts",
@@ -718,8 +718,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "installs-a-key-that-is-compromised",
         file: "src/workflows/rotation/mailbox.ts",
-        find: `if (facts.kind === "normal" && !facts.ending) rotation.stop(said);`,
-        replace: `if (facts.kind !== "normal" && !facts.ending) rotation.stop(said);`,
+        find: `if (facts.kind === "normal" && !facts.ending) rotation.passage.stop(said);`,
+        replace: `if (facts.kind !== "normal" && !facts.ending) rotation.passage.stop(said);`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > ends it as aborted when its new key is compromised and not installed yet",
@@ -748,8 +748,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "puts-a-compromised-value-back",
         file: "src/workflows/rotation/prove-in-slot.ts",
-        find: `rotation.prevAnswered && !rotation.isCompromised(found.held.id)`,
-        replace: `rotation.prevAnswered`,
+        find: `rotation.swap.prevAnswered && !rotation.isCompromised(found.held.id)`,
+        replace: `rotation.swap.prevAnswered`,
         caughtBy: {
           file: "test/workflows/findings/remedies.test.ts",
           test: "an emergency whose slot does not answer with the new key > never puts the compromised value back",
@@ -883,8 +883,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "takes-its-own-probes-for-clients",
         file: "src/workflows/rotation/await-idle.ts",
-        find: `rotation.probes) record.unknown("clients' use of the new key");`,
-        replace: `rotation.probes) record.unknown();`,
+        find: `rotation.swap.probes) record.unknown("clients' use of the new key");`,
+        replace: `rotation.swap.probes) record.unknown();`,
         caughtBy: {
           file: workflows.normal,
           test: "with the documented waits > takes its own probe for proof of the new key only where no client had used the old one, and says so",
@@ -924,7 +924,7 @@ export const promises: PromiseMutants[] = [
       {
         name: "looks-for-a-death-where-it-saw-no-life",
         file: "src/workflows/rotation/steps.ts",
-        find: `throughPrev: rotation.prevAnswered && keyId`,
+        find: `throughPrev: rotation.swap.prevAnswered && keyId`,
         replace: `throughPrev: keyId`,
         caughtBy: {
           file: workflows.normal,

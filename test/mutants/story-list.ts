@@ -9,7 +9,6 @@ const emergency = "src/workflows/emergency-rotation.ts";
 const ending = "src/workflows/rotation/ending.ts";
 const ends = "src/workflows/rotation/end-when-moved.ts";
 const moves = "src/workflows/rotation/move-others.ts";
-const rotation = "src/workflows/rotation/rotation.ts";
 
 /** Stories of whole runs, by the workflows that are built. */
 const workflows = { stories: "workflows", seed: 5 } as const;
@@ -19,11 +18,9 @@ const activities = { stories: "activities", seed: 1 } as const;
 export const storyMutants: StoryMutant[] = [
   {
     name: "leaves-behind-what-an-aborted-swap-has-under-way",
-    file: rotation,
-    find: `end = await this.#scope.run(body);`,
-    replace: `end = await (this.record.kind === "emergency"
-        ? Promise.race([this.#scope.run(body), this.#scope.cancelRequested])
-        : this.#scope.run(body));`,
+    file: "src/workflows/rotation/passage.ts",
+    find: `return this.#scope.run(body);`,
+    replace: `return Promise.race([this.#scope.run(body), this.#scope.cancelRequested]);`,
     foundBy: workflows,
   },
   {
@@ -86,11 +83,11 @@ export const storyMutants: StoryMutant[] = [
   },
   {
     name: "hands-over-without-the-key-whose-revocation-fails",
-    file: rotation,
-    find: `return continueAsEmergency({ ...start, carried: this.record.carry(said, this.clock.all()) });`,
-    replace: `const old = this.found?.held.id;
-    if (this.returnPassed && old !== undefined) this.record.custody.drop(old);
-    return continueAsEmergency({ ...start, carried: this.record.carry(said, this.clock.all()) });`,
+    file: "src/workflows/rotation/hand-over.ts",
+    find: `return continueAsEmergency({ ...start, carried: record.carry(said, clock.all()) });`,
+    replace: `const old = rotation.found?.held.id;
+  if (rotation.passage.returnPassed && old !== undefined) record.custody.drop(old);
+  return continueAsEmergency({ ...start, carried: record.carry(said, clock.all()) });`,
     foundBy: workflows,
   },
   {
@@ -99,10 +96,10 @@ export const storyMutants: StoryMutant[] = [
     find: `    await lookAgain(rotation, keyId);
   }
 }`,
-    replace: `    const seen = rotation.seen.get(keyId);
+    replace: `    const seen = rotation.compromised.seen.get(keyId);
     if (movers.moving.size < before && seen !== undefined) {
       for (const slot of seen.heldBy) if (!movers.moving.has(slot)) movers.moved.add(slot);
-      rotation.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => movers.moving.has(slot)) });
+      rotation.compromised.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => movers.moving.has(slot)) });
     } else await lookAgain(rotation, keyId);
   }
 }`,
@@ -134,18 +131,18 @@ export const storyMutants: StoryMutant[] = [
     name: "ends-at-once-a-key-that-it-does-not-hold-itself",
     file: ends,
     find: `  const { record, clock } = rotation;
-  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);`,
+  if (rotation.compromised.cut.has(keyId)) return endCut(rotation, keyId);`,
     replace: `  const { record, clock } = rotation;
-  if (rotation.cut.has(keyId)) return endCut(rotation, keyId);
+  if (rotation.compromised.cut.has(keyId)) return endCut(rotation, keyId);
   if (record.kind === "emergency" && rotation.found?.held.id !== keyId) return endOrAsk(rotation, keyId);`,
     foundBy: workflows,
   },
   {
     name: "takes-a-slot-for-moved-once-it-was-asked-to",
     file: moves,
-    find: `rotation.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });`,
-    replace: `const heldBy = holders.yes.filter((slot) => !rotation.started.has(slot));
-        rotation.seen.set(keyId, { ...seen, heldBy, unknown: holders.unknown });`,
+    find: `rotation.compromised.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });`,
+    replace: `const heldBy = holders.yes.filter((slot) => !rotation.compromised.started.has(slot));
+        rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown: holders.unknown });`,
     foundBy: workflows,
   },
   {
@@ -175,7 +172,7 @@ export const storyMutants: StoryMutant[] = [
     file: "src/workflows/rotation/mailbox.ts",
     find: `record.custody.take(key.id, "handed-in");
         this.#handedIn`,
-    replace: `if (!this.#rotation.ending) record.custody.take(key.id, "handed-in");
+    replace: `if (!this.#rotation.passage.ending) record.custody.take(key.id, "handed-in");
         this.#handedIn`,
     foundBy: workflows,
   },
