@@ -264,6 +264,11 @@ export interface Holders {
   yes: string[];
   /** Slots of which it cannot be told, and why. */
   unknown: { slot: string; why: string }[];
+  /**
+   * Slots whose secret was written so short a while ago that their edges may still send what it held before, which may
+   * have been this key: until when. RFC 3339.
+   */
+  left?: { slot: string; until: string }[];
 }
 
 export interface CompromisedOrder extends OfRotation {
@@ -290,6 +295,7 @@ export interface Compromised {
   /** The slots that hold it, and those of which it cannot be told. */
   heldBy: string[];
   unknown: Holders["unknown"];
+  left?: Holders["left"];
 }
 
 export interface CutOrder extends OfRotation {
@@ -358,6 +364,8 @@ export interface SettleOrder extends OfRotation {
   keys: Pick<CustodyEntry, "id" | "role" | "given">[];
   /** Ordinals under which a key of this rotation's name may exist that the run does not know by id. */
   ordinals: number[];
+  /** Every key that the run knows by id: one that is not asked for is not touched, whatever its name. */
+  known?: string[];
 }
 
 export interface Settled {

@@ -1,3 +1,4 @@
+import { defined } from "../domain/defined.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { gatewaySlugs } from "../domain/slot.ts";
 import type {
@@ -48,6 +49,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
         ...(record?.standard === true ? { dead: deadRuleOf(through.policy, record) } : {}),
         heldBy: holders?.get(id)?.yes ?? [],
         unknown: holders?.get(id)?.unknown ?? [],
+        ...defined({ left: holders?.get(id)?.left }),
       };
     });
   },

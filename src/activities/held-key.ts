@@ -1,6 +1,7 @@
 import { Context } from "@temporalio/activity";
 
 import { canReadAll, type Held } from "../cloudflare/slot-secrets.ts";
+import { inMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import {
   type AskedKey,
@@ -295,7 +296,7 @@ export interface HoldersOptions {
 }
 
 /** Who holds one key. A slot in neither list holds another one. */
-export type HeldBy = Pick<Holders, "yes" | "unknown">;
+export type HeldBy = Omit<Holders, "keyId">;
 
 /**
  * Which slots hold each of the keys, at this moment: by hand a key can get into any slot of its provider. One list of
@@ -310,8 +311,25 @@ export async function whoHolds(
   options: HoldersOptions = {},
 ): Promise<Map<string, HeldBy>> {
   const slots = deps.allSlots().filter(({ slot }) => slot.provider === access.slot.provider);
-  const { judged } = await judgeSlots(deps, slots, keys, { ...options, own: access.name });
-  return new Map(keys.map(({ id }) => [id, heldByOf(judged, id)]));
+  const { judged, seen } = await judgeSlots(deps, slots, keys, { ...options, own: access.name });
+  return new Map(
+    keys.map((key) => {
+      const left = slots.flatMap((slot) => leftBy(slot, seen.get(slot.name), key));
+      const isHeld = (name: string): boolean => judged.get(name)?.get(key.id)?.answer !== "no";
+      const only = left.filter(({ slot }) => !isHeld(slot));
+      return [key.id, { ...heldByOf(judged, key.id), ...(only.length === 0 ? {} : { left: only }) }];
+    }),
+  );
+}
+
+/** Until when a slot's edges may send a key that its secret holds no more: a value can be served for a while after it. */
+function leftBy({ name, policy }: SlotAccess, seen: SeenSlot | undefined, { createdAt }: AskedKey) {
+  if (seen?.kind !== "held") return [];
+  const modifiedMs = seen.held.modified.getTime();
+  // What was written before the key was made took another one's place.
+  if (createdAt !== undefined && modifiedMs < createdAt.getTime()) return [];
+  const untilMs = modifiedMs + inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
+  return untilMs <= Date.now() ? [] : [{ slot: name, until: new Date(untilMs).toISOString() }];
 }
 
 /**

@@ -542,7 +542,11 @@ interface Open {
   listed?: KeyRecord | undefined;
 }
 
-async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order }: SettleOrder): Promise<Settled> {
+async function settle(
+  deps: Dependencies,
+  door: Door,
+  { keys, ordinals, known = [], ...order }: SettleOrder,
+): Promise<Settled> {
   const access = deps.slotAccess(order.slot);
   const { provider } = access;
   const manager = canManage(provider) ? provider : undefined;
@@ -559,7 +563,7 @@ async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order
 
   const open: Open[] = keys.map(({ id, role, given }) => ({ id, role, given }));
   if (manager !== undefined && open.length + ordinals.length > 0) {
-    open.push(...(await lookTwice(access, manager, { open, ordinals, ...order })));
+    open.push(...(await lookTwice(access, manager, { open, ordinals, known, ...order })));
   }
   const settled: Settled = { keys: [], warnings: [] };
   let ends = 0;
@@ -581,7 +585,7 @@ async function settle(deps: Dependencies, door: Door, { keys, ordinals, ...order
 async function lookTwice(
   { installation, slot }: SlotAccess,
   provider: ManagedProvider,
-  { open, ordinals, rotationId }: { open: Open[]; ordinals: number[] } & OfRotation,
+  { open, ordinals, known, rotationId }: { open: Open[]; ordinals: number[]; known: string[] } & OfRotation,
 ): Promise<Open[]> {
   const found = new Map<string, Open>();
   const look = async (): Promise<void> => {
@@ -589,7 +593,7 @@ async function lookTwice(
     for (const one of open) one.listed = keys.find(({ id }) => id === one.id) ?? one.listed;
     for (const key of keys) {
       const name = ownKeyName(key.name, { installation, slot, rotationId });
-      const isKnown = open.some(({ id }) => id === key.id);
+      const isKnown = known.includes(key.id) || open.some(({ id }) => id === key.id);
       if (name === undefined || isKnown || !ordinals.includes(name.ordinal) || !isAlive(key)) continue;
       found.set(key.id, { id: key.id, role: "new", given: false, listed: key });
     }

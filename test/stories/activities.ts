@@ -7,6 +7,7 @@ import type {
   EarlierKey,
   EmergencyPlan,
   EvidenceOrder,
+  Holders,
   HoldersOrder,
   IdleAnswer,
   IdleOrder,
@@ -251,21 +252,23 @@ function contentOf(slot: ToySlot): Content {
 }
 
 /** Which slots hold a key: what a list does not show, or shows late, cannot be told. */
-function holdersOf(
-  stage: Stage,
-  out: Outside,
-  keyId: string,
-  own: string,
-): { yes: string[]; unknown: { slot: string; why: string }[] } {
+function holdersOf(stage: Stage, out: Outside, keyId: string, own: string): Omit<Holders, "keyId"> {
   const yes: string[] = [];
-  const unknown: { slot: string; why: string }[] = [];
+  const unknown: Holders["unknown"] = [];
+  const left: Required<Holders>["left"] = [];
+  const madeAt = stage.world.key(keyId)?.madeAt ?? 0;
   for (const slot of stage.world.slots.values()) {
     const edited = slot.content?.by.person !== undefined && slot.content.mark === undefined && slot.byHand;
     if (out.missing && slot.name !== own) unknown.push({ slot: slot.name, why: "a list does not show its secret" });
     else if (slot.content?.keyId === keyId) yes.push(slot.name);
     else if (edited) unknown.push({ slot: slot.name, why: "its secret was edited by hand" });
+    else if (slot.content !== undefined && slot.content.modified >= madeAt) {
+      // What lay there before cannot be told: it may have been this key.
+      const until = slot.content.modified + slot.edgesMs;
+      if (until > out.now) left.push({ slot: slot.name, until: iso(until) });
+    }
   }
-  return { yes, unknown };
+  return { yes, unknown, ...(left.length === 0 ? {} : { left }) };
 }
 
 /** Two reads some seconds apart must agree that the slot holds another key. */
@@ -726,6 +729,7 @@ const bodies: Record<string, Body> = {
       ...order.keys,
       ...(slot.byHand || out.missing ? [] : byName)
         .filter(({ id, state }) => state !== "dead" && !order.keys.some((key) => key.id === id))
+        .filter(({ id }) => order.known?.includes(id) !== true)
         .map(({ id }) => ({ id, role: "new" as const, given: false })),
     ];
     if (out.missing && byName.length > 0) {
@@ -783,7 +787,9 @@ const bodies: Record<string, Body> = {
       throw new PlayedFailure("KeyUnknown", `nobody knows ${strange.join(", ")}`, { details: [{ keyIds: strange }] });
     }
     return known.map(({ id, known: by }) => {
-      const holders = order.providerOnly ? { yes: [], unknown: [] } : holdersOf(stage, out, id, order.slot);
+      const holders: Omit<Holders, "keyId"> = order.providerOnly
+        ? { yes: [], unknown: [] }
+        : holdersOf(stage, out, id, order.slot);
       const madeAt = stage.world.key(id)?.madeAt;
       return {
         id,
@@ -794,6 +800,7 @@ const bodies: Record<string, Body> = {
         ...(madeAt === undefined ? {} : { createdAt: iso(madeAt) }),
         heldBy: holders.yes,
         unknown: holders.unknown,
+        ...(holders.left === undefined ? {} : { left: holders.left }),
       };
     });
   },

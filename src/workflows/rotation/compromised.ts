@@ -121,13 +121,25 @@ export function isOver(rotation: Rotation, keyId: string): boolean {
   );
 }
 
+/** The slots whose edges may still send the key that was there before their last write, and for how long yet. */
+export function stillLeaving(rotation: Rotation, keyId: string): { slot: string; leftMs: number }[] {
+  const left = rotation.compromised.seen.get(keyId)?.left ?? [];
+  // What this run's own write replaced is known: see `holdsHere`.
+  const isOwn = (slot: string): boolean => slot === rotation.of.slot && rotation.record.times.installed !== undefined;
+  return left
+    .filter(({ slot }) => !isOwn(slot))
+    .map(({ slot, until }) => ({ slot, leftMs: Date.parse(until) - Date.now() }))
+    .filter(({ leftMs }) => leftMs > 0);
+}
+
 /** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
 export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefined {
   const seen = rotation.compromised.seen.get(keyId);
   if (seen === undefined || !rotation.compromised.lookedAt.has(keyId)) return "a slot that could not be looked at";
   const own = rotation.of.slot;
+  const leaving = stillLeaving(rotation, keyId).map(({ slot }) => slot);
   const elsewhere = [...seen.heldBy, ...seen.unknown.map(({ slot }) => slot)].filter((slot) => slot !== own);
-  const holders = holdsHere(rotation, keyId, seen) ? [own, ...elsewhere] : elsewhere;
+  const holders = holdsHere(rotation, keyId, seen) ? [own, ...elsewhere, ...leaving] : [...elsewhere, ...leaving];
   return holders.length === 0 ? undefined : [...new Set(holders)].join(", ");
 }
 

@@ -1,6 +1,6 @@
 import { ApplicationFailure, condition } from "@temporalio/workflow";
 
-import { endOrAsk, isOver, whoHoldsBack } from "./compromised.ts";
+import { endOrAsk, isOver, stillLeaving, whoHoldsBack } from "./compromised.ts";
 import { lookAgain, moveOthers, startWhereCut } from "./move-others.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -24,7 +24,8 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     holders = whoHoldsBack(rotation, keyId);
     // Where only a person can end it, it is the person who looks.
     if (holders === undefined || rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
-    const others = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
+    const held = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
+    const others = held || stillLeaving(rotation, keyId).length > 0;
     if (clock.isDue(keyId) || !others) break;
   }
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock

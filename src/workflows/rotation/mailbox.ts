@@ -57,6 +57,9 @@ export class Mailbox {
     setHandler(progressQuery, () => rotation.record.progress(), {
       description: "what is happening, and what it waits for",
     });
+    // Messages that came before the first task are handed over in the order of these lines, not in theirs. An abort calls
+    // off what was told before it: taken first, it leaves alone what may have been told after it.
+    setHandler(abortSignal, (request) => this.#abort(request));
     setHandler(approveUpdate, (approval) => this.#approve(approval), {
       validator: (approval) => {
         this.#waitThatTakes(parseInput(approvalInput, approval ?? {}, "approve"));
@@ -85,7 +88,6 @@ export class Mailbox {
     setHandler(escalateSignal, async (escalation) =>
       this.#orWarn("a key was called compromised, and nothing was done", () => this.#escalate(escalation)),
     );
-    setHandler(abortSignal, (request) => this.#abort(request));
   }
 
   /** Whether no message is being carried out. */

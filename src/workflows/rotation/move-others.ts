@@ -6,7 +6,7 @@ import { inMs } from "../../domain/duration.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
 import { escalateUpdate } from "../messages.ts";
-import { isOver, lookBeside } from "./compromised.ts";
+import { isOver, lookBeside, stillLeaving } from "./compromised.ts";
 import { failureMessage } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -65,7 +65,7 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
     const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
     const others = heldBy.filter((slot) => slot !== rotation.of.slot);
     const untold = unknown.filter(({ slot }) => slot !== rotation.of.slot);
-    const leaving = noteLeft(movers, others, edgesMs);
+    const leaving = [...noteLeft(movers, others, edgesMs), ...stillLeaving(rotation, keyId)];
     const isDone = others.length === 0 && untold.length === 0 && leaving.length === 0;
     if (isDone || isOver(rotation, keyId)) return;
     for (const slot of others) {
@@ -77,9 +77,9 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
     const names = [
       ...others,
       ...untold.map(({ slot, why }) => `${slot} (it cannot be told whether it holds it: ${why})`),
-      ...leaving.map(({ slot }) => `${slot} (its edges may still send it)`),
+      ...new Set(leaving.map(({ slot }) => `${slot} (its edges may still send it)`)),
     ];
-    const before = movers.moving.size;
+    const wereMoving = movers.moving.size;
     const soonestMs = Math.min(pauseMs, ...leaving.map(({ leftMs }) => leftMs));
     await rotation.waiting(
       {
@@ -91,7 +91,9 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
             : "it is cut all the same, and requests fail where it is still held",
       },
       () =>
-        condition(() => movers.moving.size < before || isOver(rotation, keyId), soonestMs, { summary: "other slots" }),
+        condition(() => movers.moving.size < wereMoving || isOver(rotation, keyId), soonestMs, {
+          summary: "other slots",
+        }),
     );
     if (isOver(rotation, keyId)) return noteUnlooked(rotation, keyId);
     await lookAgain(rotation, keyId);
@@ -118,7 +120,8 @@ export async function lookAgain(rotation: Rotation, keyId: string): Promise<void
       ([holders]) => {
         const seen = rotation.compromised.seen.get(keyId);
         if (holders === undefined || seen === undefined) return;
-        rotation.compromised.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });
+        const { yes, unknown, left } = holders;
+        rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });
       },
       (error: unknown) => {
         if (isCancellation(error)) return;

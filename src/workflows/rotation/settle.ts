@@ -56,9 +56,10 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
     .filter((key) => key.role !== "compromised" && (which === undefined || which(key)))
     .map(({ id, role, given }) => ({ id, role, given }));
   const { ordinals } = custody;
+  const known = custody.all().map(({ id }) => id);
   if (keys.length === 0 && ordinals.length === 0) return;
   try {
-    const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals }));
+    const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals, known }));
     for (const { id, role, fate } of settled.keys) {
       // A key that was called compromised meanwhile is its clock's; an end is an end.
       if (rotation.isCompromised(id) && fate.fate !== "ended") continue;
