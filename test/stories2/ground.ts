@@ -14,10 +14,10 @@ import { RotationFailure } from "../../src/domain/failure.ts";
 import type { RotationResult } from "../../src/domain/rotation.ts";
 import { createHttp } from "../../src/http.ts";
 import { Redacted } from "../../src/redacted.ts";
-import { type Sandbox, startSandbox } from "../../src/sandbox/index.ts";
+import { type ExchangeEvent, type Sandbox, startSandbox } from "../../src/sandbox/index.ts";
 import { createSealing, generateSealingKey } from "../../src/sealing.ts";
 import { plugEndings, plugTogether } from "../../src/worker.ts";
-import { requestMs, type Scene, type Story } from "./story.ts";
+import { type GivenUp, requestMs, type Scene, type Story } from "./story.ts";
 import { type Truth, watch } from "./truth.ts";
 
 /** The sandbox with a slot in it, people, and attempts of the real activities, each under a name of its own. */
@@ -99,12 +99,18 @@ export interface Which {
   attempt: number;
   /** What the attempt before let know with its last heartbeat. */
   heartbeat?: unknown;
+  /** Which of its requests takes long on its way. */
+  slow?: Pick<GivenUp, "during" | "skip" | "delayMs">;
 }
 
 export interface Attempt {
   id: string;
   outcome: Promise<Outcome>;
+  /** Told when its slow request is on its way. */
+  underWay: Promise<void>;
   cancel(): void;
+  /** Temporal waits for it no longer: it hears so, or its time is over by its own clock as well. */
+  giveUp(hears: boolean): void;
   /** What it let know so far. */
   heartbeat(): unknown;
 }
@@ -118,6 +124,7 @@ export async function prepare(story: Story): Promise<Ground> {
   const kind = providers[story.provider];
   const { world } = story;
   let hook: Truth["hear"] | undefined;
+  const onTheWay = new Map<string, (event: ExchangeEvent) => Promise<void>>();
   const sandbox: Sandbox = await startSandbox({
     timeScale: 600,
     edges: [{ name: "near", propagationMs: 0, cacheTtlMs: 0, isolates: 1 }],
@@ -140,7 +147,10 @@ export async function prepare(story: Story): Promise<Ground> {
     usageRequests: world.use === "none" ? "told" : world.use,
     rateLimit: { calls: 100_000, windowMs: 300_000 },
     googleQuota: { reads: 100_000, writes: 100_000 },
-    hooks: (event) => hook?.(event),
+    hooks: async (event) => {
+      await onTheWay.get(event.userAgent ?? "")?.(event);
+      await hook?.(event);
+    },
   });
   const slot = `production/${story.provider}`;
   const neighbour = world.neighbour === "none" ? undefined : `${slot}:batch`;
@@ -241,9 +251,13 @@ export async function prepare(story: Story): Promise<Ground> {
     secretOf,
     seal: (value) => sealing.seal(new Redacted(value), of),
 
-    attempt(name, order, { attempt, heartbeat }) {
+    attempt(name, order, { attempt, heartbeat, slow }) {
       const id = `${name}#${++lastAttempt}`;
-      const http = createHttp({ userAgent: `keyturn/story ${id}`, mayWrite, timeoutMs: requestMs });
+      const userAgent = slow === undefined ? `keyturn/story ${id}` : `keyturn/story ${id} slow`;
+      const underWay = new Promise<void>((tell) => {
+        if (slow !== undefined) onTheWay.set(userAgent, slowedDown(slow, tell));
+      });
+      const http = createHttp({ userAgent, mayWrite, timeoutMs: requestMs });
       const parts = {
         inventory,
         credentials,
@@ -268,9 +282,10 @@ export async function prepare(story: Story): Promise<Ground> {
         },
         {
           interceptors: [
+            // In the worker's order: the fence asks the heart.
+            (context) => ({ inbound: heartbeatInterceptor(context) }),
             (context) => ({ inbound: fenceInterceptor(context, requestMs) }),
             () => ({ inbound: failureInterceptor() }),
-            (context) => ({ inbound: heartbeatInterceptor(context) }),
           ],
           logger: new DefaultLogger("ERROR", () => undefined),
         },
@@ -282,6 +297,12 @@ export async function prepare(story: Story): Promise<Ground> {
         sleep: (ms: number | string) =>
           sleep.call(environment.context, typeof ms === "number" && ms > longPauseMs ? ms / shortened : (ms as number)),
       });
+      const beganAt = performance.now();
+      const giveUp = (hears: boolean): void => {
+        truth.gaveUp(id);
+        if (hears) environment.cancel();
+        else Object.assign(environment.context.info, { startToCloseTimeoutMs: performance.now() - beganAt });
+      };
       truth.began(id);
       running += 1;
       const outcome = environment
@@ -301,7 +322,7 @@ export async function prepare(story: Story): Promise<Ground> {
           running -= 1;
           truth.over(id);
         });
-      return { id, outcome, cancel: () => environment.cancel(), heartbeat: () => last };
+      return { id, outcome, underWay, cancel: () => environment.cancel(), giveUp, heartbeat: () => last };
     },
 
     async weather(scene) {
@@ -316,7 +337,8 @@ export async function prepare(story: Story): Promise<Ground> {
           delayMs,
           skip,
           times: 1,
-          when: { "user-agent": "^keyturn/story" },
+          // A write that is slow already lands in its time: nothing slows it down further.
+          when: { "user-agent": method === "GET" ? "^keyturn/story" : "^keyturn/story \\S+$" },
         });
       }
       for (const { about, mode, which, agoMs, skip } of scene.lies) {
@@ -458,6 +480,16 @@ export async function prepare(story: Story): Promise<Ground> {
   function idOfProvider(id: string): boolean {
     return { openai: /^key_/, anthropic: /^apikey_/, gemini: /^gemini-/ }[story.provider].test(id);
   }
+}
+
+/** Stops one request of an attempt on its way for a while, and tells when it does. */
+function slowedDown({ during, skip, delayMs }: NonNullable<Which["slow"]>, tell: () => void) {
+  let seen = 0;
+  return async ({ phase, method }: ExchangeEvent): Promise<void> => {
+    if (phase !== "received" || (method === "GET") !== (during === "look") || seen++ !== skip) return;
+    tell();
+    await pause(delayMs);
+  };
 }
 
 /** What a run said that ended and left one key alive. */

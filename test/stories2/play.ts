@@ -363,7 +363,20 @@ class Run {
     const { attempts: mode, afterMs } = scene;
     const ground = this.#ground;
     let attempt = 1;
-    let former = ground.attempt(name, order, { attempt });
+    let zombie: Attempt | undefined;
+    let former = ground.attempt(name, order, {
+      attempt,
+      ...(mode === "given up" ? { slow: scene.givenUp } : {}),
+    });
+    if (mode === "given up") {
+      const ended = await Promise.race([former.outcome, former.underWay]);
+      if (ended === undefined) {
+        zombie = former;
+        zombie.giveUp(scene.givenUp.hears);
+        this.#met.add(`given up during a ${scene.givenUp.during}`);
+        former = ground.attempt(name, order, { attempt: ++attempt, heartbeat: zombie.heartbeat() });
+      }
+    }
     if (mode === "two at once") {
       // Given up on for want of heartbeats, and still at work.
       await Promise.race([former.outcome, pause(afterMs)]);
@@ -389,6 +402,7 @@ class Run {
       former = next;
       done = await next.outcome;
     }
+    if (zombie !== undefined && done.ok) ground.truth.wentOn(zombie.id);
     return done;
   }
 

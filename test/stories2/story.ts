@@ -39,13 +39,25 @@ export interface Setting {
 /** What goes on around one step. */
 export interface Scene {
   /** What happens to its attempts. */
-  attempts: "plain" | "result lost" | "two at once" | "cancelled";
+  attempts: "plain" | "result lost" | "two at once" | "cancelled" | "given up";
   /** When the second attempt begins, or the cancellation comes. */
   afterMs: number;
+  /** How an attempt comes to be given up on. */
+  givenUp: GivenUp;
   faults: FaultSpec[];
   lies: LieSpec[];
   /** What people do before it. */
   deeds: Deed[];
+}
+
+/** An attempt that Temporal gives up on while a request of it is under way; that one lands after the next attempt began. */
+export interface GivenUp {
+  /** Which request that is: the first look or write, the second, and so on. An attempt without it is left alone. */
+  during: "look" | "write";
+  skip: number;
+  delayMs: number;
+  /** Whether it hears of it, as a cancellation. If not, its own clock tells it: its time was over. */
+  hears: boolean;
 }
 
 export interface FaultSpec {
@@ -97,6 +109,16 @@ const lie: fc.Arbitrary<LieSpec> = fc.record({
   skip: fc.integer({ min: 0, max: 3 }),
 });
 
+const givenUp: fc.Arbitrary<GivenUp> = fc.record({
+  during: fc.oneof(
+    { weight: 3, arbitrary: fc.constant("write" as const) },
+    { weight: 1, arbitrary: fc.constant("look" as const) },
+  ),
+  skip: fc.constantFrom(0, 0, 0, 1, 2),
+  delayMs,
+  hears: fc.boolean(),
+});
+
 const deed: fc.Arbitrary<Deed> = fc.constantFrom(
   "edits the value",
   "edits value and comment",
@@ -123,8 +145,10 @@ const scene: fc.Arbitrary<Scene> = fc.record({
     { weight: 2, arbitrary: fc.constant("result lost" as const) },
     { weight: 2, arbitrary: fc.constant("two at once" as const) },
     { weight: 1, arbitrary: fc.constant("cancelled" as const) },
+    { weight: 3, arbitrary: fc.constant("given up" as const) },
   ),
   afterMs: fc.integer({ min: 5, max: 250 }),
+  givenUp,
   faults: rarely(fault, 8),
   lies: rarely(lie, 8),
   deeds: fc.oneof(

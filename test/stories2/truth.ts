@@ -41,6 +41,10 @@ export interface Truth {
   now(): Snapshot;
   began(attempt: string): void;
   over(attempt: string): void;
+  /** Temporal waits for this attempt no longer. */
+  gaveUp(attempt: string): void;
+  /** The step of this attempt, which was given up on, was done by another. */
+  wentOn(attempt: string): void;
   /** A person is about to end or switch off a key. */
   personEnds(id: string): void;
   /** A person did something, to this secret where it was one. */
@@ -80,6 +84,8 @@ const enders = ["cutKey", "endCompromisedKey"];
 
 export function watch({ control, short, configNeeded, slots }: Parts): Truth {
   const begun = new Map<string, number>();
+  /** Attempts that were given up on, and what came after: then they may change nothing more. */
+  const given = new Map<string, { at: number; nextWrote?: string; wentOn?: true }>();
   /** Since when a slot holds its key, and who put it there. */
   const since = new Map<string, { at: number; by: "person" | "keyturn" }>();
   /** Ends of keys that were judged, or that people made: `key_1 revoked`. */
@@ -142,7 +148,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
 
   /** A write of keyturn's that was executed, judged against what was true before. */
   async function judge({ method, path, userAgent = "" }: ExchangeEvent): Promise<void> {
-    const attempt = userAgent.replace(/^keyturn\/story /, "");
+    const attempt = userAgent.replace(/^keyturn\/story (\S+).*$/, "$1");
     const activity = attempt.split("#")[0] ?? "";
     const beganAt = begun.get(attempt) ?? 0;
     const before = last;
@@ -166,7 +172,9 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       const slot = slots.get(secret.name);
       if (slot !== [...slots.values()][0]) wrong(`${activity} wrote to ${secret.name}, which is not the run's`);
       const edit = edits.get(secret.name);
-      if (edit !== undefined && edit > inspectedAt && edit < beganAt) {
+      // An attempt can see what was there when it began, and not what came when it was given up on.
+      const isOver = edit !== undefined && (edit < beganAt || edit > (given.get(attempt)?.at ?? Infinity));
+      if (isOver && edit > inspectedAt) {
         wrong(`${activity} wrote over what a person had put into ${secret.name} (${method})`);
       }
     }
@@ -177,7 +185,38 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     if ([...next.secrets.keys()].some((name) => ownAlias(name) && !before.secrets.has(name))) {
       truth.aliasWritten = performance.now();
     }
+    if (hasChanged(before, next)) judgeFence(attempt, secret?.name ?? "", `${method} ${path.split("?")[0]}`);
     note("keyturn", next);
+  }
+
+  /** Whether something is other than it was, by a request of keyturn's; keys that people make are not. */
+  function hasChanged(before: Snapshot, next: Snapshot): boolean {
+    const isNew = ({ id, name, state, expiresAt }: TrueKey): boolean => {
+      const known = before.keys.get(id);
+      return known === undefined ? truth.ownName(name) : known.state !== state || known.expiresAt !== expiresAt;
+    };
+    if ([...next.keys.values()].some(isNew) || next.secrets.size !== before.secrets.size) return true;
+    return [...next.secrets.values()].some(({ id, name, modified, comment, keyId, config }) => {
+      const known = before.secrets.get(name);
+      const isSame = known?.id === id && known.modified === modified && known.comment === comment;
+      return !isSame || known.keyId !== keyId || known.config !== config;
+    });
+  }
+
+  /** Two attempts of one step do not change things at once: one that was given up on is through before the next begins. */
+  function judgeFence(attempt: string, secret: string, what: string): void {
+    const gaveUp = given.get(attempt);
+    if (gaveUp?.nextWrote !== undefined) {
+      wrong(`${attempt} was given up on, and changed something after ${gaveUp.nextWrote} had (${what})`);
+    } else if (gaveUp?.wentOn === true && slots.has(secret)) {
+      wrong(`${attempt} was given up on, and wrote to ${secret} when its step was done (${what})`);
+    }
+    const [activity] = attempt.split("#");
+    for (const [former, later] of given) {
+      if (former !== attempt && former.split("#")[0] === activity && (begun.get(attempt) ?? 0) >= later.at) {
+        later.nextWrote ??= attempt;
+      }
+    }
   }
 
   function judgeEnd(activity: string, beganAt: number, key: TrueKey, at: Snapshot): void {
@@ -237,6 +276,14 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     began: (attempt) => {
       begun.set(attempt, performance.now());
       truth.story.push(`${clock()} ${attempt} begins`);
+    },
+    gaveUp(attempt) {
+      given.set(attempt, { at: performance.now() });
+      truth.story.push(`${clock()} ${attempt} is given up on`);
+    },
+    wentOn(attempt) {
+      const gaveUp = given.get(attempt);
+      if (gaveUp !== undefined) gaveUp.wentOn = true;
     },
     over: (attempt) => void truth.story.push(`${clock()} ${attempt} ends`),
     async person(what, secret) {
