@@ -148,8 +148,8 @@ export async function prepare(story: Story): Promise<Ground> {
     rateLimit: { calls: 100_000, windowMs: 300_000 },
     googleQuota: { reads: 100_000, writes: 100_000 },
     hooks: async (event) => {
-      await onTheWay.get(event.userAgent ?? "")?.(event);
       await hook?.(event);
+      await onTheWay.get(event.userAgent ?? "")?.(event);
     },
   });
   const slot = `production/${story.provider}`;

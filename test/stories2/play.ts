@@ -47,6 +47,8 @@ class Stopped extends Error {}
 const soon = (ms: number): string => new Date(Date.now() + ms).toISOString();
 const oneAnswer = { answers: 1, span: "0s" } as const;
 const most = 6;
+/** By then an attempt has mostly looked, and waits before its first write. */
+const lookedMs = 150;
 /** The policy's. */
 const quietMs = 300;
 
@@ -375,6 +377,10 @@ class Run {
         zombie.giveUp(scene.givenUp.hears);
         this.#met.add(`given up during a ${scene.givenUp.during}`);
         former = ground.attempt(name, order, { attempt: ++attempt, heartbeat: zombie.heartbeat() });
+        if (!last && scene.givenUp.meanwhile.length > 0) {
+          await Promise.race([former.outcome, pause(lookedMs + afterMs)]);
+          for (const deed of scene.givenUp.meanwhile) await this.#deed(deed);
+        }
       }
     }
     if (mode === "two at once") {
@@ -402,7 +408,7 @@ class Run {
       former = next;
       done = await next.outcome;
     }
-    if (zombie !== undefined && done.ok) ground.truth.wentOn(zombie.id);
+    if (zombie !== undefined && done.ok) ground.truth.stepDone(zombie.id);
     return done;
   }
 

@@ -58,6 +58,8 @@ export interface GivenUp {
   delayMs: number;
   /** Whether it hears of it, as a cancellation. If not, its own clock tells it: its time was over. */
   hears: boolean;
+  /** What people do while the next attempt waits for that request. */
+  meanwhile: Deed[];
 }
 
 export interface FaultSpec {
@@ -109,16 +111,6 @@ const lie: fc.Arbitrary<LieSpec> = fc.record({
   skip: fc.integer({ min: 0, max: 3 }),
 });
 
-const givenUp: fc.Arbitrary<GivenUp> = fc.record({
-  during: fc.oneof(
-    { weight: 3, arbitrary: fc.constant("write" as const) },
-    { weight: 1, arbitrary: fc.constant("look" as const) },
-  ),
-  skip: fc.constantFrom(0, 0, 0, 1, 2),
-  delayMs,
-  hears: fc.boolean(),
-});
-
 const deed: fc.Arbitrary<Deed> = fc.constantFrom(
   "edits the value",
   "edits value and comment",
@@ -130,6 +122,20 @@ const deed: fc.Arbitrary<Deed> = fc.constantFrom(
   "makes keys of like names",
   "fills the store",
 );
+
+const givenUp: fc.Arbitrary<GivenUp> = fc.record({
+  during: fc.oneof(
+    { weight: 3, arbitrary: fc.constant("write" as const) },
+    { weight: 1, arbitrary: fc.constant("look" as const) },
+  ),
+  skip: fc.constantFrom(0, 0, 0, 1, 2),
+  delayMs,
+  hears: fc.boolean(),
+  meanwhile: fc.oneof(
+    { weight: 2, arbitrary: fc.constant<Deed[]>([]) },
+    { weight: 1, arbitrary: fc.array(deed, { minLength: 1, maxLength: 1 }) },
+  ),
+});
 
 /** Mostly nothing, so that stories get far: the second thing that goes wrong is what breaks. */
 const rarely = <Value>(some: fc.Arbitrary<Value>, quiet: number): fc.Arbitrary<Value[]> =>

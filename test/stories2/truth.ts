@@ -44,7 +44,7 @@ export interface Truth {
   /** Temporal waits for this attempt no longer. */
   gaveUp(attempt: string): void;
   /** The step of this attempt, which was given up on, was done by another. */
-  wentOn(attempt: string): void;
+  stepDone(attempt: string): void;
   /** A person is about to end or switch off a key. */
   personEnds(id: string): void;
   /** A person did something, to this secret where it was one. */
@@ -79,13 +79,20 @@ interface Parts {
   slots: Map<string, string>;
 }
 
+/** Longer than this between a look and a write nobody is for the sake of the way: whoever waits looks again. */
+const momentMs = 250;
+
 /** Activities that end a key whoever holds it. */
 const enders = ["cutKey", "endCompromisedKey"];
 
 export function watch({ control, short, configNeeded, slots }: Parts): Truth {
   const begun = new Map<string, number>();
   /** Attempts that were given up on, and what came after: then they may change nothing more. */
-  const given = new Map<string, { at: number; nextWrote?: string; wentOn?: true }>();
+  const given = new Map<string, { at: number; nextWrote?: string; doneAt?: number }>();
+  /** The last that was seen of an attempt. */
+  const lastSeen = new Map<string, number>();
+  /** Writes that left after a wait in which nothing was looked at, by their numbers. */
+  const waits = new Map<number, { from: number; to: number }>();
   /** Since when a slot holds its key, and who put it there. */
   const since = new Map<string, { at: number; by: "person" | "keyturn" }>();
   /** Ends of keys that were judged, or that people made: `key_1 revoked`. */
@@ -147,8 +154,8 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
   };
 
   /** A write of keyturn's that was executed, judged against what was true before. */
-  async function judge({ method, path, userAgent = "" }: ExchangeEvent): Promise<void> {
-    const attempt = userAgent.replace(/^keyturn\/story (\S+).*$/, "$1");
+  async function judge({ method, path, userAgent, seq }: ExchangeEvent): Promise<void> {
+    const attempt = attemptOf(userAgent);
     const activity = attempt.split("#")[0] ?? "";
     const beganAt = begun.get(attempt) ?? 0;
     const before = last;
@@ -163,7 +170,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       if (key.state === "active") for (const state of ["disabled", "revoked"]) ends.delete(`${key.id} ${state}`);
       else if (!ends.has(ended)) {
         ends.add(ended);
-        judgeEnd(activity, beganAt, key, next);
+        judgeEnd(activity, (at) => at < beganAt || isUnseen(seq, at), { key, at: next });
       }
     }
     const secret = [...before.secrets.values()].find(({ id }) => path.includes(`/secrets/${id}`));
@@ -172,8 +179,9 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       const slot = slots.get(secret.name);
       if (slot !== [...slots.values()][0]) wrong(`${activity} wrote to ${secret.name}, which is not the run's`);
       const edit = edits.get(secret.name);
-      // An attempt can see what was there when it began, and not what came when it was given up on.
-      const isOver = edit !== undefined && (edit < beganAt || edit > (given.get(attempt)?.at ?? Infinity));
+      // What came right before the write nobody can see; but a step that is done writes no more.
+      const doneAt = given.get(attempt)?.doneAt ?? Number.POSITIVE_INFINITY;
+      const isOver = edit !== undefined && (edit < beganAt || edit > doneAt || isUnseen(seq, edit));
       if (isOver && edit > inspectedAt) {
         wrong(`${activity} wrote over what a person had put into ${secret.name} (${method})`);
       }
@@ -208,7 +216,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     const gaveUp = given.get(attempt);
     if (gaveUp?.nextWrote !== undefined) {
       wrong(`${attempt} was given up on, and changed something after ${gaveUp.nextWrote} had (${what})`);
-    } else if (gaveUp?.wentOn === true && slots.has(secret)) {
+    } else if (gaveUp?.doneAt !== undefined && slots.has(secret)) {
       wrong(`${attempt} was given up on, and wrote to ${secret} when its step was done (${what})`);
     }
     const [activity] = attempt.split("#");
@@ -219,7 +227,18 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     }
   }
 
-  function judgeEnd(activity: string, beganAt: number, key: TrueKey, at: Snapshot): void {
+  /** Whether this came while the sender of the write waited, and did not look. */
+  function isUnseen(seq: number, at: number): boolean {
+    const wait = waits.get(seq);
+    return wait !== undefined && wait.to - wait.from > momentMs && at > wait.from && at < wait.to;
+  }
+
+  /** `couldTell` says of a moment whether what was so then had to be seen. */
+  function judgeEnd(
+    activity: string,
+    couldTell: (at: number) => boolean,
+    { key, at }: { key: TrueKey; at: Snapshot },
+  ): void {
     if (activity === "issueKey") wrong(`issueKey ended ${key.id}`);
     if (enders.includes(activity)) return;
     if (activity === "settleKeys" && !truth.ownName(key.name)) {
@@ -232,7 +251,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       if (!serves(name, key.id, at)) continue;
       const held = since.get(name);
       // Put there by a person while this attempt was under way: nobody can look and act in one moment.
-      if (held?.by === "person" && held.at > beganAt) continue;
+      if (held?.by === "person" && !couldTell(held.at)) continue;
       wrong(`${activity} ended ${key.id} while ${slots.get(name)} holds it`);
     }
   }
@@ -257,8 +276,12 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     switchedOff: new Map(),
     aliasWritten: 0,
     async hear(event) {
-      if (event.phase !== "executed" || event.method === "GET") return;
       if (event.userAgent?.startsWith("keyturn/story") !== true) return;
+      const attempt = attemptOf(event.userAgent);
+      const now = performance.now();
+      if (event.phase === "received") waits.set(event.seq, { from: lastSeen.get(attempt) ?? now, to: now });
+      lastSeen.set(attempt, now);
+      if (event.phase !== "executed" || event.method === "GET") return;
       if (!["cloudflare", "openai", "anthropic", "apikeys"].includes(event.service)) return;
       if (/\/v1\/(?:messages|chat|responses|models)/.test(event.path)) return;
       await inTurn(() => judge(event));
@@ -281,9 +304,9 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       given.set(attempt, { at: performance.now() });
       truth.story.push(`${clock()} ${attempt} is given up on`);
     },
-    wentOn(attempt) {
+    stepDone(attempt) {
       const gaveUp = given.get(attempt);
-      if (gaveUp !== undefined) gaveUp.wentOn = true;
+      if (gaveUp !== undefined) gaveUp.doneAt = performance.now();
     },
     over: (attempt) => void truth.story.push(`${clock()} ${attempt} ends`),
     async person(what, secret) {
@@ -300,6 +323,10 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
     holders: (id, at = last) => [...slots].flatMap(([name, slot]) => (serves(name, id, at) ? [slot] : [])),
   };
   return truth;
+}
+
+function attemptOf(userAgent = ""): string {
+  return userAgent.replace(/^keyturn\/story (\S+).*$/, "$1");
 }
 
 function keyOfPath(path: string, { keys }: Snapshot): TrueKey | undefined {
