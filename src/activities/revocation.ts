@@ -231,7 +231,8 @@ const nobodyHoldsIt: Check<Case> = {
       const holders = yes.join(", ");
       return { why: `${holders} holds ${keyId}: it is not revoked; rotate ${holders} first`, type: "SlotChanged" };
     }
-    if (unknown.length === 0) return undefined;
+    // A key that is dead cannot be ended any more: what cannot be told holds nothing up.
+    if (unknown.length === 0 || key?.state === "revoked" || key?.state === "expired") return undefined;
     return {
       why: `whether a slot holds ${keyId} cannot be told, so it is not revoked: ${unknownWords(unknown)}; look at it, or rotate it`,
       type: "NotYetPropagated",

@@ -69,12 +69,30 @@ describe("lookAtHolders", () => {
     await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
     const { key } = await stage.installed();
     const answers = await stage.run("lookAtHolders", { keyIds: ["key_prod_1", key.id, "key_stg_1"] });
-    expect(answers).toEqual([
+    expect(answers).toMatchObject([
       { keyId: "key_prod_1", yes: [batch], unknown: [] },
       { keyId: key.id, yes: [prod], unknown: [] },
       { keyId: "key_stg_1", yes: [staging], unknown: [] },
     ]);
     expect(await stage.writes()).not.toContainEqual(expect.stringContaining("DELETE"));
+  });
+
+  test("names a slot whose edges may still send what it held before its last write, and until when", async () => {
+    const stage = await startStage({
+      ...withBatch,
+      policy: { propagationWait: "30s", cacheInvalidationWait: "10m" },
+    });
+    const { key } = await stage.installed();
+    await pause(1_100); // by Cloudflare's clock, in whole seconds
+    const young = await stage.keyByHand("younger than the write");
+    const answers = await stage.run("lookAtHolders", { keyIds: ["key_prod_1", key.id, young.id] });
+    const [old, held, made] = answers;
+    expect(old?.left).toContainEqual({ slot: prod, until: expect.any(String) as string });
+    const until = Date.parse(old?.left?.find(({ slot }) => slot === prod)?.until ?? "");
+    expect(Math.abs(until - Date.now() - 630_000)).toBeLessThan(10_000);
+    // What it holds it did not leave, and what was made later it never had.
+    expect(held?.left ?? []).not.toContainEqual(expect.objectContaining({ slot: prod }));
+    expect(made?.left ?? []).not.toContainEqual(expect.objectContaining({ slot: prod }));
   });
 
   test("counts a slot that may work without a provider config as one of which it cannot be told", async () => {

@@ -259,6 +259,15 @@ describe("settleKeys, at a run's end", () => {
     expect(await stage.alive()).not.toContain(lost.id);
   });
 
+  test("leaves alone what its run knows by id and does not ask about, whatever its name: it may be anywhere", async () => {
+    const stage = await startStage();
+    const known = await madeKey(stage, "1-1");
+    const lost = await madeKey(stage, "1-2");
+    const { keys } = await stage.run("settleKeys", { keys: [], ordinals: [1], known: [known.id] });
+    expect(keys.map(({ id }) => id)).toEqual([lost.id]);
+    expect(await stage.alive()).toContain(known.id);
+  });
+
   test("finds a key that the list shows only at the second look", async () => {
     const stage = await startStage();
     const lost = await madeKey(stage, "1-1");

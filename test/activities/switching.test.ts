@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 
 import { mayWrite } from "../../src/activities/fence.ts";
 import { revocationActivities } from "../../src/activities/revocation.ts";
+import { defined } from "../../src/domain/defined.ts";
 import { RotationFailure } from "../../src/domain/failure.ts";
 import type { KeyRecord } from "../../src/providers/provider.ts";
 import { prod, runHere, type Stage, stagingGateway, startStage } from "../support/activities.ts";
@@ -20,7 +21,12 @@ async function switchable() {
   const off = new Set<string>();
   const refusals: RotationFailure[] = [];
   const offRefusals: RotationFailure[] = [];
-  const shown = (record: KeyRecord): KeyRecord => (off.has(record.id) ? { ...record, state: "disabled" } : record);
+  /** Off as a deletion that can be undone: then its value is shown no more either. */
+  const deleted = new Set<string>();
+  const shown = ({ maskedValue, ...record }: KeyRecord): KeyRecord => {
+    if (deleted.has(record.id)) return { ...record, state: "revoked" };
+    return { ...record, ...defined({ maskedValue }), ...(off.has(record.id) ? { state: "disabled" } : {}) };
+  };
   const provider = Object.assign({}, access.provider, {
     switchable: true as const,
     findKey: async (id: string) => {
@@ -53,7 +59,7 @@ async function switchable() {
     }),
   );
   const order = { ...stage.of, keyId: old, installedKeyId: key.id };
-  return { stage, key, switched, off, refusals, offRefusals, order, door };
+  return { stage, key, switched, off, deleted, refusals, offRefusals, order, door };
 }
 const holdInStaging = async (stage: Stage): Promise<void> =>
   stage.edit(stagingGateway, { value: await stage.valueOf(old) });
@@ -76,6 +82,15 @@ describe("disableKey (promise 3)", () => {
       details: [{ mayBeOff: false }],
     });
     expect(switched).toEqual([]);
+  });
+
+  test("is the end of it where off is deleted: that a slot cannot be told from then on holds nothing up", async () => {
+    const { switched, deleted, order, door } = await switchable();
+    await runHere(() => door.disableKey(order));
+    deleted.add(old);
+    // Staging's slot bears no mark, and its preview says nothing of a key whose value is not shown.
+    expect(await runHere(() => door.revokeKey(order))).toMatchObject({ seen: true });
+    expect(switched).toEqual([`off ${old}`]);
   });
 
   test("says of a key that somebody switched off before that it was off: that is not ours to undo", async () => {

@@ -71,10 +71,11 @@ describe("checkIdle", () => {
   });
 
   test.each([
-    [undefined, "unknown"],
-    [new Date(), "used"],
-  ])("calls use that bears no key's name unknown, unless last_used_at (%s) shows it", async (lastUsedAt, kind) => {
+    ["does not show", "unknown"],
+    ["shows", "used"],
+  ])("calls use that bears no key's name unknown where last_used_at %s it: %s", async (shows, kind) => {
     const stage = await startStage();
+    const lastUsedAt = shows === "shows" ? new Date() : undefined;
     const access = stage.dependencies.slotAccess(prod);
     const provider: ManagedProvider = {
       ...managed(access),

@@ -301,7 +301,7 @@ export const promises: PromiseMutants[] = [
         replace: `if (unknown.length >= 0) return undefined;`,
         caughtBy: {
           file: "test/activities/revocation.test.ts",
-          test: "revokeKey, when a proven key has replaced it > waits while it cannot be told whether a slot holds it, and names the slot: a secret without a provider config",
+          test: "revokeKey, when a proven key has replaced it > leaves a key alone while it cannot be told whether a slot holds it, and names the slot: a secret without a provider config",
         },
       },
     ],
@@ -867,7 +867,7 @@ export const promises: PromiseMutants[] = [
         replace: `const unknown = !perKey && verdict.kind.length === 0;`,
         caughtBy: {
           file: activities.usage,
-          test: "checkIdle > calls use that bears no key's name unknown, unless last_used_at (undefined) shows it",
+          test: "checkIdle > calls use that bears no key's name unknown where last_used_at does not show it: unknown",
         },
       },
       {

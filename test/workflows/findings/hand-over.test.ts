@@ -123,6 +123,19 @@ describe("a new key that is called compromised after it was installed", () => {
     expect(result.unknown).toContain("the quota");
   });
 
+  test("is no clean-up's to end: each is told which keys its run knows", async () => {
+    const slots = playSlots(skipping);
+    await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    const settled = slots.played.calls.filter(({ name }) => name === "settleKeys");
+    expect(settled.length).toBeGreaterThan(0);
+    for (const { order } of settled) expect(order["known"]).toEqual(expect.arrayContaining(["key_old", "key_1"]));
+  });
+
   test("does not take with it the old key, which another slot holds and nobody called compromised", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
     const result = await skipping.withWorker(slots.played, async () => {

@@ -41,6 +41,24 @@ describe("a compromised key that another slot holds", () => {
     expect(slots.endOf("key_old")).toBeUndefined();
   });
 
+  test("is cut only when edges had time to drop it, where a slot had moved off it just before", async () => {
+    let untilMs = Infinity;
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => {
+      const left = () => ({ left: [{ slot: otherSlot, until: new Date(untilMs).toISOString() }] });
+      return {
+        findCompromised: async (order) => (await right.findCompromised(order)).map((key) => ({ ...key, ...left() })),
+        lookAtHolders: async (order) => (await right.lookAtHolders(order)).map((seen) => ({ ...seen, ...left() })),
+      };
+    });
+    untilMs = (await now()) + 8 * minute;
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_before" })),
+    );
+    expect(slots.endOf("key_before")?.at ?? 0).toBeGreaterThanOrEqual(untilMs);
+    expect((slots.endOf("key_before")?.at ?? Infinity) - untilMs).toBeLessThanOrEqual(5 * minute);
+    expect(fateOf(result, "key_before")).toBe("ended");
+  });
+
   test("is cut after that slot moved off it, where a rotation of a third key is told of it", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" });
     const { answer, result } = await skipping.withWorker(slots.played, async () => {
