@@ -107,7 +107,12 @@ export interface Parts {
   http?: Http;
   /** One for all slots: it keeps its token until shortly before the end. */
   google?: GoogleAuth;
+  /** Between two looks at what may only be a stale answer; for a sandbox whose time is faster. Milliseconds. */
+  secondLookMs?: number;
 }
+
+/** Reads of the store were seen to lag by a second or two (2026). */
+const secondLookMs = 2_000;
 
 /** Builds the clients and hands them to the activities. */
 export function plugTogether({
@@ -117,9 +122,12 @@ export function plugTogether({
   runs,
   http = ourHttp(),
   google = googleOf(credentials),
+  secondLookMs: lookMs = secondLookMs,
 }: Parts): Dependencies {
-  const slotAccess = (name: string): SlotAccess =>
-    accessTo(slotOf(inventory, name), { inventory, credentials, http, google });
+  const slotAccess = (name: string): SlotAccess => ({
+    ...accessTo(slotOf(inventory, name), { inventory, credentials, http, google }),
+    secondLookMs: lookMs,
+  });
   return {
     slotAccess,
     allSlots: () => Object.values(inventory.slots).map(({ name }) => slotAccess(name)),
@@ -146,7 +154,7 @@ function googleOf({ googleAccessToken }: Credentials): GoogleAuth {
 function accessTo(
   slot: InventorySlot,
   { inventory, credentials, http, google }: Pick<Parts, "inventory" | "credentials"> & Shared,
-): SlotAccess {
+): Omit<SlotAccess, "secondLookMs"> {
   const { baseUrls, cloudflareToken, gatewayToken } = credentials;
   const place = { gateway: slot.gateway, provider: slot.slot.provider, alias: slot.slot.alias };
   const account = { http, baseUrl: baseUrls.cloudflareApi, accountId: slot.account, token: cloudflareToken };

@@ -26,6 +26,8 @@ export interface SlotAccess {
   probe: GatewayProbe;
   /** What the gateway logged. Evidence, never a condition: not every account can be asked, and a busy gateway's logs have no end. */
   readLogs(span: LogSpan): Promise<Logs>;
+  /** Between two looks at what may only be a stale answer. Milliseconds. */
+  secondLookMs: number;
 }
 
 /** What the activities are made of. The composition root fills it in; tests fill it with the sandbox. */

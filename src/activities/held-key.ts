@@ -21,9 +21,6 @@ import type { Holders, HoldersOrder, Inspection, OfRotation } from "./contract.t
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { lookUp } from "./managed.ts";
 
-/** Between two looks at what may only be a stale answer. Reads of the store were seen to lag by a second or two (2026). */
-export const secondLookMs = 2_000;
-
 /** Attempts at a look that can be repeated, before its slot is one of which it cannot be told. */
 const patientAttempts = 3;
 
@@ -234,7 +231,7 @@ export async function requireInstalled(
   if (!access.secrets.keepsMarks) return undefined;
   const first = await installedOrWhy(access, order, keyId);
   if (first.why === undefined) return first.held;
-  await Context.current().sleep(secondLookMs);
+  await Context.current().sleep(access.secondLookMs);
   const second = await installedOrWhy(access, order, keyId);
   if (second.why === undefined) return second.held;
   throw new RotationFailure(
@@ -272,7 +269,7 @@ async function doubtAbout(access: SlotAccess, held: Held): Promise<string | unde
 export async function readSurely(access: SlotAccess, fits: (held: Held) => boolean = () => true): Promise<Held> {
   const first = await readIfThere(access);
   if (first !== undefined && fits(first)) return first;
-  await Context.current().sleep(secondLookMs);
+  await Context.current().sleep(access.secondLookMs);
   return access.secrets.read(access.place);
 }
 
@@ -374,7 +371,7 @@ export async function judgeSlots(
     const contradicted = [...now].some(([id, { answer }]) => answer === "no" && suspect.answers.get(id) === "yes");
     if (what.kind === "gone" || contradicted) again.push(suspect);
   }
-  if (again.length > 0) await Context.current().sleep(secondLookMs);
+  if (again.length > 0) await Context.current().sleep(Math.max(...again.map(({ slot }) => slot.secondLookMs)));
   for (const { slot } of again) {
     const looked = await lookAt(deps, slot, undefined, patient);
     const before = seen.get(slot.name)?.kind;

@@ -23,7 +23,7 @@ import type {
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { mayWrite } from "./fence.ts";
 import { formerAttemptEnded, remember, remembered } from "./heartbeat.ts";
-import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, secondLookMs, whoHolds } from "./held-key.ts";
+import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, whoHolds } from "./held-key.ts";
 import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } from "./orphans.ts";
 
 /**
@@ -247,7 +247,7 @@ const theNewOneLives: Check<Replaced> = {
     const { provider, name } = access;
     // Without a credential only the slot's own answers show that it lives: they are asked for as well.
     if (!canManage(provider)) return undefined;
-    const state = await stateSeenTwice(provider, installedKeyId);
+    const state = await stateSeenTwice(provider, installedKeyId, access.secondLookMs);
     return state === "active"
       ? undefined
       : {
@@ -354,7 +354,7 @@ function createDoor(deps: Dependencies, endings: Endings) {
       (await provider.listKeys()).find(({ id }) => id === keyId) ?? (await provider.findKey(keyId));
     const key = await look();
     if (key !== undefined) return { ...of, key };
-    await Context.current().sleep(secondLookMs);
+    await Context.current().sleep(access.secondLookMs);
     const later = await look();
     return later === undefined ? { ...of, gone: true } : { ...of, key: later };
   }
@@ -496,7 +496,11 @@ async function lookBack({ provider }: SlotAccess, keyId: string): Promise<{ seen
 }
 
 /** What the provider knows a key as. One look that does not show it alive is made again: what is read can be old. */
-async function stateSeenTwice(provider: ManagedProvider, keyId: string): Promise<KeyRecord["state"] | "gone"> {
+async function stateSeenTwice(
+  provider: ManagedProvider,
+  keyId: string,
+  secondLookMs: number,
+): Promise<KeyRecord["state"] | "gone"> {
   const first = (await provider.findKey(keyId))?.state;
   if (first === "active") return first;
   await Context.current().sleep(secondLookMs);
@@ -584,7 +588,7 @@ async function settle(
  * seems not to, the list is asked for twice, with one pause for all.
  */
 async function lookTwice(
-  { installation, slot }: SlotAccess,
+  { installation, slot, secondLookMs }: SlotAccess,
   provider: ManagedProvider,
   { open, ordinals, known, rotationId }: { open: Open[]; ordinals: number[]; known: string[] } & OfRotation,
 ): Promise<Open[]> {

@@ -185,6 +185,8 @@ export async function startWorld({
       credentials: readCredentials(withoutVariables(played.env, without)),
       sealing: createSealing(inventory.sealing, keys.privateKeys),
       runs: runsOf(client),
+      // What the sandbox shows late, it shows as much earlier as its time is faster.
+      secondLookMs: Math.max(50, 2_000 / timeScale),
     };
     const dependencies = plugTogether(parts);
     const activities = { ...createActivities(dependencies, plugEndings(parts)), ...breakActivities(dependencies) };
