@@ -377,7 +377,8 @@ class Run {
         zombie.giveUp(scene.givenUp.hears);
         this.#met.add(`given up during a ${scene.givenUp.during}`);
         former = ground.attempt(name, order, { attempt: ++attempt, heartbeat: zombie.heartbeat() });
-        if (!last && scene.givenUp.meanwhile.length > 0) {
+        // What the first look says is compared with what is so when it ends.
+        if (!last && name !== "inspectSlot" && scene.givenUp.meanwhile.length > 0) {
           await Promise.race([former.outcome, pause(lookedMs + afterMs)]);
           for (const deed of scene.givenUp.meanwhile) await this.#deed(deed);
         }
@@ -426,6 +427,8 @@ class Run {
         // A new value under an old mark and an old preview shows nowhere for five minutes (design, "the mark").
         const quiet = deed === "edits the value" && this.#story.world.freshPreviews;
         await ground.edit(ground.secretOf(), quiet ? { value } : { value, comment: "by alice" });
+        // Nor does it show while lists tell of the old preview.
+        if (quiet) await pause(this.#story.world.listLagMs);
         return;
       }
       case "edits the comment":
