@@ -321,18 +321,20 @@ function earlierOf(stage: Stage, name: string, exceptRunId: string): EarlierKey[
       (run.status === "completed" || run.status === "failed"),
   );
   const told = last === undefined ? stage.former.get(name) : leftOverOf(last.result ?? last.failure?.details);
-  return (told ?? []).map(({ id, why }) => ({ id, why, state: stateSeen(stage, id, name) }));
+  return (told ?? []).map(({ id, why }) => ({ id, why, state: stateSeen(stage, id) }));
 }
 
 function leftOverOf(result: unknown): { id: string; why: string }[] {
   return (result as { leftOver?: { id: string; why: string }[] } | undefined)?.leftOver ?? [];
 }
 
-function stateSeen({ world }: Stage, id: string, through: string): "alive" | "dead" | "unknown" {
-  const slot = world.slot(through);
+/** By each project, since a key that was named may be another slot's; gone from all of them is dead. */
+function stateSeen({ world }: Stage, id: string): "alive" | "dead" | "unknown" {
+  const slots = [...world.slots.values()];
+  if (slots.some(({ byHand }) => byHand)) return "unknown";
   const key = world.key(id);
-  if (slot === undefined || slot.byHand) return "unknown";
-  return key === undefined || key.project !== slot.project || key.state === "dead" ? "dead" : "alive";
+  const known = key !== undefined && slots.some(({ project }) => project === key.project);
+  return known && key.state !== "dead" ? "alive" : "dead";
 }
 
 function shortId(rotationId: string): string {

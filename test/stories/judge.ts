@@ -212,7 +212,10 @@ class Judgement {
       if (!chain.runIds.has(key.madeBy.runId ?? "")) continue;
       // A key whose request arrived after the last look, or after the end, nobody could have seen.
       const tooLate = this.#landedLate(key.id) && key.madeAt > (lookedLast === 0 ? chain.closedAt : lookedLast);
-      if (!tooLate) keys.set(key.id, "made");
+      // One that a person ended before the run had ever seen it leaves nothing to be found.
+      const isDead = world.stateAt(key.id, chain.closedAt) === "dead";
+      const gone = isDead && this.#endedByPeople(key.id) && !this.#sawKey(chain, key.id);
+      if (!tooLate && !gone) keys.set(key.id, "made");
     }
     for (const write of world.writes) {
       if (write.by.activity !== "installKey" || !chain.runIds.has(write.by.runId ?? "")) continue;
@@ -367,6 +370,10 @@ class Judgement {
 
   #endedByPeople(id: string): boolean {
     return this.#played.byPeople.some(({ of, what }) => of === id && what !== "edit");
+  }
+
+  #sawKey(chain: Chain, id: string): boolean {
+    return chain.calls.some(({ result }) => JSON.stringify(result ?? null).includes(`"${id}"`));
   }
 
   #sawEnd(chain: Chain, id: string): boolean {
@@ -605,12 +612,7 @@ class Judgement {
       const at = times[moment];
       if (at === undefined || this.#played.story.flavour === "by-hand") continue;
       const ends = world.keyEvents.filter(({ what }) => what === "dead" || what === "off").map((event) => event.at);
-      const answered = chain.calls
-        .filter(
-          ({ name, outcome }) =>
-            ["cutKey", "revokeKey", "endCompromisedKey", "settleKeys"].includes(name) && outcome === "completed",
-        )
-        .map(({ endedAt = 0 }) => endedAt);
+      const answered = chain.calls.filter(toldOfAnEnd).map(({ endedAt = 0 }) => endedAt);
       if (!near(at, [...ends, ...answered]))
         this.#say("record", `${chain.workflowId}: ${moment} at ${at}, and no key ended then`);
     }
@@ -740,6 +742,13 @@ class Judgement {
       }
     }
   }
+}
+
+/** Whether the call may have told the run that a key has ended: by its own act, or by what it saw. */
+function toldOfAnEnd({ name, outcome, result }: Call): boolean {
+  if (outcome !== "completed") return false;
+  if (name === "findCompromised") return (result as { state: string }[]).some(({ state }) => state === "dead");
+  return ["cutKey", "revokeKey", "endCompromisedKey", "settleKeys"].includes(name);
 }
 
 const iso = (ms: number): string => new Date(ms).toISOString();
