@@ -4,7 +4,7 @@ import type { RotationResult } from "../src/domain/rotation.ts";
 import { workflowIsolate } from "./stories/ground.ts";
 import { judge, type Violation } from "./stories/judge.ts";
 import { type Played, playStory } from "./stories/play.ts";
-import type { Story } from "./stories/story.ts";
+import { plainStory, type Story } from "./stories/story.ts";
 import { tellStories } from "./stories/tell.ts";
 import { workflowBundle } from "./support/workflow-bundle.ts";
 
@@ -29,36 +29,7 @@ describe("stories played against the real workflows", () => {
 });
 
 describe("the judge of stories", () => {
-  const plain: Story = {
-    seed: 1,
-    flavour: "issue",
-    sharing: "none",
-    start: { kind: "normal", keys: [], strategy: "policy", follower: false, leaked: "no", onlyIfDue: false },
-    former: false,
-    due: true,
-    staged: true,
-    canPurge: false,
-    settlesMs: 0,
-    badKeys: [],
-    gatewayRefusesReal: 0,
-    soakErrors: 0,
-    unseenEnds: false,
-    idle: {
-      clientsLingerMs: 0,
-      unknown: false,
-      newKeyNeverReported: false,
-      clientsBefore: "yes",
-      unknownSurfaces: false,
-    },
-    edits: { unreadable: false },
-    people: { actAfterMs: 60_000, handsIn: true, approves: true, revokes: true },
-    taskLatencyMs: 5,
-    faults: [],
-    deeds: [],
-    slots: {},
-    policies: { main: choice(), batch: choice(), staging: choice() },
-  };
-  const emergency: Story = { ...plain, start: { ...plain.start, kind: "emergency", keys: ["held"] } };
+  const emergency: Story = { ...plainStory, start: { ...plainStory.start, kind: "emergency", keys: ["held"] } };
 
   /** What the judge says of the story when the end of the main run is changed like this. */
   async function when(
@@ -72,7 +43,7 @@ describe("the judge of stories", () => {
   }
 
   test("has nothing to say of a rotation in which all goes well", async () => {
-    expect(await when(plain, () => undefined)).toEqual([]);
+    expect(await when(plainStory, () => undefined)).toEqual([]);
     expect(await when(emergency, () => undefined)).toEqual([]);
   });
 
@@ -82,7 +53,18 @@ describe("the judge of stories", () => {
   });
 
   test("misses a key that the result forgets", async () => {
-    expect(await when(plain, (result) => void result.keys.shift())).toContain("owned");
+    expect(await when(plainStory, (result) => void result.keys.shift())).toContain("owned");
+  });
+
+  test("misses a key that was being looked at when the run closed", async () => {
+    const forget = (result: RotationResult, { ground }: Played): void => {
+      for (const call of ground.calls.filter(({ name }) => name === "acceptKey")) {
+        delete call.outcome;
+        delete call.result;
+      }
+      result.keys = result.keys.filter(({ role }) => role !== "handed-in");
+    };
+    expect(await when({ ...plainStory, flavour: "hand-in" }, forget)).toEqual(["owned"]);
   });
 
   test("finds a key that is none of the run's", async () => {
@@ -91,14 +73,14 @@ describe("the judge of stories", () => {
       result.keys.push(stranger);
       result.leftOver.push({ id: stranger.id, why: stranger.why });
     };
-    expect(await when(plain, add)).toEqual(["owned"]);
+    expect(await when(plainStory, add)).toEqual(["owned"]);
   });
 
   test("does not believe that a live key is ended", async () => {
     const revive = (_result: RotationResult, { world }: Played): void => {
       for (const event of world.keyEvents) if (event.what === "dead") event.what = "on";
     };
-    expect(await when(plain, revive)).toContain("fate");
+    expect(await when(plainStory, revive)).toContain("fate");
   });
 
   test("sees a compromised key that lives past its deadline", async () => {
@@ -116,18 +98,18 @@ describe("the judge of stories", () => {
     const held = (_result: RotationResult, played: Played): void => {
       for (const event of ends(played)) Object.assign(event, { serving, holding: serving });
     };
-    expect(await when(plain, held)).toEqual(["serving"]);
+    expect(await when(plainStory, held)).toEqual(["serving"]);
     const cached = (_result: RotationResult, played: Played): void => {
       for (const event of ends(played)) Object.assign(event, { serving });
     };
-    expect(await when(plain, cached)).toEqual(["edges"]);
+    expect(await when(plainStory, cached)).toEqual(["edges"]);
   });
 
   test("sees a person's edit that is written over", async () => {
     const edited = (_result: RotationResult, { world }: Played): void => {
       for (const write of world.writes) write.before = { keyId: "key_9", modified: 0, by: { person: "ada" } };
     };
-    expect(await when(plain, edited)).toContain("edit");
+    expect(await when(plainStory, edited)).toContain("edit");
   });
 
   test("asks for the call behind a step, and for the step behind a change", async () => {
@@ -139,25 +121,14 @@ describe("the judge of stories", () => {
         outcome: "done",
       });
     };
-    expect(await when(plain, invented)).toEqual(["record"]);
+    expect(await when(plainStory, invented)).toEqual(["record"]);
     const unsaid = (result: RotationResult): void => {
       result.steps = result.steps.filter(({ step }) => step !== "revokeKey");
     };
-    expect(await when(plain, unsaid)).toEqual(["record"]);
+    expect(await when(plainStory, unsaid)).toEqual(["record"]);
   });
 
   test("asks who aborted", async () => {
-    expect(await when(plain, (result) => void (result.outcome = "aborted"))).toContain("outcome");
+    expect(await when(plainStory, (result) => void (result.outcome = "aborted"))).toContain("outcome");
   });
 });
-
-function choice(): Story["policies"]["main"] {
-  return {
-    atDeadline: "revoke",
-    approval: "never",
-    ceiling: "24h",
-    ifUnknown: "revoke",
-    ifUsed: "ask",
-    personDeadline: "7d",
-  };
-}

@@ -223,6 +223,10 @@ class Judgement {
     }
     for (const call of chain.calls) {
       if (call.name !== "acceptKey") continue;
+      // While it is looked at, a person has let go of it: the run may not close and forget it.
+      const looked = call.outcome === undefined || call.outcome === "cancelled";
+      const id = looked ? this.#handedIn(chain, call) : undefined;
+      if (id !== undefined) keys.set(id, "handed in, and looked at when the run closed");
       const taken = (call.result as { id?: string } | undefined)?.id;
       const refused = (call.failure?.details as { handedIn?: { id: string; heldBy: string[] } } | undefined)?.handedIn;
       if (taken !== undefined) keys.set(taken, "handed in");
@@ -241,6 +245,14 @@ class Judgement {
         if (state !== "dead" && world.keys.has(id)) keys.set(id, "left by an earlier run");
     }
     return keys;
+  }
+
+  /** The live key that was being looked at, where it is one of the slot's project. */
+  #handedIn(chain: Chain, { order }: Call): string | undefined {
+    const { world } = this.#played;
+    const key = world.keys.get(String(order["sealed"]).replace(/^sealed:/, ""));
+    const isOurs = key !== undefined && key.project === world.slot(chain.slot)?.project;
+    return isOurs && world.stateAt(key.id, chain.closedAt) === "alive" ? key.id : undefined;
   }
 
   #landedLate(keyId: string): boolean {

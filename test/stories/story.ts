@@ -108,6 +108,46 @@ export interface PolicyChoice {
 const minute = 60_000;
 const hour = 60 * minute;
 
+const plainChoice: PolicyChoice = {
+  atDeadline: "revoke",
+  approval: "never",
+  ceiling: "24h",
+  ifUnknown: "revoke",
+  ifUsed: "ask",
+  personDeadline: "7d",
+};
+
+/** A rotation in which all goes well: each part at its plainest, to which a story that fails is shrunk. */
+export const plainStory: Story = {
+  seed: 1,
+  flavour: "issue",
+  sharing: "none",
+  start: { kind: "normal", keys: [], strategy: "policy", follower: false, leaked: "no", onlyIfDue: false },
+  former: false,
+  due: true,
+  staged: true,
+  canPurge: false,
+  settlesMs: 0,
+  badKeys: [],
+  gatewayRefusesReal: 0,
+  soakErrors: 0,
+  unseenEnds: false,
+  idle: {
+    clientsLingerMs: 0,
+    unknown: false,
+    newKeyNeverReported: false,
+    clientsBefore: "yes",
+    unknownSurfaces: false,
+  },
+  edits: { unreadable: false },
+  people: { actAfterMs: minute, handsIn: true, approves: true, revokes: true },
+  taskLatencyMs: 5,
+  faults: [],
+  deeds: [],
+  slots: {},
+  policies: { main: plainChoice, batch: plainChoice, staging: plainChoice },
+};
+
 const reads = [
   "readPolicy",
   "inspectSlot",
@@ -342,27 +382,84 @@ const deed: fc.Arbitrary<Deed> = fc.oneof(
 const told = (key: KeyRef): Deed => ({ do: "compromise", key, how: "escalate", slot: "main", strategy: "swap-first" });
 const soon = fc.integer({ min: 0, max: 400 });
 const at = (activity: string, plus: number): Anchor => ({ activity, nth: 1, edge: "scheduled", plus });
+const once = (activity: string, kind: Fault["kind"], changes: Partial<Fault> = {}): Fault => ({
+  activity,
+  kind,
+  nth: 1,
+  calls: 1,
+  attempts: 1,
+  ms: 0,
+  ...changes,
+});
+const abort: Deed = { do: "abort", slot: "main" };
 
-/** Words that meet a run where it seldom stands. */
-const pointed: fc.Arbitrary<Story["deeds"]> = fc.oneof(
-  soon.map((plus) => [{ when: at("revokeKey", plus), what: told("held") }]),
+/** Words that meet a run where it seldom stands, and what brings it there. */
+const pointed: fc.Arbitrary<Partial<Story>> = fc.oneof(
+  soon.map((plus) => ({ deeds: [{ when: at("revokeKey", plus), what: told("held") }] })),
   fc
     .record({
       plus: soon,
       key: fc.constantFrom<KeyRef>("held", "new"),
       during: fc.constantFrom("settleKeys", "removeAliases"),
     })
-    .map(({ plus, key, during }) => [
-      { when: at("verifyAtProvider", plus * 20), what: { do: "abort" as const, slot: "main" as const } },
-      { when: at(during, plus), what: told(key) },
-    ]),
+    .map(({ plus, key, during }) => ({
+      deeds: [
+        { when: at("verifyAtProvider", plus * 20), what: abort },
+        { when: at(during, plus), what: told(key) },
+      ],
+    })),
   fc
     .record({
       plus: soon,
       key: fc.constantFrom<KeyRef>("of-batch", "of-staging", "stray"),
       during: fc.constantFrom(...steps),
     })
-    .map(({ plus, key, during }) => [{ when: at(during, plus), what: told(key) }]),
+    .map(({ plus, key, during }) => ({ deeds: [{ when: at(during, plus), what: told(key) }] })),
+  // The run stops while a key is looked at that was handed in.
+  fc
+    .record({
+      plus: fc.integer({ min: 0, max: 80_000 }),
+      what: fc.constantFrom(abort, { ...abort, do: "cancel" as const }),
+    })
+    .map(({ plus, what }) => ({
+      flavour: "hand-in" as const,
+      faults: [once("acceptKey", "slow", { ms: 90_000 })],
+      deeds: [{ when: at("acceptKey", plus), what }],
+    })),
+  // A run that hands over could not clean up for hours, and no other key can be made: only the clock cuts.
+  fc
+    .record({
+      plus: soon,
+      flavour: fc.constantFrom<Flavour>("issue", "issue-disable"),
+      during: fc.constantFrom("awaitPropagation", "checkIdle", "confirmRevoked"),
+    })
+    .map(({ plus, flavour, during }) => ({
+      flavour,
+      badKeys: [2, 3, 4, 5, 6],
+      faults: [once("removeAliases", "unavailable", { attempts: 95 })],
+      deeds: [{ when: at(during, plus), what: told("new") }],
+    })),
+  // Only people can end a key of another slot, and no look tells who holds it.
+  fc
+    .record({
+      plus: soon,
+      kind: fc.constantFrom("missing-rows" as const, "unavailable" as const),
+      during: fc.constantFrom("issueKey", "verifyAtProvider", "stageAliases", "checkIdle"),
+    })
+    .map(({ plus, kind, during }) => ({
+      flavour: "by-hand" as const,
+      sharing: "none" as const,
+      start: plainStory.start,
+      faults: [once("findCompromised", kind, { attempts: 95 })],
+      deeds: [{ when: at(during, plus), what: told("of-staging") }],
+    })),
+  // A key that was handed in is ended before it is installed.
+  soon.map((plus) => ({
+    flavour: "hand-in" as const,
+    deeds: [
+      { when: at("verifyAtProvider", plus), what: { do: "switch-off" as const, key: "new" as const, forGood: true } },
+    ],
+  })),
 );
 
 const policyChoice: fc.Arbitrary<PolicyChoice> = fc.record({
@@ -470,11 +567,11 @@ export const story: fc.Arbitrary<Story> = fc
     deeds: fc.oneof(
       { weight: 1, arbitrary: fc.constant<Story["deeds"]>([]) },
       { weight: 4, arbitrary: fc.array(fc.record({ when: anchor, what: deed }), { minLength: 1, maxLength: 3 }) },
-      { weight: 1, arbitrary: pointed },
     ),
     policies: fc.record({ main: policyChoice, batch: policyChoice, staging: policyChoice }),
+    point: fc.oneof({ weight: 5, arbitrary: fc.constant<Partial<Story>>({}) }, { weight: 1, arbitrary: pointed }),
   })
-  .map((drawn) => reachable({ ...drawn, slots: {} }));
+  .map(({ point, ...drawn }) => ({ ...reachable({ ...drawn, slots: {} }), ...point }));
 
 /** What a fault needs to be met at all, and more, is made to happen. */
 function reachable(drawn: Story): Story {
