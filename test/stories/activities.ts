@@ -64,8 +64,8 @@ export interface Stage {
   world: World;
   ground: Ground;
   met: Met[];
-  /** Effects that arrived after their attempt had failed. */
-  landedLate: { at: number; activity: string; keyId?: string }[];
+  /** Effects that arrived after their attempt had failed, and when they had left. */
+  landedLate: { at: number; sentAt: number; activity: string; keyId?: string }[];
   /** What earlier runs of a slot named, before the story. */
   former: Map<string, { id: string; why: string }[]>;
   /** Ends that a provider accepted and did not show at once. */
@@ -131,7 +131,12 @@ class Outside {
       this.#stage.ground.after(ms, () => {
         const result = effect(sentAt);
         const keyId = (result as { keyId?: string; id?: string } | undefined)?.id;
-        this.#stage.landedLate.push({ at: this.now, activity: name, ...(keyId === undefined ? {} : { keyId }) });
+        this.#stage.landedLate.push({
+          at: this.now,
+          sentAt,
+          activity: name,
+          ...(keyId === undefined ? {} : { keyId }),
+        });
       });
       yield httpTimeoutMs;
       throw new PlayedFailure("Unavailable", "no answer in 20s", { retried: true });

@@ -5,7 +5,7 @@ import type { RotationResult, StepRecord } from "../../src/domain/rotation.ts";
 import { durationMs } from "./activities.ts";
 import type { Call, Run } from "./ground.ts";
 import { type Played, slackMs } from "./play.ts";
-import type { KeyEvent } from "./world.ts";
+import type { KeyEvent, WriteEvent } from "./world.ts";
 
 /**
  * What is judged when a story is over. The oracle is the toy world: what a result says is held against what lives there,
@@ -116,7 +116,10 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
         ...(input.compromisedKeyIds ?? []),
         ...(input.compromisedKeyId === undefined ? [] : [input.compromisedKeyId]),
       ]);
-      if (input.leaked !== undefined) ids.add(input.leaked.replace(/^leaked:/, ""));
+      const leaked = input.leaked?.replace(/^leaked:/, "");
+      // Whose value it is only a look can tell: a run that stops for want of one cannot name the key.
+      const stopped = chain.last.status === "failed" || chain.result?.outcome === "aborted";
+      if (leaked !== undefined && (!stopped || sawKey(chain, leaked))) ids.add(leaked);
       if (ids.size === 0) {
         for (const call of run.calls) {
           if (call.name !== "planEmergency") continue;
@@ -134,7 +137,8 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       if (keyId === undefined || answer?.value?.failure !== undefined) continue;
       // A signal that comes as the run ends may find nobody.
       if (what === "escalateSignal" && chain.closedAt - at < 10_000) continue;
-      told.push({ chain, keyId, at, how: "escalate", cutFirst: false });
+      // A word is heard when a worker lives that hears it.
+      told.push({ chain, keyId, at: played.ground.workersUp(at), how: "escalate", cutFirst: false });
     }
   }
   return told.filter(({ keyId }) => played.world.keys.has(keyId)).toSorted((a, b) => a.at - b.at);
@@ -214,12 +218,14 @@ class Judgement {
       const tooLate = this.#landedLate(key.id) && key.madeAt > (lookedLast === 0 ? chain.closedAt : lookedLast);
       // One that a person ended before the run had ever seen it leaves nothing to be found.
       const isDead = world.stateAt(key.id, chain.closedAt) === "dead";
-      const gone = isDead && this.#endedByPeople(key.id) && !this.#sawKey(chain, key.id);
+      const gone = isDead && this.#endedByPeople(key.id) && !sawKey(chain, key.id);
       if (!tooLate && !gone) keys.set(key.id, "made");
     }
     for (const write of world.writes) {
       if (write.by.activity !== "installKey" || !chain.runIds.has(write.by.runId ?? "")) continue;
-      if (write.before !== undefined && write.at <= chain.closedAt) keys.set(write.before.keyId, "replaced");
+      const { before } = write;
+      if (before === undefined || write.at > chain.closedAt || crossed(write)) continue;
+      keys.set(before.keyId, "replaced");
     }
     for (const call of chain.calls) {
       if (call.name !== "acceptKey") continue;
@@ -384,10 +390,6 @@ class Judgement {
     return this.#played.byPeople.some(({ of, what }) => of === id && what !== "edit");
   }
 
-  #sawKey(chain: Chain, id: string): boolean {
-    return chain.calls.some(({ result }) => JSON.stringify(result ?? null).includes(`"${id}"`));
-  }
-
   #sawEnd(chain: Chain, id: string): boolean {
     return chain.calls.some(({ name, order, outcome, result }) => {
       if (outcome !== "completed") return false;
@@ -434,7 +436,8 @@ class Judgement {
     if (![...world.slots.values()].some(({ project }) => project === key.project)) return;
     const tellers = this.#told.filter((told) => told.keyId === keyId).map((told) => told.chain);
     // An abort by a person calls an emergency off.
-    if (tellers.some(({ heard }) => heard.some((said) => said.what === "abortSignal" && said.at >= at))) return;
+    const aborts = tellers.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
+    if (aborts.some((said) => ground.workersUp(said.at) >= at)) return;
     if (chain.result === undefined && refusals.has(chain.last.failure?.type ?? "")) return;
     const deadline = at + durationMs(policy.emergency.revokeWithin);
     const latest = this.#excused(at, deadline + slackMs);
@@ -488,11 +491,12 @@ class Judgement {
   }
 
   #served({ at, keyId, by, serving, holding }: KeyEvent): void {
-    const { world, byPeople } = this.#played;
+    const { world, byPeople, landedLate } = this.#played;
     const where = `${keyId}, which ${serving.join(", ")} serves, was ended by ${by.activity} at ${iso(at)}`;
     // Between the look and the act another run may put the key in: no look can see that.
+    const sentAt = landedLate.find((late) => late.at === at && late.activity === by.activity)?.sentAt ?? at;
     const justNow = world.writes.some(
-      (write) => write.after.keyId === keyId && write.at <= at && at - write.at < 5_000,
+      (write) => write.after.keyId === keyId && write.at <= at && sentAt - write.at < 5_000,
     );
     if (justNow) return;
     const told = this.#told.filter((word) => word.keyId === keyId && word.at <= at);
@@ -528,9 +532,10 @@ class Judgement {
 
   #edits(): void {
     const { world, inspections } = this.#played;
-    for (const { before, after, by, at, sentAt, slot } of world.writes) {
+    for (const write of world.writes) {
+      const { before, after, by, at, sentAt, slot } = write;
       if (by.activity === undefined || before?.by.person === undefined) continue;
-      if (sentAt < before.modified || at - sentAt > 1_000) continue; // it had left before the edit
+      if (crossed(write) || at - sentAt > 1_000) continue;
       const saw = inspections.some(
         (look) =>
           look.slot === slot &&
@@ -754,6 +759,16 @@ class Judgement {
       }
     }
   }
+}
+
+/** Whether a person's edit came while the write was on its way: no look could have seen it. */
+function crossed({ before, sentAt }: WriteEvent): boolean {
+  return before?.by.person !== undefined && sentAt < before.modified;
+}
+
+/** Whether an answer told the run of the key. */
+function sawKey({ calls: made }: Chain, id: string): boolean {
+  return made.some(({ result }) => JSON.stringify(result ?? null).includes(`"${id}"`));
 }
 
 /** Whether the call may have told the run that a key has ended: by its own act, or by what it saw. */

@@ -316,6 +316,7 @@ class Player {
         const [old = "w1"] = this.#waits;
         const wait = what.wait === "none" ? {} : { wait: what.wait === "old" ? old : (this.#waits.at(-1) ?? "w1") };
         const arg = { by: "ada", ...wait };
+        await this.#noteCutNow(wait.wait);
         if (what.by === "signal") this.#ground.signal(this.#idOf("main"), "approveSignal", arg);
         else this.#ground.update(this.#idOf("main"), "approve", arg);
         return;
@@ -339,6 +340,16 @@ class Player {
         return;
       default:
         what satisfies never;
+    }
+  }
+
+  /** An approval that is taken may be the word to cut now. */
+  async #noteCutNow(wait: string | undefined): Promise<void> {
+    const progress = (await this.#ground.query(this.#idOf("main"), "progress")) as Progress | undefined;
+    const { id, asks } = progress?.waiting ?? {};
+    if (progress === undefined || asks?.kind !== "approval" || asks.of !== "cut-now") return;
+    if (wait === undefined || wait === id) {
+      this.#played.byPeople.push({ at: this.#ground.now, what: "approve-cut", of: progress.slot });
     }
   }
 
