@@ -33,6 +33,12 @@ export const rolesAndFates = [
   "earlier ended",
 ];
 
+/** What no story can meet, and why. */
+export const unmet: Record<string, string> = {
+  "compromised held": "a compromised key is cut or named: that a slot holds it is no end of it",
+  "earlier held": "a person who edits a slot puts a fresh key in, never one that a run had left behind",
+};
+
 export function noCoverage(): Coverage {
   return { stories: 0, installed: 0, compromised: 0, rows: {}, fates: {}, faults: {}, outcomes: {} };
 }
@@ -133,6 +139,7 @@ export function coverageLines(coverage: Coverage): string[] {
     ...table(coverage.rows),
     "roles and fates",
     ...table(coverage.fates),
+    ...Object.entries(unmet).map(([name, why]) => `        -  ${name}: ${why}`),
     "faults by step",
     ...table(coverage.faults),
   ];
