@@ -296,6 +296,8 @@ export interface Compromised {
   heldBy: string[];
   unknown: Holders["unknown"];
   left?: Holders["left"];
+  /** The slot whose rotation made it, where its name is one that this installation gives. */
+  madeFor?: string;
 }
 
 export interface CutOrder extends OfRotation {

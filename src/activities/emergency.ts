@@ -1,6 +1,7 @@
 import { defined } from "../domain/defined.ts";
 import { RotationFailure } from "../domain/failure.ts";
-import { gatewaySlugs } from "../domain/slot.ts";
+import { parseKeyName } from "../domain/key-name.ts";
+import { gatewaySlugs, slotName } from "../domain/slot.ts";
 import type {
   Compromised,
   CompromisedOrder,
@@ -23,6 +24,12 @@ const refusals: Record<SlotAccess["place"]["provider"], number[]> = {
   anthropic: [401],
   gemini: [400, 401, 403],
 };
+
+/** The slot whose rotation gave a key its name; undefined where no rotation of ours did. */
+function makerOf({ installation }: SlotAccess, name: string | undefined): string | undefined {
+  const made = name === undefined ? undefined : parseKeyName(name);
+  return made === undefined || made.installation !== installation ? undefined : slotName(made.slot);
+}
 
 export const emergencyActivities = (deps: Dependencies) => ({
   /**
@@ -49,7 +56,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
         ...(record?.standard === true ? { dead: deadRuleOf(through.policy, record) } : {}),
         heldBy: holders?.get(id)?.yes ?? [],
         unknown: holders?.get(id)?.unknown ?? [],
-        ...defined({ left: holders?.get(id)?.left }),
+        ...defined({ left: holders?.get(id)?.left, madeFor: makerOf(access, record?.name) }),
       };
     });
   },

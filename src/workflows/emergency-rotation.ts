@@ -220,8 +220,9 @@ async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<
 
 /** All compromised keys with their holders. A key that nobody knows ends the emergency, and nothing was changed. */
 async function findAll(rotation: Rotation, keyIds: string[]): Promise<Compromised[]> {
-  const cut = keyIds.filter((id) => rotation.compromised.cut.has(id));
-  const rest = keyIds.filter((id) => !rotation.compromised.cut.has(id));
+  const wasSeen = (id: string): boolean => rotation.compromised.cut.has(id) && rotation.compromised.seen.has(id);
+  const cut = keyIds.filter(wasSeen);
+  const rest = keyIds.filter((id) => !wasSeen(id));
   const seen = await lookAtCut(rotation, cut);
   if (rest.length === 0) return seen;
   try {
@@ -250,9 +251,9 @@ async function lookAtCut(rotation: Rotation, keyIds: string[]): Promise<Compromi
   return keyIds.flatMap((id) => {
     const seen = rotation.compromised.seen.get(id);
     if (seen === undefined) return [];
-    const { yes = [], unknown = [] } = all.find(({ keyId }) => keyId === id) ?? {};
+    const { yes = [], unknown = [], left } = all.find(({ keyId }) => keyId === id) ?? {};
     const here = rotation.found?.held.id === id ? [rotation.of.slot] : [];
-    const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown };
+    const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown, left };
     rotation.compromised.seen.set(id, key);
     rotation.compromised.lookedAt.add(id);
     return [key];

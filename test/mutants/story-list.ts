@@ -84,10 +84,10 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "hands-over-without-the-key-whose-revocation-fails",
     file: "src/workflows/rotation/hand-over.ts",
-    find: `return continueAsEmergency({ ...start, carried: record.carry(said, clock.all()) });`,
-    replace: `const old = rotation.found?.held.id;
+    find: `  const { cut, cutUnsure } = rotation.compromised;`,
+    replace: `  const old = rotation.found?.held.id;
   if (rotation.passage.returnPassed && old !== undefined) record.custody.drop(old);
-  return continueAsEmergency({ ...start, carried: record.carry(said, clock.all()) });`,
+  const { cut, cutUnsure } = rotation.compromised;`,
     foundBy: workflows,
   },
   {

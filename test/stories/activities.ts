@@ -39,6 +39,7 @@ import {
   type Pause,
   WorkerDied,
 } from "./ground.ts";
+import { defined } from "../../src/domain/defined.ts";
 import type { Fault, Story } from "./story.ts";
 import type { Content, Doer, ToyKey, ToySlot, World } from "./world.ts";
 
@@ -348,6 +349,12 @@ function shortId(rotationId: string): string {
 
 function keyNameOf(slot: string, rotationId: string, ordinal: number, attempt: number): string {
   return `kt.toy.${slot.replaceAll("/", ".")}.${shortId(rotationId)}.${ordinal}-${attempt}`;
+}
+
+/** The slot whose run gave a key its name; undefined where no run did. */
+function makerOf(stage: Stage, keyId: string): string | undefined {
+  const { name = "" } = stage.world.key(keyId) ?? {};
+  return [...stage.world.slots.keys()].find((slot) => name.startsWith(`kt.toy.${slot.replaceAll("/", ".")}.`));
 }
 
 /** The project of a slot knows a key by its id, through any slot of that project. */
@@ -807,7 +814,7 @@ const bodies: Record<string, Body> = {
         ...(madeAt === undefined ? {} : { createdAt: iso(madeAt) }),
         heldBy: holders.yes,
         unknown: holders.unknown,
-        ...(holders.left === undefined ? {} : { left: holders.left }),
+        ...defined({ left: holders.left, madeFor: makerOf(stage, id) }),
       };
     });
   },
@@ -895,7 +902,10 @@ const bodies: Record<string, Body> = {
     yield 50;
     const run = stage.ground.find(order.workflowId);
     if (run === undefined) throw new PlayedFailure("SlotMissing", `no run of ${order.workflowId}`);
-    return { workflowId: run.workflowId, runId: run.runId };
+    // Its new key is the last that it made.
+    const made = [...stage.world.keys.values()].findLast(({ madeBy }) => madeBy.runId === run.runId);
+    const progress = { newKey: made === undefined ? null : { id: made.id } };
+    return { workflowId: run.workflowId, runId: run.runId, progress };
   },
 
   *updateRun(stage, out, order: UpdateOrder) {

@@ -94,21 +94,23 @@ export async function endOrAsk(rotation: Rotation, keyId: string): Promise<void>
   await rotation.step("revokeKey", () => askToRevoke(rotation, keyId, found));
 }
 
-/** A look at the key and who holds it; neither the deadline nor a hand-over waits for it. */
+/** A look at the key and who holds it. */
 export async function lookBeside(rotation: Rotation, keyId: string): Promise<void> {
+  return whileItMatters(rotation, keyId, async () => {
+    await lookUpCompromised(rotation, { keyIds: [keyId] });
+  });
+}
+
+/** Asks about the key; neither its deadline nor a hand-over waits for the answer. What goes wrong is a warning. */
+export async function whileItMatters(rotation: Rotation, keyId: string, ask: () => Promise<void>): Promise<void> {
   const scope = new CancellationScope();
-  const look = scope
-    .run(() => lookUpCompromised(rotation, { keyIds: [keyId] }))
-    .then(
-      () => undefined,
-      (error: unknown) => {
-        if (!isCancellation(error))
-          rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
-      },
-    );
-  await Promise.race([look, condition(() => isOver(rotation, keyId))]);
+  const asked = scope.run(ask).catch((error: unknown) => {
+    if (isCancellation(error)) return;
+    rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
+  });
+  await Promise.race([asked, condition(() => isOver(rotation, keyId))]);
   scope.cancel();
-  await look;
+  await asked;
 }
 
 /** Whether nothing is left to wait for: the key is settled, due, called off, or goes with a hand-over. */
@@ -207,17 +209,29 @@ function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
   return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
 }
 
-/** Keys that were cut before anybody looked may be held by no slot at all, or by others than was thought. */
+/**
+ * Keys that were cut before anybody looked may be held by no slot at all, or by others than was thought. Slots that were
+ * seen to hold one before, or were written so lately that they may have, failed until now at least.
+ */
 export function correctOutage(rotation: Rotation): void {
-  const { outage } = rotation.record;
-  if (outage === undefined) return;
-  const failing = [...rotation.compromised.cut, ...rotation.compromised.cutUnsure].map((id) =>
-    failingSlots(rotation, id),
-  );
-  if (failing.length === 0 || failing.includes(undefined)) return;
-  const slots = [...new Set(failing.flatMap((some) => some ?? []))];
-  if (slots.length === 0) rotation.record.outage = undefined;
-  else outage.slots = slots;
+  const { record, policy } = rotation;
+  const { cut, cutUnsure, seen } = rotation.compromised;
+  const { outage } = record;
+  if (outage === undefined || policy === undefined) return;
+  const keyIds = [...cut, ...cutUnsure];
+  const looked = keyIds.map((id) => failingSlots(rotation, id));
+  if (looked.length === 0 || looked.includes(undefined)) return;
+  const failing = looked.flatMap((slots) => slots ?? []);
+  const written = keyIds.flatMap((id) => seen.get(id)?.left ?? []).map(({ slot }) => slot);
+  const slots = [...new Set([...failing, ...(outage.slots ?? []), ...written])];
+  const sinceMs = Date.now() - Date.parse(outage.from);
+  if (slots.length === 0 && sinceMs < inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait)) {
+    record.outage = undefined;
+    return;
+  }
+  if (slots.length > 0) outage.slots = slots;
+  else record.unknown(`which slots served ${keyIds.join(", ")} when it was cut`);
+  if (failing.length === 0) outage.until ??= record.now();
 }
 
 /** One end of a key at a time: whoever comes second waits for the first. */

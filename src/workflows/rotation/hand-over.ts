@@ -7,7 +7,9 @@ import type { Rotation } from "./rotation.ts";
 export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotationStart): Promise<never> {
   const { of, record, clock, stopReason } = rotation;
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
-  return continueAsEmergency({ ...start, carried: record.carry(said, clock.all()) });
+  const { cut, cutUnsure } = rotation.compromised;
+  const carried = { ...record.carry(said, clock.all()), cut: { keyIds: [...cut], unsure: [...cutUnsure] } };
+  return continueAsEmergency({ ...start, carried });
 }
 
 const continueAsEmergency = makeContinueAsNewFunc<(start: EmergencyRotationStart) => Promise<never>>({

@@ -1,13 +1,13 @@
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
-import { CancellationScope, condition, isCancellation, ParentClosePolicy, startChild } from "@temporalio/workflow";
+import { condition, isCancellation, ParentClosePolicy, startChild } from "@temporalio/workflow";
 
 import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
 import { escalateUpdate } from "../messages.ts";
-import { isOver, lookBeside, stillLeaving } from "./compromised.ts";
-import { failureMessage } from "./failures.ts";
+import { isOver, lookBeside, stillLeaving, whileItMatters } from "./compromised.ts";
+import { failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
 /** How often a slot is asked to move at most, where its run ended and it still holds the key. */
@@ -60,6 +60,7 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const policy = await rotation.readPolicy();
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
   if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
+  if (await tellMaker(rotation, keyId)) await lookAgain(rotation, keyId);
   const firstLookMs = inMs(policy.propagationWait);
   for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, firstLookMs * longestLook)) {
     const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
@@ -113,25 +114,32 @@ function noteLeft(movers: Movers, holders: string[], edgesMs: number): { slot: s
 
 /** Asks who holds the key now. A look that fails leaves what was seen before. */
 export async function lookAgain(rotation: Rotation, keyId: string): Promise<void> {
-  const scope = new CancellationScope();
-  const look = scope
-    .run(() => management.lookAtHolders({ ...rotation.of, keyIds: [keyId], ...writtenBy(rotation) }))
-    .then(
-      ([holders]) => {
-        const seen = rotation.compromised.seen.get(keyId);
-        if (holders === undefined || seen === undefined) return;
-        const { yes, unknown, left } = holders;
-        rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });
-      },
-      (error: unknown) => {
-        if (isCancellation(error)) return;
-        rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
-      },
-    );
-  // A look never delays a cut.
-  await Promise.race([look, condition(() => isOver(rotation, keyId))]);
-  scope.cancel();
-  await look;
+  return whileItMatters(rotation, keyId, async () => {
+    const [holders] = await management.lookAtHolders({ ...rotation.of, keyIds: [keyId], ...writtenBy(rotation) });
+    const seen = rotation.compromised.seen.get(keyId);
+    if (holders === undefined || seen === undefined) return;
+    const { yes, unknown, left } = holders;
+    rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });
+  });
+}
+
+/** A key that a run of another slot made, and is about to put in there: that run is told, which then gives it up. */
+async function tellMaker(rotation: Rotation, keyId: string): Promise<boolean> {
+  const slot = rotation.compromised.seen.get(keyId)?.madeFor;
+  if (slot === undefined || slot === rotation.of.slot || rotation.compromised.started.has(slot)) return false;
+  const workflowId = slotWorkflowId(slot);
+  let isTold = false;
+  await whileItMatters(rotation, keyId, async () => {
+    const running = await management.findRun({ workflowId }).catch((error: unknown) => {
+      if (failureType(error) === "SlotMissing") return undefined;
+      throw error;
+    });
+    if (running?.progress?.newKey?.id !== keyId) return;
+    rotation.compromised.started.add(slot);
+    isTold = true;
+    await tellRun(rotation, { slot, keyId, why: `${keyId}, which ${slot} made, is compromised` });
+  });
+  return isTold;
 }
 
 /** What this run wrote into its slot last: where no marks are kept, nothing else tells. */
@@ -178,14 +186,23 @@ async function moveSlot(
       record.warn(`${slot} holds ${keyId} too, and no emergency could be started there: ${failureMessage(error)}`);
       return;
     }
-    try {
-      const revokeBy = rotation.clock.deadlineOf(keyId);
-      const first = revokeBy === undefined ? undefined : { revokeBy, atDeadline: rotation.clock.atDeadlineOf(keyId) };
-      const by = `the emergency of ${of.slot}`;
-      const arg = { compromisedKeyId: keyId, by, why: reason, ...defined({ first }) };
-      await management.updateRun({ workflowId, update: escalateUpdate.name, arg });
-    } catch (refused) {
-      record.warn(`${slot} holds ${keyId} too, and the run there did not take it: ${failureMessage(refused)}`);
-    }
+    await tellRun(rotation, { slot, keyId, why: reason });
+  }
+}
+
+/** The word to the run that is on in a slot. One that does not take it is a warning. */
+async function tellRun(
+  rotation: Rotation,
+  { slot, keyId, why }: { slot: string; keyId: string; why: string },
+): Promise<void> {
+  const { of, record, clock } = rotation;
+  try {
+    const revokeBy = clock.deadlineOf(keyId);
+    const first = revokeBy === undefined ? undefined : { revokeBy, atDeadline: clock.atDeadlineOf(keyId) };
+    const arg = { compromisedKeyId: keyId, by: `the emergency of ${of.slot}`, why, ...defined({ first }) };
+    await management.updateRun({ workflowId: slotWorkflowId(slot), update: escalateUpdate.name, arg });
+  } catch (refused) {
+    if (isCancellation(refused)) throw refused;
+    record.warn(`${why}, and the run of ${slot} did not take it: ${failureMessage(refused)}`);
   }
 }

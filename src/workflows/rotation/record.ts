@@ -26,6 +26,8 @@ export interface CarriedRecord {
   warnings: string[];
   outage?: NonNullable<RotationResult["outage"]>;
   cutAt?: string;
+  /** Compromised keys that were cut, and those of which a cut was stopped under way. */
+  cut?: { keyIds: string[]; unsure: string[] };
   /** Deadlines of the keys that were called compromised. */
   clock: { keyId: string; at: string; by: string; since?: string }[];
   /** What the run that handed over had done, in its own words. */

@@ -59,6 +59,8 @@ export class Rotation {
     });
     for (const told of carried?.clock ?? []) this.clock.tell(told);
     this.mailbox = new Mailbox(this);
+    for (const id of carried?.cut?.keyIds ?? []) this.compromised.cut.add(id);
+    for (const id of carried?.cut?.unsure ?? []) this.compromised.cutUnsure.add(id);
     this.swap.stageStarted = carried !== undefined;
     for (const { id, given } of carried?.custody.entries ?? []) if (given) this.swap.given.add(id);
   }
