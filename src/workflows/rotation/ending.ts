@@ -8,7 +8,7 @@ import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
 import { proveAfterAll } from "./prove-in-slot.ts";
 import type { Rotation } from "./rotation.ts";
-import { cleanUp, name } from "./settle.ts";
+import { cleanUp, name, nameWhatOthersCut } from "./settle.ts";
 
 /** How the body of a run ended, where it did not fail. */
 export interface End {
@@ -98,13 +98,12 @@ function compromisedAndOpen({ record }: Rotation): CustodyEntry[] {
 
 /** Gives each compromised key its fate. */
 async function settleCompromised(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
-  const { clock, cutBy } = rotation;
+  const { clock } = rotation;
+  nameWhatOthersCut(rotation);
   for (const { id, given } of compromisedAndOpen(rotation)) {
     if (rotation.handsOver) return;
     const who = clock.calledOff(id);
-    if (cutBy !== undefined && !clock.has(id)) {
-      name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
-    } else if (who !== undefined && given) {
+    if (who !== undefined && given) {
       const state = rotation.compromised.cutUnsure.has(id)
         ? "OFF or ALIVE, since its cut was stopped under way"
         : "ALIVE";
@@ -132,7 +131,8 @@ async function settleOne(
   const policy = await rotation.readPolicy();
   await lookBeside(rotation, id);
   if (record.custody.isEnded(id)) return;
-  await moveOthers(rotation, id);
+  // Without a clock there is no deadline up to which others could be waited for.
+  if (clock.has(id)) await moveOthers(rotation, id);
   if (rotation.handsOver || record.custody.find(id)?.fate !== undefined) return;
   if (whoHoldsBack(rotation, id) === undefined) return endCompromised(rotation, id);
   if (rotation.clock.atDeadlineOf(id) === "hold") {
@@ -143,7 +143,6 @@ async function settleOne(
     );
     return;
   }
-  // Without a clock there is no deadline to wait for.
   if (!clock.has(id)) return name(rotation, id, `it is compromised and may be ALIVE: ${why}; revoke it by hand now`);
   const over = (): boolean =>
     record.custody.find(id)?.fate !== undefined || clock.calledOff(id) !== undefined || rotation.handsOver;

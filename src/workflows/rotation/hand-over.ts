@@ -2,11 +2,13 @@ import { makeContinueAsNewFunc } from "@temporalio/workflow";
 
 import type { EmergencyRotationStart } from "../messages.ts";
 import type { Rotation } from "./rotation.ts";
+import { nameWhatOthersCut } from "./settle.ts";
 
 /** Goes on under the same workflow id as the emergency of a key that the slot holds, with all that the run answers for. */
 export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotationStart): Promise<never> {
   const { of, record, clock, stopReason } = rotation;
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
+  nameWhatOthersCut(rotation);
   const { cut, cutUnsure } = rotation.compromised;
   const carried = { ...record.carry(said, clock.all()), cut: { keyIds: [...cut], unsure: [...cutUnsure] } };
   return continueAsEmergency({ ...start, carried });

@@ -126,7 +126,7 @@ export async function lookAgain(rotation: Rotation, keyId: string): Promise<void
 /** A key that a run of another slot made, and is about to put in there: that run is told, which then gives it up. */
 async function tellMaker(rotation: Rotation, keyId: string): Promise<boolean> {
   const slot = rotation.compromised.seen.get(keyId)?.madeFor;
-  if (slot === undefined || slot === rotation.of.slot || rotation.compromised.started.has(slot)) return false;
+  if (slot === undefined || slot === rotation.of.slot) return false;
   const workflowId = slotWorkflowId(slot);
   let isTold = false;
   await whileItMatters(rotation, keyId, async () => {
@@ -135,7 +135,6 @@ async function tellMaker(rotation: Rotation, keyId: string): Promise<boolean> {
       throw error;
     });
     if (running?.progress?.newKey?.id !== keyId) return;
-    rotation.compromised.started.add(slot);
     isTold = true;
     await tellRun(rotation, { slot, keyId, why: `${keyId}, which ${slot} made, is compromised` });
   });

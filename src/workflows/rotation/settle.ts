@@ -102,6 +102,16 @@ async function patiently<Result>(rotation: Rotation, work: () => Promise<Result>
   }
 }
 
+/** What another slot's emergency cuts is named: its deadline is not this run's. */
+export function nameWhatOthersCut(rotation: Rotation): void {
+  const { cutBy, clock, record } = rotation;
+  if (cutBy === undefined) return;
+  for (const { id, role } of record.custody.open()) {
+    if (role !== "compromised" || clock.has(id)) continue;
+    name(rotation, id, `the emergency of ${cutBy} cuts it when all slots have moved off it, or at its deadline`);
+  }
+}
+
 /** Names a key that stays, or may stay, alive. */
 export function name({ record }: Rotation, id: string, why: string): void {
   record.custody.settle(id, { fate: "named", why });
