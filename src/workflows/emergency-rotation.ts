@@ -44,6 +44,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
   const { record } = rotation;
   // Before anything is waited for: a run that is stopped at once answers for these keys too.
   const named = namedKeys(rotation, start);
+  if (start.first !== undefined) for (const id of named) rotation.compromised.first.set(id, start.first);
   startTheClocks(rotation, named, start.reason ?? "the key is compromised", start.since);
   const leaked = named.length > 0 ? undefined : leakedKeys(rotation, start);
   return rotation.toTheEnd(async () => {

@@ -30,6 +30,13 @@ export const normalRotationInput = z.strictObject({
 });
 export type NormalRotationStart = z.output<typeof normalRotationInput>;
 
+/** The deadline and policy of the slot that was told first, and when it was. */
+const firstTold = z.strictObject({
+  revokeBy: z.iso.datetime({ offset: true }),
+  atDeadline: z.enum(["revoke", "hold"]),
+  at: z.iso.datetime({ offset: true }).optional(),
+});
+
 export const emergencyRotationInput = z
   .strictObject({
     /** Left out where only the leaked value is known: then each slot that holds it is found. */
@@ -46,6 +53,8 @@ export const emergencyRotationInput = z
     formerRunId,
     /** Moves the slot off the key and leaves the cut to the emergency of this slot, which started this one. */
     cutBy: slot.optional(),
+    /** The deadline and policy of that slot. Not for people. */
+    first: firstTold.optional(),
     /** What a rotation of the slot hands over that an emergency follows. Not for people. */
     carried: z.custom<CarriedRecord>((value) => typeof value === "object" && value !== null).optional(),
   })
@@ -81,9 +90,7 @@ export type Submission = z.output<typeof submissionInput>;
 export const escalationInput = z.strictObject({
   compromisedKeyId: keyId,
   /** The deadline and policy of the slot that was told first, where another slot's emergency passes the word on. Not for people. */
-  first: z
-    .strictObject({ revokeBy: z.iso.datetime({ offset: true }), atDeadline: z.enum(["revoke", "hold"]) })
-    .optional(),
+  first: firstTold.optional(),
   /** Since when the key may have been in wrong hands. */
   since: z.iso.datetime({ offset: true }).optional(),
   by: words.optional(),

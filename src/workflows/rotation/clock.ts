@@ -17,6 +17,8 @@ export interface Told {
 export interface FirstTold {
   revokeBy: string;
   atDeadline: "revoke" | "hold";
+  /** When that slot was told. RFC 3339. */
+  at?: string | undefined;
 }
 
 export interface ClockWork {
@@ -48,10 +50,17 @@ export class RevokeClock {
 
   /**
    * Starts the key's clock, at once and for good: the first word counts, unless a person called the emergency off since.
-   * Returns whether it was this word that started it.
+   * A later word of a slot that was told before this one brings that slot's deadline and policy. Returns whether it was
+   * this word that started it.
    */
   tell(told: Told): boolean {
-    if (this.#told.has(told.keyId) && !this.#calledOff.delete(told.keyId)) return false;
+    const known = this.#told.get(told.keyId);
+    if (known !== undefined && !this.#calledOff.delete(told.keyId)) {
+      const { first } = told;
+      const isEarlier = first?.at !== undefined && Date.parse(first.at) < Date.parse(known.first?.at ?? known.at);
+      if (isEarlier && !this.#due.has(told.keyId)) this.#told.set(told.keyId, { ...known, first });
+      return false;
+    }
     this.#told.set(told.keyId, told);
     this.#running ??= CancellationScope.nonCancellable(() => this.#run());
     return true;
@@ -73,6 +82,14 @@ export class RevokeClock {
 
   find(keyId: string): Told | undefined {
     return this.#told.get(keyId);
+  }
+
+  /** What another slot is told of the key's first telling; undefined while the deadline is not known. */
+  firstOf(keyId: string): FirstTold | undefined {
+    const told = this.#told.get(keyId);
+    const revokeBy = this.deadlineOf(keyId);
+    if (told === undefined || revokeBy === undefined) return undefined;
+    return { revokeBy, atDeadline: this.atDeadlineOf(keyId), at: told.first?.at ?? told.at };
   }
 
   /** The key's revoke deadline, RFC 3339; undefined while the policy is not known. */
@@ -128,12 +145,12 @@ export class RevokeClock {
         await condition(() => this.#closed || this.#next() !== undefined);
         continue;
       }
-      const ms = Date.parse(this.deadlineOf(next) ?? "") - Date.now();
+      const deadline = this.deadlineOf(next) ?? "";
+      const ms = Date.parse(deadline) - Date.now();
       if (ms > 0) {
-        await condition(() => this.#closed || this.#next() !== next, ms, {
-          summary: "until the compromised key is cut",
-        });
-        if (this.#closed || this.#next() !== next) continue;
+        const isOther = (): boolean => this.#closed || this.#next() !== next || this.deadlineOf(next) !== deadline;
+        await condition(isOther, ms, { summary: "until the compromised key is cut" });
+        if (isOther()) continue;
         if (Date.parse(this.deadlineOf(next) ?? "") > Date.now()) continue;
       }
       this.#due.add(next);

@@ -1,4 +1,5 @@
 import type { Compromised } from "../../activities/contract.ts";
+import type { FirstTold } from "./clock.ts";
 
 /** What a run knows of the keys that are called compromised, and what is under way with each. By key id, where not said. */
 export class KnownCompromised {
@@ -10,6 +11,8 @@ export class KnownCompromised {
   readonly cut = new Set<string>();
   /** Those of which a cut was stopped under way. */
   readonly cutUnsure = new Set<string>();
+  /** Those that another slot was told of first: its deadline and policy are theirs. */
+  readonly first = new Map<string, FirstTold>();
   /** Slots that were asked to move off one. */
   readonly started = new Set<string>();
   /** Those of which an end is under way: whoever comes second waits for the first. */

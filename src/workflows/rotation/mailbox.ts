@@ -281,7 +281,12 @@ export class Mailbox {
     const calledOff = rotation.clock.calledOff(keyId) !== undefined;
     const told = rotation.clock.has(keyId) || (rotation.isCompromised(keyId) && !calledOff);
     const said = `${by} says ${keyId} is compromised${why === undefined ? "" : `: ${why}`}`;
-    rotation.clock.tell({ keyId, at: new Date().toISOString(), by: said, ...defined({ since, first }) });
+    rotation.clock.tell({
+      keyId,
+      at: new Date().toISOString(),
+      by: said,
+      ...defined({ since, first: first ?? rotation.compromised.first.get(keyId) }),
+    });
     if (custody.has(keyId)) {
       custody.take(keyId, "compromised");
       custody.reopen(keyId);

@@ -161,10 +161,11 @@ async function moveSlot(
   const workflowId = slotWorkflowId(slot);
   rotation.compromised.started.add(slot);
   const reason = `${keyId}, which ${slot} holds too, is compromised`;
+  const first = defined({ first: rotation.clock.firstOf(keyId) });
   try {
     const child = await startChild("emergencyRotation", {
       workflowId,
-      args: [{ slot, compromisedKeyIds: [keyId], strategy: "swap-first", cutBy: of.slot, reason }],
+      args: [{ slot, compromisedKeyIds: [keyId], strategy: "swap-first", cutBy: of.slot, reason, ...first }],
       parentClosePolicy: ParentClosePolicy.ABANDON,
       staticSummary: `emergency rotation of ${slot}`,
     });
@@ -196,9 +197,8 @@ async function tellRun(
 ): Promise<void> {
   const { of, record, clock } = rotation;
   try {
-    const revokeBy = clock.deadlineOf(keyId);
-    const first = revokeBy === undefined ? undefined : { revokeBy, atDeadline: clock.atDeadlineOf(keyId) };
-    const arg = { compromisedKeyId: keyId, by: `the emergency of ${of.slot}`, why, ...defined({ first }) };
+    const by = `the emergency of ${of.slot}`;
+    const arg = { compromisedKeyId: keyId, by, why, ...defined({ first: clock.firstOf(keyId) }) };
     await management.updateRun({ workflowId: slotWorkflowId(slot), update: escalateUpdate.name, arg });
   } catch (refused) {
     if (isCancellation(refused)) throw refused;
