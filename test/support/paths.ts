@@ -787,7 +787,7 @@ const emergencies: Path[] = [
   },
   {
     name: "emergency-that-only-moves-and-need-not",
-    ends: "cut: key_old held, key_other named",
+    ends: "kept: key_old held, key_other named",
     take: run("emergencyRotation", { compromisedKeyId: "key_other", cutBy: otherSlot }),
   },
   {
