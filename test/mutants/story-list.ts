@@ -27,11 +27,11 @@ export const storyMutants: StoryMutant[] = [
     name: "drops-the-deadline-of-a-rotation-that-hurried-and-failed",
     file: ending,
     find: `    const who = clock.calledOff(id);
-    if (cutBy !== undefined && !clock.has(id)) {`,
+    if (who !== undefined && given) {`,
     replace: `    const who = clock.calledOff(id);
     if (rotation.record.kind === "normal" && "error" in end) {
       rotation.record.custody.drop(id);
-    } else if (cutBy !== undefined && !clock.has(id)) {`,
+    } else if (who !== undefined && given) {`,
     foundBy: workflows,
   },
   {
@@ -140,9 +140,9 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "takes-a-slot-for-moved-once-it-was-asked-to",
     file: moves,
-    find: `rotation.compromised.seen.set(keyId, { ...seen, heldBy: holders.yes, unknown: holders.unknown });`,
-    replace: `const heldBy = holders.yes.filter((slot) => !rotation.compromised.started.has(slot));
-        rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown: holders.unknown });`,
+    find: `rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });`,
+    replace: `const heldBy = yes.filter((slot) => !rotation.compromised.started.has(slot));
+    rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown });`,
     foundBy: workflows,
   },
   {
