@@ -142,7 +142,7 @@ export const storyMutants: StoryMutant[] = [
     file: moves,
     find: `rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });`,
     replace: `const heldBy = yes.filter((slot) => !rotation.compromised.started.has(slot));
-    rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown });`,
+    rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown, left });`,
     foundBy: workflows,
   },
   {
