@@ -97,7 +97,7 @@ export const storyMutants: StoryMutant[] = [
   }
 }`,
     replace: `    const seen = rotation.compromised.seen.get(keyId);
-    if (movers.moving.size < before && seen !== undefined) {
+    if (movers.moving.size < wereMoving && seen !== undefined) {
       for (const slot of seen.heldBy) if (!movers.moving.has(slot)) movers.moved.add(slot);
       rotation.compromised.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => movers.moving.has(slot)) });
     } else await lookAgain(rotation, keyId);
