@@ -237,6 +237,7 @@ export async function prepare(story: Story): Promise<Ground> {
   });
   hook = truth.hear;
 
+  let furnishedAt = 0;
   let running = 0;
   let lastAttempt = 0;
   const answers: Ground["answers"] = [];
@@ -347,7 +348,8 @@ export async function prepare(story: Story): Promise<Ground> {
           about: about === "keys" ? kind.about : about,
           mode,
           ...(name === undefined || about === "keys" ? {} : { which: `^${name}$` }),
-          agoMs,
+          // What the run finds was there long before it: no read is older.
+          agoMs: Math.min(agoMs, Math.floor(performance.now() - furnishedAt)),
           skip,
           times: 1,
         });
@@ -475,7 +477,9 @@ export async function prepare(story: Story): Promise<Ground> {
       ground.lastClosed = { runId: "an-earlier-run", status: "COMPLETED", result: resultThatNamed(slot, left.id) };
     }
     if (world.room !== "plenty") await ground.leaveRoom(world.room === "one" ? 1 : 0);
+    await pause(world.listLagMs);
     await truth.look();
+    furnishedAt = performance.now();
   }
   function idOfProvider(id: string): boolean {
     return { openai: /^key_/, anthropic: /^apikey_/, gemini: /^gemini-/ }[story.provider].test(id);

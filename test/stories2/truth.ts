@@ -185,6 +185,7 @@ export function watch({ control, short, configNeeded, slots }: Parts): Truth {
       if (isOver && edit > inspectedAt) {
         wrong(`${activity} wrote over what a person had put into ${secret.name} (${method})`);
       }
+      if (next.secrets.get(secret.name)?.modified !== secret.modified) edits.delete(secret.name);
     }
     for (const { name } of next.secrets.values()) {
       if (before.secrets.has(name)) continue;
