@@ -93,16 +93,11 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "takes-a-slot-whose-emergency-was-aborted-for-moved",
     file: moves,
-    find: `    await lookAgain(rotation, keyId);
-  }
-}`,
-    replace: `    const seen = rotation.compromised.seen.get(keyId);
-    if (movers.moving.size < wereMoving && seen !== undefined) {
-      for (const slot of seen.heldBy) if (!movers.moving.has(slot)) movers.moved.add(slot);
-      rotation.compromised.seen.set(keyId, { ...seen, heldBy: seen.heldBy.filter((slot) => movers.moving.has(slot)) });
-    } else await lookAgain(rotation, keyId);
-  }
-}`,
+    find: `if ((result as RotationResult).outcome === "rotated") movers.moved.add(slot);`,
+    replace: `if ((result as RotationResult).outcome !== "kept") movers.moved.add(slot);
+        const { seen } = rotation.compromised;
+        const note = seen.set.bind(seen);
+        seen.set = (id, told) => note(id, { ...told, heldBy: told.heldBy.filter((by) => id !== keyId || by !== slot) });`,
     foundBy: workflows,
   },
   {

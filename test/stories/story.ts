@@ -387,7 +387,7 @@ const told = (key: KeyRef): Extract<Deed, { do: "compromise" }> => ({
   strategy: "swap-first",
 });
 const soon = fc.integer({ min: 0, max: 400 });
-const at = (activity: string, plus: number): Anchor => ({ activity, nth: 1, edge: "scheduled", plus });
+const at = (activity: string, plus: number, nth = 1): Anchor => ({ activity, nth, edge: "scheduled", plus });
 const once = (activity: string, kind: Fault["kind"], changes: Partial<Fault> = {}): Fault => ({
   activity,
   kind,
@@ -507,6 +507,18 @@ const pointed: [weight: number, arbitrary: fc.Arbitrary<Partial<Story>>][] = [
         faults: [once("findCompromised", kind, { attempts: 95 })],
         deeds: [{ when: at(during, plus), what: told("of-staging") }],
       })),
+  ],
+  // A person stops the emergency that was started in another slot which holds the key too.
+  [
+    1,
+    fc.record({ plus: soon, during: fc.constantFrom("verifyAtProvider", "stageAliases") }).map(({ plus, during }) => ({
+      flavour: "issue" as const,
+      sharing: "batch" as const,
+      start: { ...plainStory.start, kind: "emergency" as const, keys: ["held" as const] },
+      badKeys: [],
+      gatewayRefusesReal: 0,
+      deeds: [{ when: at(during, plus, 2), what: { do: "abort" as const, slot: "batch" as const } }],
+    })),
   ],
   // A person ends a key that was handed in, or one that an earlier run had named.
   [
