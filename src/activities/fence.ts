@@ -3,7 +3,7 @@ import type { Context } from "@temporalio/activity";
 import type { ActivityInboundCallsInterceptor } from "@temporalio/worker";
 
 import { RotationFailure } from "../domain/failure.ts";
-import { formerAttemptEnded } from "./heartbeat.ts";
+import { formerAttemptEnded, passDoubtOn } from "./heartbeat.ts";
 
 /**
  * An attempt that Temporal gave up on writes nothing more, so that two attempts of one activity never change things at
@@ -16,6 +16,7 @@ import { formerAttemptEnded } from "./heartbeat.ts";
  *
  * Temporal does not say how the former attempt ended. So one that ends by itself says so with its last heartbeat
  * (heartbeat.ts), and only where that word is missing is there a wait: a retry after an ordinary failure costs nothing.
+ * One that fails inside of its wait keeps that word to itself.
  */
 
 interface Attempt {
@@ -23,6 +24,8 @@ interface Attempt {
   beganAt: number;
   /** Until when writes wait, by the monotonic clock. */
   writesFrom: number;
+  /** What it looked at before its wait may be other by now: it begins again. */
+  looksAgain: boolean;
 }
 
 const attempts = new AsyncLocalStorage<Attempt>();
@@ -32,11 +35,28 @@ export const fenceInterceptor = (context: Context, requestMs: number): ActivityI
   async execute(input, next) {
     const beganAt = performance.now();
     const writesFrom = formerAttemptEnded() ? beganAt : beganAt + requestMs;
-    return attempts.run({ context, beganAt, writesFrom }, () => next(input));
+    const attempt: Attempt = { context, beganAt, writesFrom, looksAgain: false };
+    const work = (): Promise<unknown> => attempts.run(attempt, () => next(input));
+    try {
+      try {
+        const done = await work();
+        if (!attempt.looksAgain) return done;
+      } catch (error) {
+        if (!attempt.looksAgain) throw error;
+      }
+      return await work();
+    } catch (error) {
+      // It failed before its wait was over: the next one has to wait as well.
+      if (performance.now() < writesFrom) passDoubtOn();
+      throw error;
+    }
   },
 });
 
-/** Lets a write of the present attempt go, waits for its time, or refuses it. Outside of activities nothing is fenced. */
+/**
+ * Lets a write of the present attempt go, or refuses it. One that came too early waits for its time, and is refused then:
+ * the attempt has changed nothing so far, and begins again with its looks. Outside of activities nothing is fenced.
+ */
 export async function mayWrite(): Promise<void> {
   const attempt = attempts.getStore();
   if (attempt === undefined) return;
@@ -45,6 +65,13 @@ export async function mayWrite(): Promise<void> {
   if (waitMs <= 0) return;
   await attempt.context.sleep(waitMs);
   requireCurrent(attempt);
+  // A timer can be a moment early.
+  if (attempt.looksAgain) return;
+  attempt.looksAgain = true;
+  throw new RotationFailure(
+    "Unavailable",
+    `this attempt of ${attempt.context.info.activityType} had to wait: it looks again`,
+  );
 }
 
 /**

@@ -16,6 +16,8 @@ interface Carried {
 interface Heart {
   carried: Carried;
   formerEnded: boolean;
+  /** Whether the end of this attempt is told to the next one. */
+  tellsEnd: boolean;
   beat(): void;
 }
 
@@ -34,13 +36,14 @@ export const heartbeatInterceptor = (context: Context): ActivityInboundCallsInte
     const heart: Heart = {
       carried: { facts: former.facts },
       formerEnded: !isWatched || attempt === 1 || former.ended === attempt - 1,
+      tellsEnd: true,
       beat: () => (isWatched ? context.heartbeat(heart.carried) : undefined),
     };
     const beats = isWatched ? setInterval(() => heart.beat(), heartbeatTimeoutMs / beatsPerTimeout) : undefined;
     try {
       return await hearts.run(heart, () => next(input));
     } catch (error) {
-      heart.carried.ended = attempt;
+      if (heart.tellsEnd) heart.carried.ended = attempt;
       heart.beat();
       throw error;
     } finally {
@@ -52,6 +55,15 @@ export const heartbeatInterceptor = (context: Context): ActivityInboundCallsInte
 /** Whether the attempt before this one ended by itself; true where there was none, or nobody would know. */
 export function formerAttemptEnded(): boolean {
   return hearts.getStore()?.formerEnded ?? true;
+}
+
+/**
+ * Keeps from the next attempt that this one ended by itself: it shall wait as after one that was given up on, since what
+ * an earlier one had under way may not have landed yet.
+ */
+export function passDoubtOn(): void {
+  const heart = hearts.getStore();
+  if (heart !== undefined) heart.tellsEnd = false;
 }
 
 /**

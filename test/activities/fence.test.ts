@@ -78,6 +78,26 @@ describe("an attempt", () => {
     expect(await timed(third)).toBeGreaterThan(390);
   });
 
+  test("that fails while it still had to wait for a former one leaves the wait to the next", async () => {
+    const stage = await startStage();
+    await stage.fault({ service: "openai", method: "GET", path: "", mode: "status", status: 503, times: 1 });
+    expect((await beatsOf(stage, 2, watched())).at(-1)).toEqual({ facts: {} });
+    await stage.fault({ service: "openai", method: "DELETE", path: "", mode: "status", status: 503, times: 1 });
+    expect((await beatsOf(stage, 3, watched())).at(-1)).toEqual({ facts: {}, ended: 3 });
+  });
+
+  test("that waited for a former one looks again before it writes", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const revoked = stage
+      .run("revokeKey", { keyId: "key_prod_1", installedKeyId: key.id }, 2, { ...watched(), requestMs: 900 })
+      .catch((error: unknown) => error);
+    await pause(600);
+    await stage.edit("github-ai-agent-prod", { value: await stage.valueOf("key_prod_1"), comment: "by alice" });
+    expect(await revoked).toMatchObject({ type: "SlotChanged" });
+    expect(await stage.chat()).toBe(200);
+  });
+
   test("that is cancelled between two writes that must not be parted makes the second one too", async () => {
     const stage = await startStage();
     const { key } = await stage.installed();
