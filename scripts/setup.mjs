@@ -18,6 +18,7 @@ const sources = [
   "test/support",
   "test/mutants",
   "test/stories",
+  "test/stories2",
   "package-lock.json",
   "tsconfig.json",
   "tsconfig.build.json",

@@ -499,6 +499,12 @@ function installedAt(at: Date, expiresAt: Date | undefined): Installed {
   return { at: at.toISOString(), ...(expiresAt === undefined ? {} : { expiresAt: expiresAt.toISOString() }) };
 }
 
-async function removeAliases({ place, secrets }: SlotAccess, rotationId: string): Promise<void> {
-  for (const alias of Object.values(rotationAliases(rotationId))) await secrets.remove({ ...place, alias });
+/** What a list does not show may have been made a moment ago: it is looked for twice. */
+async function removeAliases({ place, secrets, secondLookMs }: SlotAccess, rotationId: string): Promise<void> {
+  const unseen: string[] = [];
+  for (const alias of Object.values(rotationAliases(rotationId))) {
+    if (!(await secrets.remove({ ...place, alias }))) unseen.push(alias);
+  }
+  if (unseen.length > 0) await Context.current().sleep(secondLookMs);
+  for (const alias of unseen) await secrets.remove({ ...place, alias });
 }

@@ -367,8 +367,11 @@ export async function judgeSlots(
     const now = judge(suspect.slot, what);
     seen.set(suspect.slot.name, what);
     judged.set(suspect.slot.name, now);
-    // A stale read may say no where a list, or the marks of the time before, said yes.
-    const contradicted = [...now].some(([id, { answer }]) => answer === "no" && suspect.answers.get(id) === "yes");
+    // A read may be stale as a list may: where one says yes and the other no, it is made again.
+    const contradicted = [...now].some(([id, { answer }]) => {
+      const said = suspect.answers.get(id);
+      return (answer === "no" && said === "yes") || (answer === "yes" && said === "no");
+    });
     if (what.kind === "gone" || contradicted) again.push(suspect);
   }
   if (again.length > 0) await Context.current().sleep(Math.max(...again.map(({ slot }) => slot.secondLookMs)));

@@ -194,9 +194,15 @@ const isItsProviders: Check<Case> = {
 
 const isNotElsewhere: Check<Case> = {
   must: "the key is one of the project that is asked to end it",
-  async against({ deps, via, keyId, key }) {
+  async against({ deps, via, keyId, key, gone }) {
     if (key !== undefined) return undefined;
-    const elsewhere = await findElsewhere(deps, via, keyId);
+    let elsewhere = await findElsewhere(deps, via, keyId);
+    if (elsewhere === undefined && gone !== true && canManage(via.provider)) {
+      // One look that does not find it may be old.
+      await Context.current().sleep(via.secondLookMs);
+      if ((await via.provider.findKey(keyId)) !== undefined) return undefined;
+      elsewhere = await findElsewhere(deps, via, keyId);
+    }
     return elsewhere === undefined
       ? undefined
       : {
@@ -679,7 +685,12 @@ async function lookAtKey(
   { id, listed: shown }: Open,
 ): Promise<{ of: Case; blind?: string }> {
   try {
-    const of = await door.leftover(access, id);
+    let of = await door.leftover(access, id);
+    // One of the two is old.
+    if (of.key !== undefined && shown !== undefined && isAlive(of.key) !== isAlive(shown)) {
+      await Context.current().sleep(access.secondLookMs);
+      of = await door.leftover(access, id);
+    }
     return { of: { ...of, key: of.key ?? shown } };
   } catch (error) {
     return { of: door.unseen(access, id), blind: forGood(error).message };

@@ -87,9 +87,10 @@ export function createGuideSecrets({ place: own, secretId, ...options }: GuideOp
       throw inPlaceOnly(place);
     },
 
-    /** No alias was ever made, so each is already gone. */
+    /** No alias was ever made: none can be there that is not seen. */
     async remove(place) {
       if (isOwn(place)) throw new RotationFailure("RequestInvalid", "the dialect guide cannot remove a slot's secret");
+      return true;
     },
 
     async purgeCache(gateway) {

@@ -68,8 +68,8 @@ export interface SlotSecrets {
    * copy is a failure that is tried again, since the place is empty meanwhile.
    */
   replaceByCopy(place: Place, from: Place, copy: { comment: string; seen: Held | undefined }): Promise<void>;
-  /** Removes the place. Succeeds also when it is already gone. */
-  remove(place: Place): Promise<void>;
+  /** Removes the place. Succeeds also when it is already gone, or a list shows it late; says whether it was seen. */
+  remove(place: Place): Promise<boolean>;
 }
 
 /** A dialect that has a call for dropping cached keys. The public API has none. */
@@ -270,11 +270,15 @@ export function createSlotSecrets({
       if (config !== undefined) await gateways.deleteProviderConfig(place.gateway, config.id);
       const storeId = await storeIdOf(place.gateway);
       const listed = await store.findSecret(storeId, nameOf(place));
-      if (listed !== undefined) return store.deleteSecret(storeId, listed.id);
+      if (listed !== undefined) {
+        await store.deleteSecret(storeId, listed.id);
+        return true;
+      }
       // A list may miss the secret, and the config still record its id.
       const id = config?.secretId;
       const recorded = id === undefined ? undefined : await store.getSecret(storeId, id);
       if (recorded?.name === nameOf(place)) await store.deleteSecret(storeId, recorded.id);
+      return config !== undefined;
     },
   };
 }

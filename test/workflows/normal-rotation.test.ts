@@ -397,6 +397,47 @@ describe("revoking", () => {
     expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
   });
 
+  test.each(["revokeKey", "disableKey", "lookBeforeRevoking"] as const)(
+    "shows as a wait that it cannot be told whether a slot holds the key, in %s, and goes on when it can",
+    async (activity) => {
+      const beganMs = await now();
+      const cannotTell = async (): Promise<never> => {
+        throw failing("NotYetPropagated");
+      };
+      const right = play(now).activities;
+      const isUntold = async (): Promise<boolean> => (await now()) < beganMs + 5 * hour;
+      const byHand = { missing: "OPENAI_ADMIN_KEY is not set", oldKey: "key_old", where: "the console", unknown: [] };
+      const played = play(now, {
+        inspection: {
+          canDisable: activity === "disableKey",
+          ...(activity === "lookBeforeRevoking" ? { byHand } : {}),
+        },
+        revokeKey: async (order) =>
+          activity === "revokeKey" && (await isUntold()) ? cannotTell() : right.revokeKey(order),
+        disableKey: async (order) =>
+          activity === "disableKey" && (await isUntold()) ? cannotTell() : right.disableKey(order),
+        lookBeforeRevoking: async () => {
+          if (activity === "lookBeforeRevoking" && (await isUntold())) await cannotTell();
+        },
+      });
+      await skipping.withWorker(played, async () => {
+        const handle = await start();
+        await skipping.env.sleep(4 * hour);
+        const { waiting }: Progress = await handle.query("progress");
+        expect(waiting).toMatchObject({
+          for: "the revocation of key_old: it failed: NotYetPropagated",
+          until: expect.any(String) as string,
+          action: expect.stringContaining("fix what the message says") as string,
+        });
+        await skipping.env.sleep(2 * hour);
+        if (activity === "lookBeforeRevoking") await handle.signal("approveSignal", { by: "ada" });
+        expect(((await handle.result()) as RotationResult).outcome).toBe("rotated");
+      });
+      // Minutes apart, not seconds: nobody is asked a thousand times a day.
+      expect(played.names().filter((name) => name === activity).length).toBeLessThan(200);
+    },
+  );
+
   test("does not happen to a key that another slot holds: it is named instead", async () => {
     const right = play(now).activities.settleKeys;
     const played = play(now, {

@@ -1,3 +1,5 @@
+import { CancellationScope, condition } from "@temporalio/workflow";
+
 import type { Inspection, NewKey } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
 import { oneAnswer } from "../../domain/policy.ts";
@@ -33,7 +35,13 @@ export async function proveInSlot(rotation: Rotation, found: Inspection, first: 
   }
   // What is compromised is never put back.
   const mayRestore = rotation.swap.prevAnswered && !rotation.isCompromised(found.held.id);
-  if (mayRestore) await rotation.step("restoreOldValue", () => restore(rotation, found));
+  if (mayRestore) {
+    await rotation
+      .step("restoreOldValue", () => restore(rotation, found))
+      .catch((error: unknown) => {
+        if (!rotation.isCompromised(found.held.id)) throw error;
+      });
+  }
   throw failure;
 }
 
@@ -93,13 +101,25 @@ async function tryAnotherKey(rotation: Rotation, found: Inspection): Promise<New
   return key;
 }
 
+/** Puts the old value back. Where its key is called compromised meanwhile, attempts that are under way are stopped. */
 async function restore(rotation: Rotation, { held }: Inspection): Promise<string> {
-  await management.restoreOldValue({
-    ...rotation.of,
-    installedKeyId: rotation.record.newKey?.id ?? "",
-    oldKeyId: held.id,
-    ...defined({ oldFingerprint: held.fingerprint }),
-  });
+  const scope = new CancellationScope();
+  const written = scope.run(() =>
+    management.restoreOldValue({
+      ...rotation.of,
+      installedKeyId: rotation.record.newKey?.id ?? "",
+      oldKeyId: held.id,
+      ...defined({ oldFingerprint: held.fingerprint }),
+    }),
+  );
+  const isCompromised = (): boolean => rotation.isCompromised(held.id);
+  const isOver = written.then(
+    () => true,
+    () => true,
+  );
+  await Promise.race([isOver, condition(isCompromised).catch(() => undefined)]);
+  if (isCompromised()) scope.cancel();
+  await written;
   return "the old value is back, from its copy on prev: the slot did not answer with a new key";
 }
 

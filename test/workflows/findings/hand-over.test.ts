@@ -123,6 +123,41 @@ describe("a new key that is called compromised after it was installed", () => {
     expect(result.unknown).toContain("the quota");
   });
 
+  test("leaves no key half cut: what was switched off before is ended after, and nobody calls it alive", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      cutKey: async () => ({ at: new Date(await now()).toISOString(), how: "disabled" }),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", {
+        strategy: "cut-first",
+        compromisedKeyId: "key_old",
+      });
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      await skipping.env.sleep(minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(fateOf(result, "key_old")).toBe("ended");
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(slots.endOf("key_old")).toBeDefined();
+    expect(result.leftOver).toEqual([]);
+  });
+
+  test("of an emergency that only moved its slot does not wait for ever for what another one cuts", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old", cutBy: otherSlot });
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(result.keys.find(({ id }) => id === "key_old")).toMatchObject({
+      fate: "named",
+      why: expect.stringContaining(`the emergency of ${otherSlot} cuts it`) as string,
+    });
+    expect(slots.holds[slot]).toBe("key_2");
+  });
+
   test("is no clean-up's to end: each is told which keys its run knows", async () => {
     const slots = playSlots(skipping);
     await skipping.withWorker(slots.played, async () => {

@@ -111,6 +111,27 @@ describe("a compromised key that another slot holds", () => {
     expect(fateOf(result, "key_old")).toBe("ended");
   });
 
+  test("is not put into another slot by the run that made it, which is told", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => ({
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(order.slot === otherSlot ? { policy: documentedPolicy({ approval: "before-install" }) } : {}),
+      }),
+      findCompromised: async (order) =>
+        (await right.findCompromised(order)).map((key) => ({ ...key, madeFor: otherSlot })),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const there = await startIn(skipping, "normalRotation", other());
+      await passUntil(skipping, () => slots.made.includes("key_1"));
+      await skipping.env.sleep(2 * minute);
+      await endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_1" }));
+      return endOf(there);
+    });
+    expect(result).toMatchObject({ outcome: "aborted" });
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(slots.holds[otherSlot]).toBe("key_batch");
+  });
+
   test("is left alone by an emergency that only moves its slot, though that holds another key by now", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" });
     const result = await skipping.withWorker(slots.played, async () =>
