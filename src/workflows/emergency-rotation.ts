@@ -247,11 +247,12 @@ async function lookAtCut(rotation: Rotation, keyIds: string[]): Promise<Compromi
   const all = await management.lookAtHolders({ ...rotation.of, keyIds }).catch((error: unknown) => {
     if (isCancellation(error)) throw error;
     rotation.record.warn(`which slots hold what was cut could not be asked: ${failureMessage(error)}`);
-    return [];
+    return undefined;
   });
   return keyIds.flatMap((id) => {
     const seen = rotation.compromised.seen.get(id);
     if (seen === undefined) return [];
+    if (all === undefined) return [seen];
     const { yes = [], unknown = [], left } = all.find(({ keyId }) => keyId === id) ?? {};
     const here = rotation.found?.held.id === id ? [rotation.of.slot] : [];
     const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown, left };

@@ -902,9 +902,11 @@ const bodies: Record<string, Body> = {
     yield 50;
     const run = stage.ground.find(order.workflowId);
     if (run === undefined) throw new PlayedFailure("SlotMissing", `no run of ${order.workflowId}`);
-    // Its new key is the last that it made.
-    const made = [...stage.world.keys.values()].findLast(({ madeBy }) => madeBy.runId === run.runId);
-    const progress = { newKey: made === undefined ? null : { id: made.id } };
+    // It answers for what it made and what it replaced.
+    const made = [...stage.world.keys.values()].filter(({ madeBy }) => madeBy.runId === run.runId);
+    const replaced = stage.world.writes.filter(({ by }) => by.runId === run.runId).map(({ before }) => before?.keyId);
+    const ids = [...made.map(({ id }) => id), ...replaced].filter((id) => id !== undefined);
+    const progress = { keys: ids.map((id) => ({ id, fate: "open" })) };
     return { workflowId: run.workflowId, runId: run.runId, progress };
   },
 

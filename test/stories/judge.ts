@@ -216,9 +216,10 @@ class Judgement {
       if (!chain.runIds.has(key.madeBy.runId ?? "")) continue;
       // A key whose request arrived after the last look, or after the end, nobody could have seen.
       const tooLate = this.#landedLate(key.id) && key.madeAt > (lookedLast === 0 ? chain.closedAt : lookedLast);
-      // One that a person ended before the run had ever seen it leaves nothing to be found.
+      // One that a person, or another slot's run, ended before this one had ever seen it leaves nothing to be found.
       const isDead = world.stateAt(key.id, chain.closedAt) === "dead";
-      const gone = isDead && this.#endedByPeople(key.id) && !sawKey(chain, key.id);
+      const gone =
+        isDead && (this.#endedByPeople(key.id) || this.#endedByOthers(chain, key.id)) && !sawKey(chain, key.id);
       if (!tooLate && !gone) keys.set(key.id, "made");
     }
     for (const write of world.writes) {
@@ -384,6 +385,11 @@ class Judgement {
     // Ten ends are a call's cap.
     const many = [...this.#played.world.keys.values()].filter(({ madeBy }) => chain.runIds.has(madeBy.runId ?? ""));
     return !sent && looked && !hindered && many.length <= 10 && this.#played.story.flavour !== "by-hand";
+  }
+
+  #endedByOthers(chain: Chain, id: string): boolean {
+    const end = this.#played.world.keyEvents.findLast(({ keyId, what }) => keyId === id && what === "dead");
+    return end?.by.runId !== undefined && !chain.runIds.has(end.by.runId);
   }
 
   #endedByPeople(id: string): boolean {

@@ -50,9 +50,11 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
       await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
     const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
     const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through }).catch((error: unknown) => {
-      if (isCancellation(error)) noteUnsure(rotation, keyId);
+      // One that was stopped, or not answered, may have been made.
+      if (isCancellation(error) || failureType(error) === "Unavailable") noteUnsure(rotation, keyId);
       throw error;
     });
+    rotation.compromised.cutUnsure.delete(keyId);
     record.reached("cut", at);
     rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
@@ -185,11 +187,10 @@ function endedAt({ record: { custody } }: Rotation, keyId: string): string {
   return fate?.fate === "ended" ? fate.at : now();
 }
 
-/** A cut that was stopped under way may have been made: nobody can tell until somebody looks. */
+/** Nobody can tell whether a cut was made, until somebody looks. */
 function noteUnsure(rotation: Rotation, keyId: string): void {
   rotation.compromised.cutUnsure.add(keyId);
   noteOutage(rotation, keyId, rotation.record.now());
-  rotation.record.unknown(`whether ${keyId} was cut`);
 }
 
 /** From here on requests may fail where a slot still serves the key; where is left open while nobody could look. */
@@ -222,6 +223,11 @@ export function correctOutage(rotation: Rotation): void {
   const looked = keyIds.map((id) => failingSlots(rotation, id));
   if (looked.length === 0 || looked.includes(undefined)) return;
   const failing = looked.flatMap((slots) => slots ?? []);
+  for (const id of keyIds) {
+    const doubted = (seen.get(id)?.unknown ?? []).map(({ slot }) => slot).join(", ");
+    if (doubted !== "")
+      record.warn(`requests may fail in ${doubted}: whether it holds ${id}, which was cut, cannot be told`);
+  }
   const written = keyIds.flatMap((id) => seen.get(id)?.left ?? []).map(({ slot }) => slot);
   const slots = [...new Set([...failing, ...(outage.slots ?? []), ...written])];
   const sinceMs = Date.now() - Date.parse(outage.from);

@@ -104,9 +104,9 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     if (rotation.handsOver) return;
     const who = clock.calledOff(id);
     if (who !== undefined && given) {
-      const state = rotation.compromised.cutUnsure.has(id)
-        ? "OFF or ALIVE, since its cut was stopped under way"
-        : "ALIVE";
+      const isUnsure = rotation.compromised.cutUnsure.has(id);
+      if (isUnsure) rotation.record.unknown(`whether ${id} was cut`);
+      const state = isUnsure ? "OFF or ALIVE, since its cut was not answered" : "ALIVE";
       const then = "start keyturn emergency again, or revoke it by hand";
       name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
     } else {

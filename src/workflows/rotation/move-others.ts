@@ -60,7 +60,7 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const policy = await rotation.readPolicy();
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
   if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
-  if (await tellMaker(rotation, keyId)) await lookAgain(rotation, keyId);
+  if (await tellThoseWhoMayPutItIn(rotation, keyId)) await lookAgain(rotation, keyId);
   const firstLookMs = inMs(policy.propagationWait);
   for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, firstLookMs * longestLook)) {
     const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
@@ -123,21 +123,27 @@ export async function lookAgain(rotation: Rotation, keyId: string): Promise<void
   });
 }
 
-/** A key that a run of another slot made, and is about to put in there: that run is told, which then gives it up. */
-async function tellMaker(rotation: Rotation, keyId: string): Promise<boolean> {
-  const slot = rotation.compromised.seen.get(keyId)?.madeFor;
-  if (slot === undefined || slot === rotation.of.slot) return false;
-  const workflowId = slotWorkflowId(slot);
+/**
+ * A run of another slot may put the key in though nothing holds it now: one that made it, and one that replaced it just
+ * now and would put it back. Such a run is told, and gives it up. Returns whether one was.
+ */
+async function tellThoseWhoMayPutItIn(rotation: Rotation, keyId: string): Promise<boolean> {
+  const { madeFor, left = [] } = rotation.compromised.seen.get(keyId) ?? {};
+  const slots = new Set([...(madeFor === undefined ? [] : [madeFor]), ...left.map(({ slot }) => slot)]);
+  slots.delete(rotation.of.slot);
   let isTold = false;
-  await whileItMatters(rotation, keyId, async () => {
-    const running = await management.findRun({ workflowId }).catch((error: unknown) => {
-      if (failureType(error) === "SlotMissing") return undefined;
-      throw error;
+  for (const slot of slots) {
+    await whileItMatters(rotation, keyId, async () => {
+      const running = await management.findRun({ workflowId: slotWorkflowId(slot) }).catch((error: unknown) => {
+        if (failureType(error) === "SlotMissing") return undefined;
+        throw error;
+      });
+      const isItsOwn = running?.progress?.keys.some(({ id, fate }) => id === keyId && fate === "open") === true;
+      if (!isItsOwn) return;
+      isTold = true;
+      await tellRun(rotation, { slot, keyId, why: `${keyId}, which the run of ${slot} answers for, is compromised` });
     });
-    if (running?.progress?.newKey?.id !== keyId) return;
-    isTold = true;
-    await tellRun(rotation, { slot, keyId, why: `${keyId}, which ${slot} made, is compromised` });
-  });
+  }
   return isTold;
 }
 
