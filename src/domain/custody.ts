@@ -40,7 +40,7 @@ export interface KeyEntry {
 /** What a continue-as-new carries. */
 export interface CarriedCustody {
   entries: CustodyEntry[];
-  /** Ordinals of keys that may have been made under a name of ours, and are not accounted for yet. */
+  /** Ordinals of keys that may have been made under a name of ours. */
   ordinals: number[];
   issued: number;
 }
@@ -159,8 +159,10 @@ export class Custody {
     return this.all().flatMap(({ id, fate }) => (fate?.fate === "named" ? [{ id, why: fate.why }] : []));
   }
 
+  /** What was looked up once is looked up again by the run that goes on: a request may land late. */
   carry(): CarriedCustody {
-    return { entries: this.all(), ordinals: this.ordinals, issued: this.#issued };
+    const ordinals = Array.from({ length: this.#issued }, (_, index) => index + 1);
+    return { entries: this.all(), ordinals, issued: this.#issued };
   }
 }
 

@@ -284,6 +284,8 @@ class Judgement {
     );
     for (const { id } of entries.values()) {
       if (earlier.has(id) || asked.includes(`"${id}"`)) continue;
+      // One that came so late that nobody had to see it may have been seen all the same.
+      if (chain.runIds.has(world.keys.get(id)?.madeBy.runId ?? "")) continue;
       if (answersFor.has(id) || told.has(id) || world.heldWithin(chain.slot, id, chain.startedAt, chain.closedAt))
         continue;
       this.#say("owned", `${chain.workflowId}: ${id} is in the result, and is none of its keys`);
