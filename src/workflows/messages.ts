@@ -4,6 +4,8 @@ import { z } from "zod";
 
 import type { EscalationAnswer } from "../domain/escalation.ts";
 import type { Approved, Progress, Submitted } from "../domain/rotation.ts";
+import { whyNoKeyId } from "../domain/key-id.ts";
+import { containsKey } from "../domain/key-shape.ts";
 import { parseSlot } from "../domain/slot.ts";
 import type { CarriedRecord } from "./rotation/record.ts";
 
@@ -15,8 +17,19 @@ const slot = z
     (text) => parseSlot(text) !== undefined,
     "a slot, written environment/provider or environment/provider:alias",
   );
-const words = z.string().max(500);
-const keyId = z.string().min(1).max(200);
+/** An update that is refused here leaves no trace; what a workflow takes stands in its history. */
+const words = z
+  .string()
+  .max(500)
+  .refine((text) => !containsKey(text), "it holds the value of a key, which would stand in the history");
+const keyId = z
+  .string()
+  .min(1)
+  .max(200)
+  .superRefine((id, check) => {
+    const why = whyNoKeyId(id);
+    if (why !== undefined) check.addIssue({ code: "custom", message: why });
+  });
 /** The slot's run before this one, where the starter knows it. */
 const formerRunId = z.string().min(1).max(100).optional();
 const sealed = z.string().min(1).max(10_000);
@@ -79,10 +92,7 @@ export const submissionInput = z.strictObject({
   /** The key's value, sealed for the slot and the rotation that waits for it. */
   sealed: z.string().min(1).max(10_000),
   /** The id the provider shows for the key. Without an admin credential nobody else can tell it. */
-  keyId: z
-    .string()
-    .regex(/^[\w.:/-]{1,200}$/, "the id of a key, never its value")
-    .optional(),
+  keyId: keyId.optional(),
   by: words.optional(),
 });
 export type Submission = z.output<typeof submissionInput>;
