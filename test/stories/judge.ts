@@ -240,9 +240,7 @@ class Judgement {
       if (refused !== undefined && refused.heldBy.length === 0) keys.set(refused.id, "handed in and refused");
     }
     // A key that nobody knows, or that nobody can ask about, is refused, and nobody's to answer for.
-    const refused = chain.calls.flatMap(
-      ({ failure }) => (failure?.details as { keyIds?: string[] } | undefined)?.keyIds ?? [],
-    );
+    const refused = refusedKeys(chain);
     for (const { chain: other, keyId } of this.#told) {
       if (other === chain && !refused.includes(keyId)) keys.set(keyId, "told");
     }
@@ -459,9 +457,10 @@ class Judgement {
       return;
     }
     if (world.stateAt(keyId, deadline + slackMs) !== "alive") return;
+    // A worker that was away needs a moment to find out which key is meant.
+    const from = Math.max(deadline, ground.workersUp(deadline) + 5_000);
     const shown = snapshots.filter(
-      ({ workflowId, at: then, progress }) =>
-        workflowId === chain.workflowId && then >= deadline && progress !== undefined,
+      ({ workflowId, at: then, progress }) => workflowId === chain.workflowId && then >= from && progress !== undefined,
     );
     if (shown.length > 0 && !shown.some(({ progress }) => JSON.stringify(progress ?? {}).includes(keyId))) {
       this.#say("deadline", `${keyId} is late, and progress does not say so`);
@@ -609,8 +608,10 @@ class Judgement {
 
   #times(chain: Chain, { times, oldKey, newKey }: RotationResult): void {
     const { world } = this.#played;
+    // A run hears of what was told as late as its worker is slow.
+    const tolerance = 2_000 + this.#played.story.taskLatencyMs;
     const near = (at: string, moments: number[]): boolean =>
-      moments.some((moment) => Math.abs(moment - Date.parse(at)) <= 2_000);
+      moments.some((moment) => Math.abs(moment - Date.parse(at)) <= tolerance);
     if (times.installed !== undefined) {
       const landed = world.writes.filter(({ by, slot }) => slot === chain.slot && chain.runIds.has(by.runId ?? ""));
       if (
@@ -718,9 +719,11 @@ class Judgement {
       }
     }
     const code = exitCodeOfResult(result);
+    const refused = refusedKeys(chain);
     const alive = this.#told
       .filter((told) => told.chain === chain && world.stateAt(told.keyId, chain.closedAt) === "alive")
-      .map(({ keyId }) => keyId);
+      .map(({ keyId }) => keyId)
+      .filter((keyId) => !refused.includes(keyId));
     // A key that was dead before the run is not the run's to tell of.
     const before = content === undefined ? "dead" : world.stateAt(content.keyId, chain.startedAt);
     const died = !working && (before === "alive" || before === "unmade");
@@ -822,3 +825,8 @@ const changes: Record<string, string[]> = {
   disableKey: ["disableKey"],
   enableKey: ["disableKey"],
 };
+
+/** The keys that a chain was told of and refused, since nobody knows them. */
+function refusedKeys(chain: Chain): string[] {
+  return chain.calls.flatMap(({ failure }) => (failure?.details as { keyIds?: string[] } | undefined)?.keyIds ?? []);
+}

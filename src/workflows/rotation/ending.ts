@@ -25,6 +25,8 @@ export interface End {
 export async function settleAll(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
   rotation.passage.ending = true;
   const { record, mailbox, clock } = rotation;
+  // Evidence takes its time: another slot may have moved off a key since it was looked up.
+  if (record.incident !== undefined) reopenHeldElsewhere(rotation);
   const isQuiet = (): boolean => !rotation.passage.busy && mailbox.isIdle && allHandlersFinished();
   for (;;) {
     if (!rotation.handsOver) await settleCompromised(rotation, end);
@@ -37,6 +39,10 @@ export async function settleAll(rotation: Rotation, end: End | { error: unknown 
     if (record.custody.open().length === 0 && isQuiet() && !rotation.handsOver) break;
   }
   await clock.close();
+}
+
+function reopenHeldElsewhere({ of, record: { custody } }: Rotation): void {
+  for (const { id, fate } of custody.all()) if (fate?.fate === "held" && fate.by !== of.slot) custody.reopen(id);
 }
 
 /** What the run has to say at its end, when every key has its fate. */
