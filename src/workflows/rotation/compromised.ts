@@ -36,7 +36,10 @@ export async function lookUpCompromised(
     if (order.providerOnly !== true) rotation.compromised.lookedAt.add(key.id);
     custody.take(key.id, "compromised", custody.has(key.id) ? {} : { given: true });
     custody.reopen(key.id);
-    if (key.state === "dead") custody.settle(key.id, { fate: "ended", at: now(), seen: true });
+    if (key.state !== "dead") continue;
+    custody.settle(key.id, { fate: "ended", at: now(), seen: true });
+    // Whoever ended it: where a slot serves it, requests fail.
+    if ((failingSlots(rotation, key.id) ?? []).length > 0) noteOutage(rotation, key.id, now());
   }
   return found;
 }
