@@ -458,7 +458,8 @@ class Judgement {
     }
     if (world.stateAt(keyId, deadline + slackMs) !== "alive") return;
     // A worker that was away needs a moment to find out which key is meant.
-    const from = Math.max(deadline, ground.workersUp(deadline) + 5_000);
+    const planned = chain.calls.find(({ name, outcome }) => name === "planEmergency" && outcome === "completed");
+    const from = Math.max(deadline, ground.workersUp(deadline) + 5_000, (planned?.endedAt ?? 0) + 5_000);
     const shown = snapshots.filter(
       ({ workflowId, at: then, progress }) => workflowId === chain.workflowId && then >= from && progress !== undefined,
     );
@@ -712,14 +713,14 @@ class Judgement {
         this.#say("outcome", `${where} has outcome ${String(result.outcome)}`);
     }
     // What decides the exit code: a live compromised key is named.
-    for (const { keyId } of this.#told.filter((told) => told.chain === chain)) {
+    const refused = refusedKeys(chain);
+    for (const { keyId } of this.#told.filter((told) => told.chain === chain && !refused.includes(told.keyId))) {
       const entry = result.keys?.find(({ id }) => id === keyId);
       if (entry !== undefined && entry.role !== "compromised") {
         this.#say("outcome", `${where}: ${keyId} was called compromised and is ${entry.role} in the result`);
       }
     }
     const code = exitCodeOfResult(result);
-    const refused = refusedKeys(chain);
     const alive = this.#told
       .filter((told) => told.chain === chain && world.stateAt(told.keyId, chain.closedAt) === "alive")
       .map(({ keyId }) => keyId)
