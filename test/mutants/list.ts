@@ -59,8 +59,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "leaves-a-value-that-does-not-answer-in-the-slot",
         file: "src/workflows/rotation/prove-in-slot.ts",
-        find: `if (mayRestore) await`,
-        replace: `if (!mayRestore) await`,
+        find: `if (mayRestore) {`,
+        replace: `if (!mayRestore) {`,
         caughtBy: {
           file: workflows.normal,
           test: "a slot that does not answer after the install > at last gets the old value back, and the rotation stops with both keys alive",
@@ -728,8 +728,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "leaves-the-old-key-behind-when-the-new-one-is-compromised",
         file: "src/domain/custody.ts",
-        find: `return { entries: this.all(), ordinals: this.ordinals, issued: this.#issued };`,
-        replace: `return { entries: this.all().filter(({ role }) => role !== "old"), ordinals: this.ordinals, issued: this.#issued };`,
+        find: `return { entries: this.all(), ordinals, issued: this.#issued };`,
+        replace: `return { entries: this.all().filter(({ role }) => role !== "old"), ordinals, issued: this.#issued };`,
         caughtBy: {
           file: workflows.emergency,
           test: "an emergency while a normal rotation runs > is followed by the emergency of its new key when that is compromised and installed; the old key is named, since nobody called it compromised",

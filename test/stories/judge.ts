@@ -370,7 +370,8 @@ class Judgement {
   #couldEnd(chain: Chain, id: string): boolean {
     const sent = chain.calls.some(({ name, order, outcome, failure, attempts }) => {
       if (name !== "installKey" || (order["key"] as { id: string }).id !== id) return false;
-      if (attempts === 0) return false;
+      // Of one whose time ran out while no worker lived the run cannot tell that it never began.
+      if (attempts === 0 && outcome !== "failed") return false;
       return outcome === "completed" || (failure?.details as { sent?: boolean } | undefined)?.sent !== false;
     });
     const looked = chain.calls.some(
