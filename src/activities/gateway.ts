@@ -32,11 +32,15 @@ import type {
 } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { asOne } from "./fence.ts";
+import { remember, remembered } from "./heartbeat.ts";
 import { readIfThere, readSurely, requireInstalled } from "./held-key.ts";
 import { lookUp, missingOf } from "./managed.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
 const probePauseMs = 200;
+
+/** The name under which an attempt lets the next one know that the former copy was removed. */
+const copyRemoved = "the former copy was removed";
 
 export const gatewayActivities = (deps: Dependencies) => ({
   /**
@@ -53,7 +57,11 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const value = await deps.open(key.sealed, { slot, rotationId });
     const prev = { ...place, alias: aliases.prev };
     try {
-      if (again) await secrets.remove(prev);
+      // Once, not with each attempt: the gateway sees a copy only a while after it was made.
+      if (again && remembered(copyRemoved) !== true) {
+        await secrets.remove(prev);
+        remember(copyRemoved, true);
+      }
       await secrets.make({ ...place, alias: aliases.new }, { value, comment });
       await secrets.makeCopy(prev, place, comment);
       return {};

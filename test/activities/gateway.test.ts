@@ -94,6 +94,33 @@ describe("stageAliases", () => {
     expect(await stage.held(prodGateway, aliasesOf(stage).new)).toBe(second.id);
   });
 
+  test("makes the copy anew once and not with each attempt, so that the gateway comes to see it", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const second = await stage.newKey(2);
+    await stage.run("stageAliases", { key: second });
+    const unseen = {
+      success: false,
+      errors: [{ code: 7001, message: "Secret was not found" }],
+      messages: [],
+      result: null,
+    };
+    const late = { service: "cloudflare", method: "POST", path: "/provider_configs", mode: "status", status: 400 };
+    // The gateway sees the secret of the first alias, and not yet that of the copy.
+    await stage.fault({ ...late, body: unseen, skip: 1, times: 1 });
+    const beats: unknown[] = [];
+    const attempt = (number: number) =>
+      stage.run("stageAliases", { key: second, again: true }, number, {
+        info: { heartbeatTimeoutMs: 10_000, heartbeatDetails: beats.at(-1) },
+        onAttempt: (environment) => environment.on("heartbeat", (details) => beats.push(details)),
+      });
+    await expect(attempt(1)).rejects.toMatchObject({ type: "NotYetPropagated" });
+    await attempt(2);
+    expect(await stage.held(prodGateway, aliasesOf(stage).prev)).toBe(key.id);
+    const copies = (await stage.writes()).filter((line) => line.endsWith("/duplicate"));
+    expect(copies).toHaveLength(2); // the one of before, and one more
+  });
+
   test.each(["lost-answer", "lost-request"])("makes both anew also after a %s of the removal", async (mode) => {
     const stage = await startStage();
     const { key } = await stage.installed();

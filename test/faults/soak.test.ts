@@ -89,7 +89,8 @@ test(
     }
     const { served, failed } = ground.traffic;
     tell(`soak: ${JSON.stringify(outcomes)}, ${served} requests served, ${failed} failed (seed ${seed})`);
-    expect(outcomes["rotated"] ?? 0).toBeGreaterThan(rotations / 2);
+    // Refusals stop some; of a few all may be among them but one.
+    expect(outcomes["rotated"] ?? 0).toBeGreaterThan(everything ? rotations / 2 : 0);
     expect(failed).toBe(0);
   },
   patienceMs,

@@ -29,10 +29,10 @@ export async function handInWhenAsked(handle: WorkflowHandle, { sealing, make, l
         if ((await handle.describe()).status.name !== "RUNNING") throw new Ended();
         const progress = await handle.query<Progress>("progress");
         if (progress.waiting?.asks?.kind !== "key") return;
-        const { rotationId, newKey } = progress;
-        // One that was taken and is asked for once more did not do; one that did not get through does still, but not for
+        const { rotationId, keys } = progress;
+        // One that was looked at, and another is asked for, did not do; one that did not get through does still, but not for
         // the next rotation under this id.
-        if (key === undefined || key.for !== rotationId || key.id === newKey?.id) {
+        if (key === undefined || key.for !== rotationId || keys.some(({ id }) => id === key?.id)) {
           key = { ...(await make(wantedName(progress))), for: rotationId };
         }
         const purpose = { slot: progress.slot, rotationId };
