@@ -238,7 +238,7 @@ const nobodyHoldsIt: Check<Case> = {
       return { why: `${holders} holds ${keyId}: it is not revoked; rotate ${holders} first`, type: "SlotChanged" };
     }
     // A key that is dead cannot be ended any more: what cannot be told holds nothing up.
-    if (unknown.length === 0 || key?.state === "revoked" || key?.state === "expired") return undefined;
+    if (unknown.length === 0 || (key !== undefined && !isAlive(key))) return undefined;
     return {
       why: `whether a slot holds ${keyId} cannot be told, so it is not revoked: ${unknownWords(unknown)}; look at it, or rotate it`,
       type: "NotYetPropagated",

@@ -297,8 +297,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "takes-an-unknown-holder-for-none",
         file: "src/activities/revocation.ts",
-        find: `if (unknown.length === 0 || key?.state`,
-        replace: `if (unknown.length >= 0 || key?.state`,
+        find: `if (unknown.length === 0 || (key`,
+        replace: `if (unknown.length >= 0 || (key`,
         caughtBy: {
           file: "test/activities/revocation.test.ts",
           test: "revokeKey, when a proven key has replaced it > leaves a key alone while it cannot be told whether a slot holds it, and names the slot: a secret without a provider config",

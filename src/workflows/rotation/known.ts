@@ -9,7 +9,7 @@ export class KnownCompromised {
   readonly lookedAt = new Set<string>();
   /** Those that were cut before their slots had moved. */
   readonly cut = new Set<string>();
-  /** Those of which a cut was stopped under way. */
+  /** Those of which a cut was stopped under way, or not answered: it may have been made. */
   readonly cutUnsure = new Set<string>();
   /** Those that another slot was told of first: its deadline and policy are theirs. */
   readonly first = new Map<string, FirstTold>();

@@ -26,7 +26,7 @@ export interface CarriedRecord {
   warnings: string[];
   outage?: NonNullable<RotationResult["outage"]>;
   cutAt?: string;
-  /** Compromised keys that were cut, and those of which a cut was stopped under way. */
+  /** Compromised keys that were cut, and those of which it cannot be told. */
   cut?: { keyIds: string[]; unsure: string[] };
   /** Deadlines of the keys that were called compromised. */
   clock: { keyId: string; at: string; by: string; since?: string }[];
