@@ -6,6 +6,7 @@ export default defineConfig({
     include: ["test/faults/**/*.test.ts", "test/e2e/one-at-a-time.test.ts", "test/e2e/escalation.test.ts"],
     env: { KEYTURN_FAULTS: process.env["KEYTURN_FAULTS"] ?? "all" },
     pool: "forks",
+    globalSetup: "./test/support/share-bundle.ts",
     maxWorkers: 1,
     hookTimeout: 300_000,
   },

@@ -48,7 +48,7 @@ function whole(name: string, text: string): number {
 
 async function bundleCode(): Promise<string> {
   if (values.bundle !== undefined) return readFileSync(values.bundle, "utf8");
-  const { workflowBundle: bundle } = (await workflowBundle()) as { workflowBundle: { code: string } };
+  const { workflowBundle: bundle } = await workflowBundle();
   return bundle.code;
 }
 

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { DefaultLogger, Runtime, Worker } from "@temporalio/worker";
 import { beforeAll, describe, expect, test } from "vitest";
 
+import type { WorkflowCode } from "../src/worker.ts";
 import { historiesDirectory, readHistories, type RecordedHistory } from "./support/histories.ts";
 import { brokenBundle } from "./support/broken-workflows.ts";
 import { endingOf, paths } from "./support/paths.ts";
@@ -15,7 +16,7 @@ import { workflowBundle } from "./support/workflow-bundle.ts";
 const histories = readHistories();
 
 /** What each history's replay failed with, where it failed. */
-async function replay(bundle: Awaited<ReturnType<typeof workflowBundle>>, recorded: RecordedHistory[]) {
+async function replay(bundle: WorkflowCode, recorded: RecordedHistory[]) {
   const failures: Record<string, string> = {};
   // The ids of runs are not those of paths.
   const names = recorded.map(({ name }) => name);

@@ -11,7 +11,7 @@ import { workflowBundle } from "./support/workflow-bundle.ts";
 let isolate: Awaited<ReturnType<typeof workflowIsolate>>;
 
 beforeAll(async () => {
-  const { workflowBundle: bundle } = (await workflowBundle()) as { workflowBundle: { code: string } };
+  const { workflowBundle: bundle } = await workflowBundle();
   isolate = await workflowIsolate(bundle.code);
 });
 

@@ -40,7 +40,7 @@ export interface Group {
 }
 
 /** How many subjects beside the first have their turn on one day. */
-const turnsADay = 3;
+const turnsADay = 2;
 
 /**
  * At length: each subject by itself. In short: the first by itself and at some length, and others that share lanes, other

@@ -1,17 +1,34 @@
 import { existsSync } from "node:fs";
+import { readFile, rename, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { bundleWorkflowCode, DefaultLogger } from "@temporalio/worker";
 
-import type { WorkflowCode } from "../../src/worker.ts";
+/** Names the file in which the files of one run of tests share the bundle: making it costs each of them seconds. */
+export const sharedBundleVariable = "KEYTURN_TEST_BUNDLE";
 
-let bundle: Promise<WorkflowCode> | undefined;
-
-/** The workflows as they are in the sources now, bundled once for a file of tests. */
-export function workflowBundle(): Promise<WorkflowCode> {
-  return (bundle ??= makeBundle());
+interface Bundle {
+  workflowBundle: { code: string };
 }
 
-async function makeBundle(): Promise<WorkflowCode> {
+let bundle: Promise<Bundle> | undefined;
+
+/** The workflows as they are in the sources now, bundled once for a run of tests. */
+export function workflowBundle(): Promise<Bundle> {
+  return (bundle ??= sharedBundle());
+}
+
+async function sharedBundle(): Promise<Bundle> {
+  const path = process.env[sharedBundleVariable];
+  if (path === undefined) return makeBundle();
+  if (existsSync(path)) return { workflowBundle: { code: await readFile(path, "utf8") } };
+  const made = await makeBundle();
+  const aside = `${path}.${process.pid}`;
+  await writeFile(aside, made.workflowBundle.code);
+  await rename(aside, path);
+  return made;
+}
+
+async function makeBundle(): Promise<Bundle> {
   const source = fileURLToPath(new URL("../../src/workflows/index.ts", import.meta.url));
   // In the build the sources lie beside as JavaScript.
   const workflowsPath = existsSync(source) ? source : source.replace(/\.ts$/, ".js");

@@ -281,8 +281,8 @@ export async function startWorld({
     },
     later: (ms) => delay(ms / timeScale),
     until: async (condition) => {
-      for (const deadline = Date.now() + 20_000; !(await condition().catch(() => false)); await delay(50)) {
-        if (Date.now() > deadline) throw new Error("it did not come true within 20 s");
+      for (const deadline = Date.now() + 40_000; !(await condition().catch(() => false)); await delay(100)) {
+        if (Date.now() > deadline) throw new Error("it did not come true within 40 s");
       }
     },
     faults: async (fault) => void (await control("/faults", fault)),
