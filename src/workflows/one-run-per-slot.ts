@@ -1,7 +1,6 @@
 import { WorkflowExecutionAlreadyStartedError } from "@temporalio/common";
 import {
   ApplicationFailure,
-  ChildWorkflowFailure,
   defineUpdate,
   ParentClosePolicy,
   setHandler,
@@ -13,7 +12,7 @@ import type { RunningRotation } from "../activities/contract.ts";
 import { type Progress, type RotationResult, slotWorkflowId } from "../domain/rotation.ts";
 import { parseSlot, slotName } from "../domain/slot.ts";
 import { management } from "./groups.ts";
-import { causeOf, failureType } from "./rotation/failures.ts";
+import { causeOf, failureType, ownFailure } from "./rotation/failures.ts";
 import {
   abortSignal,
   approveSignal,
@@ -71,8 +70,7 @@ async function follow<Start extends SlotStart>(
     try {
       return await whenBusy(start, running);
     } catch (error) {
-      const cause = causeOf(error);
-      throw cause instanceof ApplicationFailure ? sameFailure(cause) : error;
+      throw likewise(error);
     }
   }
   const runId = child.firstExecutionRunId;
@@ -95,8 +93,7 @@ async function follow<Start extends SlotStart>(
   try {
     return (await child.result()) as RotationResult;
   } catch (error) {
-    const cause = error instanceof ChildWorkflowFailure ? error.cause : undefined;
-    throw cause instanceof ApplicationFailure ? sameFailure(cause) : error;
+    throw likewise(error);
   }
 }
 
@@ -133,11 +130,7 @@ function busy(slot: string, { workflowId, runId }: RunningRotation): Application
   });
 }
 
-function sameFailure(cause: ApplicationFailure): ApplicationFailure {
-  return ApplicationFailure.create({
-    message: cause.message,
-    ...(cause.type == null ? {} : { type: cause.type }),
-    nonRetryable: true,
-    details: cause.details ?? [],
-  });
+/** What a follower ends with: the failure of ours behind an error, where there is one. */
+function likewise(error: unknown): unknown {
+  return causeOf(error) instanceof ApplicationFailure ? ownFailure(error) : error;
 }

@@ -36,7 +36,10 @@ describe("a rotation that waits for the old key to be idle", () => {
     await world.stop();
   });
 
-  test("takes no approval of use that is seconds old without --yes, and says that requests will fail", async () => {
+  test("takes no approval of use that is seconds old without --yes, and says that requests will fail", async ({
+    onTestFailed,
+  }) => {
+    onTestFailed(async () => console.error("it stood at", JSON.stringify(await progressOf(world, slot))));
     const traffic = world.traffic(30);
     const handle = await world.start();
     await world.until(async () => (await progressOf(world, slot)).times.lastUsed !== undefined);
