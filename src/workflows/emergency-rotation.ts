@@ -154,7 +154,7 @@ function startTheClocks(rotation: Rotation, keyIds: string[], by: string, since:
       record.custody.reopen(keyId);
       clock.tell({ keyId, at: rotation.startedAt, by, ...defined({ since }) });
       // An abort that came with the start calls it off as one that comes later does.
-      if (rotation.mailbox.aborted !== undefined) clock.callOff(rotation.mailbox.aborted);
+      if (rotation.mailbox.aborted !== undefined) clock.callOff(rotation.mailbox.aborted, [keyId]);
     }
     startClocks(rotation, keyId);
   }

@@ -114,9 +114,9 @@ export class RevokeClock {
     return this.#due.has(keyId);
   }
 
-  /** A person calls the emergency off: none of the keys told so far is cut any more. */
-  callOff(who: string): void {
-    for (const keyId of this.#told.keys()) this.#calledOff.set(keyId, who);
+  /** A person calls the emergency off: none of the keys told so far, or none of these, is cut any more. */
+  callOff(who: string, keyIds: Iterable<string> = this.#told.keys()): void {
+    for (const keyId of keyIds) this.#calledOff.set(keyId, who);
   }
 
   /** Who called the key's emergency off; undefined if nobody did. */

@@ -118,7 +118,8 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     } else {
       const why = "error" in end ? failureMessage(end.error) : "the run ends";
       await settleOne(rotation, id, { given, why }).catch((error: unknown) => {
-        if (rotation.handsOver || clock.calledOff(id) !== undefined) return;
+        // Called off meanwhile: it is named as that. One that nobody was given is tried once, called off or not.
+        if (rotation.handsOver || (given && clock.calledOff(id) !== undefined)) return;
         name(rotation, id, `it is compromised and may be ALIVE: ${failureMessage(error)}; revoke it by hand now`);
       });
     }

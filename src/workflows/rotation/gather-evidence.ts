@@ -53,11 +53,11 @@ export async function gatherEvidence(
         action: afterwards(rotation),
       },
       () =>
-        condition(() => rotation.mailbox.aborted !== undefined, lagMs, {
+        condition(() => rotation.mailbox.abortedFor(keyId) !== undefined, lagMs, {
           summary: `usage lag of ${readableMs(lagMs)}`,
         }),
     );
-    if (rotation.mailbox.aborted !== undefined) {
+    if (rotation.mailbox.abortedFor(keyId) !== undefined) {
       rotation.record.unknown("use of the compromised key that its provider told later");
       return `${rotation.stopReason}, after ${round} looks: ${seen} requests so far`;
     }

@@ -100,6 +100,14 @@ export class Mailbox {
     return this.#aborted;
   }
 
+  /**
+   * Who asked for an abort that counts for this key; undefined if nobody did. A key that was called compromised after it
+   * is to be ended all the same.
+   */
+  abortedFor(keyId: string): string | undefined {
+    return this.#rotation.clock.has(keyId) ? undefined : this.#aborted;
+  }
+
   /** What was decided for this wait; undefined while nothing was. */
   decisionFor(wait: Wait): Decision | undefined {
     return this.#approvals.get(wait.id);

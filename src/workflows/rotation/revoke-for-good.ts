@@ -60,7 +60,7 @@ export async function withoutGivingUp<Result>(
       const alert = Date.now() - sinceMs >= inMs(policy.revokeAlertAfter);
       log[alert ? "error" : "warn"]("a key could not be revoked yet", { keyId, alert });
       const over = (): boolean =>
-        rotation.mailbox.aborted !== undefined || rotation.handsOver || unless() !== undefined;
+        rotation.mailbox.abortedFor(keyId) !== undefined || rotation.handsOver || unless() !== undefined;
       const { firstMs, longestMs } = cannotTell ? looking : trying;
       const pauseMs = Math.min(firstMs * 2 ** tries, longestMs);
       await rotation.waiting(
@@ -77,7 +77,7 @@ export async function withoutGivingUp<Result>(
         },
         () => condition(over, pauseMs, { summary: cannotTell ? "before looking again" : "before revoking again" }),
       );
-      if (rotation.mailbox.aborted === undefined && !rotation.handsOver) continue;
+      if (rotation.mailbox.abortedFor(keyId) === undefined && !rotation.handsOver) continue;
       throw ApplicationFailure.nonRetryable(
         `${rotation.stopReason}: ${keyId} is not revoked (${failureMessage(error)})`,
         failureType(error) ?? "Unavailable",

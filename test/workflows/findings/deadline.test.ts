@@ -185,6 +185,57 @@ describe("a rotation that is told that its old key is compromised", () => {
     });
   });
 
+  test("is cut all the same where it was told after an abort, though the first tries are refused", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const within = async (minutes: number): Promise<boolean> =>
+      (await skipping.env.currentTimeMs()) < beganMs + minutes * minute;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      stageAliases: () => Promise.reject(failing("RequestInvalid")),
+      removeAliases: async () => {
+        if (await within(10)) throw failing("Unavailable", { retried: true });
+      },
+      cutKey: async (order) => {
+        if (await within(80)) throw failing("AdminCredentialRejected");
+        return right.cutKey(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(minute);
+      await handle.signal("abortSignal", { by: "ada" });
+      await skipping.env.sleep(4 * minute);
+      await handle.executeUpdate("escalate", escalate);
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(110);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("is named after an abort, and asked about no more, where its end is refused for good", async () => {
+    let isAborted = false;
+    let asked = 0;
+    const slots = playSlots(skipping, undefined, () => ({
+      stageAliases: () => Promise.reject(failing("RequestInvalid")),
+      removeAliases: async () => {
+        if (!isAborted) throw failing("Unavailable", { retried: true });
+      },
+      endCompromisedKey: () => {
+        asked += 1;
+        return Promise.reject(failing("AdminCredentialRejected"));
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(minute);
+      await handle.executeUpdate("escalate", { args: [{ compromisedKeyId: "key_1", by: "eve" }] });
+      await handle.signal("abortSignal", { by: "ada" });
+      isAborted = true;
+      return endOf(handle);
+    });
+    expect(asked).toBe(1);
+    expect(fateOf(result, "key_1")).toBe("named");
+  });
+
   test("moves the other slot that holds it too, and then cuts it", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
     const { toldMs, result } = await skipping.withWorker(slots.played, async () => {
