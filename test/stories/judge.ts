@@ -588,7 +588,8 @@ class Judgement {
   }
 
   #step(chain: Chain, { step, started, ended, outcome, note = "" }: StepRecord): void {
-    const names = calls[step];
+    // The look at its provider is part of the end: one that failed may have come no further.
+    const names = step === "revokeKey" && outcome === "failed" ? ["findCompromised", ...revokes] : calls[step];
     if (outcome === "running") this.#say("record", `${chain.workflowId}: step ${step} is still running in the result`);
     if (names === undefined || outcome === "skipped") return;
     if (chain.runs.length > 1 && Date.parse(started) < chain.last.startedAt) return;
@@ -793,6 +794,9 @@ function toldOfAnEnd({ name, outcome, result }: Call): boolean {
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
+/** The calls by which a key is ended for good. */
+const revokes = ["revokeKey", "endCompromisedKey"];
+
 /** Which calls a step of the record stands for. Steps that are waits alone have none. */
 const calls: Record<string, string[]> = {
   inspectSlot: ["inspectSlot"],
@@ -805,7 +809,7 @@ const calls: Record<string, string[]> = {
   "verifyThroughGateway(real)": ["verifyThroughGateway"],
   awaitIdle: ["checkIdle"],
   disableKey: ["disableKey"],
-  revokeKey: ["revokeKey", "endCompromisedKey"],
+  revokeKey: revokes,
   confirmRevoked: ["confirmRevoked"],
   findCompromised: ["findCompromised", "planEmergency"],
   cutKey: ["cutKey", "endCompromisedKey", "findCompromised"],
