@@ -140,6 +140,8 @@ export interface VerifyThroughGatewayOrder extends OfRotation {
 }
 
 export interface Verified {
+  /** When the last of the answers came: a worker may be away before the run hears of it. RFC 3339. */
+  at?: string;
   /** Probes sent, for telling our own use of a key from the clients'. */
   probes: number;
   warnings: string[];

@@ -105,7 +105,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
         );
       else if (verdict !== "works") throw notProven(order, verdict, answer);
     }
-    return { probes: order.goodAnswers, warnings: [...warnings] };
+    return { at: new Date().toISOString(), probes: order.goodAnswers, warnings: [...warnings] };
   },
 
   /**

@@ -101,7 +101,6 @@ export async function swapKey(rotation: Rotation, found: Inspection): Promise<Ne
   const first = await installedKey(rotation, found);
   await rotation.step("awaitPropagation", () => awaitPropagation(rotation, found));
   const key = await proveInSlot(rotation, found, first); // verifyThroughGateway(real)
-  rotation.record.verified();
   await rotation.step("awaitCacheInvalidation", () => awaitCacheInvalidation(rotation, found));
   return key;
 }

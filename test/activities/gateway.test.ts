@@ -178,7 +178,7 @@ describe("verifyThroughGateway (promise 2: proof on the clients' own path)", () 
 
   test("passes after as many good answers in a row as policy wants, with the new key and no other", async () => {
     const stage = await staged();
-    expect(await verify(stage, "new")).toEqual({ probes: 2, warnings: [] });
+    expect(await verify(stage, "new")).toEqual({ at: expect.any(String) as string, probes: 2, warnings: [] });
     const keyId = await stage.held(prodGateway, aliasesOf(stage).new);
     expect(await stage.probes()).toEqual(Array(2).fill({ alias: aliasesOf(stage).new, keyId, status: 200 }));
   });

@@ -557,7 +557,7 @@ const bodies: Record<string, Body> = {
       yield* out.until(Math.min(until, out.now + 10_000));
     }
     yield* out.pause(order.goodAnswers * 200);
-    return { probes: order.goodAnswers, warnings: [] };
+    return { at: iso(out.now), probes: order.goodAnswers, warnings: [] };
   },
 
   *installKey(stage, out, order: InstallOrder) {

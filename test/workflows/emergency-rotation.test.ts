@@ -196,6 +196,20 @@ describe("cut-first", () => {
     expect(result.outage).toEqual({ from: result.times.cut, until: result.times.verified, slots: [slot] });
   });
 
+  test("says that requests failed until the slot answered, not until a worker came back to hear of it", async () => {
+    let answered: string | undefined;
+    const played = play(now, {
+      verifyThroughGateway: async ({ goodAnswers }) => {
+        answered = new Date((await now()) - 3_000).toISOString();
+        return { at: answered, probes: goodAnswers, warnings: [] };
+      },
+    });
+    const result = await emergency(played, { strategy: "cut-first", compromisedKeyId: "key_old" });
+    expect(answered).toBeDefined();
+    expect(result.times.verified).toBe(answered);
+    expect(result.outage?.until).toBe(answered);
+  });
+
   test("cuts although the slot cannot be looked at, and puts a new key in as soon as it can", async () => {
     let began: number | undefined;
     const right = play(now).activities.inspectSlot;

@@ -112,6 +112,14 @@ describe("times", () => {
     expect(told.clocks).toMatchObject({ installed: at("10:02:00") });
   });
 
+  test("of an answer that came before the cut end an outage where it began", () => {
+    const told = record();
+    told.outage = { from: at("10:10:00") };
+    told.verified(at("10:09:00"));
+    expect(told.times).toMatchObject({ verified: at("10:09:00") });
+    expect(told.outage).toEqual({ from: at("10:10:00"), until: at("10:10:00") });
+  });
+
   test("are now where nobody says when", () => {
     const told = record();
     pass(5);

@@ -80,6 +80,7 @@ async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): P
     () =>
       propagation.verifyThroughGateway({ ...rotation.of, alias: "real", goodAnswers, until, installedKeyId: key.id }),
   );
+  rotation.record.verified(verified.at);
   rotation.swap.probes += verified.probes;
   rotation.record.warn(...verified.warnings);
   return `${goodAnswers} good answers in a row`;
@@ -136,8 +137,8 @@ export async function proveAfterAll(rotation: Rotation, installedKeyId: string):
   await rotation.step("verifyThroughGateway(real)", async () => {
     const until = rotation.deadline(policy.propagationBudget);
     const { goodAnswers } = policy;
-    await propagation.verifyThroughGateway({ ...of, alias: "real", goodAnswers, until, installedKeyId });
-    rotation.record.verified();
+    const { at } = await propagation.verifyThroughGateway({ ...of, alias: "real", goodAnswers, until, installedKeyId });
+    record.verified(at);
     record.warn(`${installedKeyId} serves ${of.slot}, though its rotation had failed before`);
     return `${goodAnswers} good answers in a row`;
   });

@@ -144,10 +144,14 @@ export class RotationRecord {
   }
 
   /** The slot was seen to answer with the new key: where requests failed for want of one, they no longer do. */
-  verified(): void {
-    this.reached("verified");
+  verified(at?: string): void {
+    this.reached("verified", at);
     const others = (this.outage?.slots ?? []).filter((slot) => slot !== this.slot);
-    if (this.outage !== undefined && others.length === 0) this.outage.until ??= this.times.verified ?? this.outage.from;
+    if (this.outage === undefined || others.length > 0) return;
+    // It may have answered before the old key was cut, and be heard of only now.
+    const { from } = this.outage;
+    const { verified = from } = this.times;
+    this.outage.until ??= verified > from ? verified : from;
   }
 
   /** Takes the key that is rotated; what earlier runs left behind is named again, and ended by nobody but who is asked to. */
