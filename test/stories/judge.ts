@@ -499,11 +499,17 @@ class Judgement {
     }
   }
 
+  /** When the request had left that changed the key. */
+  #sentAt({ at, by }: Pick<KeyEvent, "at" | "by">): number {
+    const late = this.#played.landedLate.find((landed) => landed.at === at && landed.activity === by.activity);
+    return late?.sentAt ?? at;
+  }
+
   #served({ at, keyId, by, serving, holding }: KeyEvent): void {
-    const { world, byPeople, landedLate } = this.#played;
+    const { world, byPeople } = this.#played;
     const where = `${keyId}, which ${serving.join(", ")} serves, was ended by ${by.activity} at ${iso(at)}`;
     // Between the look and the act another run may put the key in: no look can see that.
-    const sentAt = landedLate.find((late) => late.at === at && late.activity === by.activity)?.sentAt ?? at;
+    const sentAt = this.#sentAt({ at, by });
     const justNow = world.writes.some(
       (write) => write.after.keyId === keyId && write.at <= at && sentAt - write.at < 5_000,
     );
@@ -577,13 +583,15 @@ class Judgement {
       );
       if (!covered) this.#say("record", `${chain.workflowId}: ${says} at ${iso(at)}, and no step says so`);
     };
+    // A request that landed late was sent within the step that says so.
     for (const { by, at, sentAt, after } of world.writes) {
-      if (by.runId !== lastRunId || at - sentAt > 1_000 || at > chain.closedAt) continue;
-      needs(at, ["installKey", "storeAgain", "restoreOldValue"], `${after.keyId} was written`);
+      if (by.runId !== lastRunId || at > chain.closedAt) continue;
+      needs(sentAt, ["installKey", "storeAgain", "restoreOldValue"], `${after.keyId} was written`);
     }
-    for (const { by, at, keyId, what } of world.keyEvents) {
+    for (const event of world.keyEvents) {
+      const { by, at, keyId, what } = event;
       if (by.runId !== lastRunId || what === "made" || by.activity === "settleKeys" || at > chain.closedAt) continue;
-      needs(at, changes[by.activity ?? ""] ?? [], `${keyId} is ${what} by ${by.activity}`);
+      needs(this.#sentAt(event), changes[by.activity ?? ""] ?? [], `${keyId} is ${what} by ${by.activity}`);
     }
   }
 
@@ -633,7 +641,7 @@ class Judgement {
             name === "verifyThroughGateway" && order["alias"] === "real" && outcome === "completed",
         )
         .map(({ endedAt = 0 }) => endedAt);
-      const within = ends.some((end) => Math.abs(end - Date.parse(times.verified ?? "")) <= 15_000);
+      const within = ends.some((end) => Math.abs(end - Date.parse(times.verified ?? "")) <= 2_000);
       if (!within)
         this.#say("record", `${chain.workflowId}: verified at ${times.verified}, and the slot did not answer then`);
     }
