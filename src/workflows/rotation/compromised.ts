@@ -208,9 +208,28 @@ function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
   const holders = rotation.compromised.seen.get(keyId)?.heldBy ?? [];
   const isNew = keyId === record.newKey?.id && record.custody.find(keyId)?.given === true;
   const isHeld = found === undefined ? holders.includes(of.slot) : found.held.id === keyId && !hasMoved(rotation);
-  const here = isNew || isHeld;
+  const hasLanded = rotation.swap.unanswered.has(keyId) && holders.includes(of.slot);
+  const here = isNew || isHeld || hasLanded;
   if (!here && !rotation.compromised.lookedAt.has(keyId)) return undefined;
   return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
+}
+
+/** A write that was not answered may have put a key into the slot after it was ended: then requests fail there. */
+export async function lookForLateWrites(rotation: Rotation): Promise<void> {
+  const { record, of, swap, compromised } = rotation;
+  const keyIds = [...swap.unanswered].filter((id) => record.custody.isEnded(id));
+  if (keyIds.length === 0) return;
+  try {
+    for (const { keyId, yes, unknown } of await management.lookAtHolders({ ...of, keyIds })) {
+      const seen = compromised.seen.get(keyId);
+      if (seen === undefined) continue;
+      compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown });
+      if (yes.includes(of.slot)) noteOutage(rotation, keyId, now());
+    }
+  } catch (error) {
+    record.unknown(`whether ${of.slot} holds ${keyIds.join(", ")}`);
+    record.warn(`what ${of.slot} holds could not be looked at again: ${failureMessage(error)}`);
+  }
 }
 
 /**

@@ -1,14 +1,14 @@
 import { allHandlersFinished, ApplicationFailure, condition, isCancellation } from "@temporalio/workflow";
 
 import type { CustodyEntry } from "../../domain/custody.ts";
-import type { RotationResult } from "../../domain/rotation.ts";
+import type { Incident, RotationResult } from "../../domain/rotation.ts";
 import { cutNow, endCompromised, endOrAsk, lookBeside, whoHoldsBack } from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
 import { proveAfterAll } from "./prove-in-slot.ts";
 import type { Rotation } from "./rotation.ts";
-import { cleanUp, name, nameWhatOthersCut } from "./settle.ts";
+import { cleanUp, lookAgainWhereWritten, name, nameWhatOthersCut } from "./settle.ts";
 
 /** How the body of a run ended, where it did not fail. */
 export interface End {
@@ -25,10 +25,15 @@ export interface End {
 export async function settleAll(rotation: Rotation, end: End | { error: unknown }): Promise<void> {
   rotation.passage.ending = true;
   const { record, mailbox, clock } = rotation;
-  // Evidence takes its time: another slot may have moved off a key since it was looked up.
-  if (record.incident !== undefined) reopenHeldElsewhere(rotation);
   const isQuiet = (): boolean => !rotation.passage.busy && mailbox.isIdle && allHandlersFinished();
+  let lookedAfter: Incident | undefined;
   for (;;) {
+    // Evidence takes its time: another slot may have moved off a key since it was looked up.
+    if (record.incident !== lookedAfter && !rotation.handsOver) {
+      lookedAfter = record.incident;
+      reopenHeldElsewhere(rotation);
+      await lookAgainWhereWritten(rotation);
+    }
     if (!rotation.handsOver) await settleCompromised(rotation, end);
     await condition(() => isQuiet());
     if (rotation.handsOver) break;
@@ -36,6 +41,7 @@ export async function settleAll(rotation: Rotation, end: End | { error: unknown 
     await cleanUp(rotation);
     if ("error" in end) await afterACut(rotation);
     await rotation.flush();
+    if (record.incident !== lookedAfter) continue;
     if (record.custody.open().length === 0 && isQuiet() && !rotation.handsOver) break;
   }
   await clock.close();

@@ -10,7 +10,12 @@ export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotati
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
   nameWhatOthersCut(rotation);
   const { cut, cutUnsure } = rotation.compromised;
-  const carried = { ...record.carry(said, clock.all()), cut: { keyIds: [...cut], unsure: [...cutUnsure] } };
+  const { unanswered } = rotation.swap;
+  const carried = {
+    ...record.carry(said, clock.all()),
+    cut: { keyIds: [...cut], unsure: [...cutUnsure] },
+    ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
+  };
   return continueAsEmergency({ ...start, carried });
 }
 

@@ -25,6 +25,8 @@ export class KnownCompromised {
 export class KnownSwap {
   /** Keys this run put into the slot: its edges may send each of them for a while. */
   readonly given = new Set<string>();
+  /** Those of which a write was not answered: it may land yet. */
+  readonly unanswered = new Set<string>();
   /** Set once aliases may have been made: lists show them late, so a clean-up looks twice. */
   stageStarted = false;
   /** Set where a key may have been made whose id nobody knows: the clean-up looks twice for it. */

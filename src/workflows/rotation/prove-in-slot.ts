@@ -7,7 +7,7 @@ import { management, propagation } from "../groups.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { provenKey, refuseCompromised } from "./proven-key.ts";
 import type { Rotation } from "./rotation.ts";
-import { awaitPropagation, install } from "./steps.ts";
+import { awaitPropagation, install, write } from "./steps.ts";
 
 /**
  * Step 8: the real alias answers `goodAnswers` times in a row. Where it doesn't within the budget, the remedies are, in
@@ -88,7 +88,7 @@ async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): P
 
 async function storeAgain(rotation: Rotation, { secretModified }: Inspection, key: NewKey): Promise<NewKey> {
   await rotation.step("storeAgain", async () => {
-    await management.installKey({ ...rotation.of, key, secretModified, again: true });
+    await write(rotation, { key, secretModified, again: true });
     return `${key.id} written once more: the slot did not answer with it`;
   });
   return key;

@@ -28,6 +28,8 @@ export interface CarriedRecord {
   cutAt?: string;
   /** Compromised keys that were cut, and those of which it cannot be told. */
   cut?: { keyIds: string[]; unsure: string[] };
+  /** Keys whose write into the slot was not answered. */
+  unanswered?: string[];
   /** Deadlines of the keys that were called compromised. */
   clock: { keyId: string; at: string; by: string; since?: string }[];
   /** What the run that handed over had done, in its own words. */

@@ -61,6 +61,7 @@ export class Rotation {
     this.mailbox = new Mailbox(this);
     for (const id of carried?.cut?.keyIds ?? []) this.compromised.cut.add(id);
     for (const id of carried?.cut?.unsure ?? []) this.compromised.cutUnsure.add(id);
+    for (const id of carried?.unanswered ?? []) this.swap.unanswered.add(id);
     this.swap.stageStarted = carried !== undefined;
     for (const { id, given } of carried?.custody.entries ?? []) if (given) this.swap.given.add(id);
   }

@@ -3,6 +3,7 @@ import { sleep } from "@temporalio/workflow";
 import type { CustodyEntry } from "../../domain/custody.ts";
 import { inMs } from "../../domain/duration.ts";
 import { cleanup } from "../groups.ts";
+import { lookForLateWrites } from "./compromised.ts";
 import { failureMessage } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -19,20 +20,36 @@ export async function finish(rotation: Rotation): Promise<string> {
   return record.nextDue === undefined ? "done" : `next rotation due ${record.nextDue}`;
 }
 
-/** Leaves the slot with one working key where it has one, and no alias of this rotation. Lists lag: it looks twice. */
+/**
+ * Leaves the slot with one working key where it has one, and no alias of this rotation. Lists lag, and what was not answered
+ * lands late: it looks twice.
+ */
 export async function cleanUp(rotation: Rotation): Promise<void> {
   const { policy } = rotation;
   const { stageStarted, issueUnsure } = rotation.swap;
   if (stageStarted) await removeAliases(rotation);
   await settleOpen(rotation);
-  if ((!stageStarted && !issueUnsure) || rotation.handsOver) return;
+  const isUnsure = stageStarted || issueUnsure || rotation.swap.unanswered.size > 0;
+  if (!isUnsure || rotation.handsOver) return;
   if (policy !== undefined) {
     await sleep(inMs(policy.propagationWait), { summary: "until lists show what was made last" });
   }
   if (stageStarted) await removeAliases(rotation);
   rotation.swap.stageStarted = false;
   rotation.swap.issueUnsure = false;
+  await lookAgainWhereWritten(rotation);
   await settleOpen(rotation);
+}
+
+/** A write that was not answered may have landed since the slot was looked at: what it holds is looked up again. */
+export async function lookAgainWhereWritten(rotation: Rotation): Promise<void> {
+  const { of, swap, record } = rotation;
+  if (swap.unanswered.size === 0) return;
+  for (const { id, role, fate } of record.custody.all()) {
+    const mayBeHeld = fate?.fate === "named" && role !== "compromised" && swap.unanswered.has(id);
+    if (mayBeHeld || (fate?.fate === "held" && fate.by === of.slot)) record.custody.reopen(id);
+  }
+  await lookForLateWrites(rotation);
 }
 
 async function removeAliases(rotation: Rotation): Promise<void> {

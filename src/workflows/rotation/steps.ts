@@ -1,6 +1,13 @@
 import { sleep } from "@temporalio/workflow";
 
-import type { Inspection, InstallFailed, NewKey } from "../../activities/contract.ts";
+import type {
+  Inspection,
+  Installed,
+  InstallFailed,
+  InstallOrder,
+  NewKey,
+  OfRotation,
+} from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
 import { deadBudgetMs } from "../../domain/policy.ts";
@@ -73,7 +80,7 @@ export async function install(rotation: Rotation, { secretModified }: Inspection
   custody.give(key.id);
   rotation.swap.given.add(key.id);
   try {
-    const installed = await management.installKey({ ...rotation.of, key, secretModified });
+    const installed = await write(rotation, { key, secretModified });
     rotation.record.newKey = { id: key.id };
     rotation.record.reached("installed", installed.at);
     rotation.record.stage = "installed";
@@ -85,10 +92,28 @@ export async function install(rotation: Rotation, { secretModified }: Inspection
       ? `${key.id} installed`
       : `${key.id} installed, lives until ${installed.expiresAt}`;
   } catch (error) {
-    const { sent = true } = (failureDetails(error) ?? {}) as Partial<InstallFailed>;
-    if (!sent && !wasGiven) custody.neverGiven(key.id);
+    if (!wasSent(error) && !wasGiven) custody.neverGiven(key.id);
     throw error;
   }
+}
+
+/** Writes the key into the slot's secret. One that is not answered may land at any time, unless it says it never left. */
+export async function write(rotation: Rotation, order: Omit<InstallOrder, keyof OfRotation>): Promise<Installed> {
+  const { unanswered } = rotation.swap;
+  unanswered.add(order.key.id);
+  try {
+    const installed = await management.installKey({ ...rotation.of, ...order });
+    unanswered.delete(order.key.id);
+    return installed;
+  } catch (error) {
+    if (!wasSent(error)) unanswered.delete(order.key.id);
+    throw error;
+  }
+}
+
+function wasSent(error: unknown): boolean {
+  const { sent = true } = (failureDetails(error) ?? {}) as Partial<InstallFailed>;
+  return sent;
 }
 
 /** The timed wait for the edges, then until Cloudflare calls the value active. */

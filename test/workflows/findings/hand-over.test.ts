@@ -1,4 +1,6 @@
+import { Context } from "@temporalio/activity";
 import type { WorkflowHandle } from "@temporalio/client";
+import { CancelledFailure } from "@temporalio/common";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type Progress, slotWorkflowId, type Submitted } from "../../../src/domain/rotation.ts";
@@ -77,6 +79,43 @@ describe("a new key that is called compromised after it was installed", () => {
     expect((slots.endOf("key_1")?.at ?? Infinity) - toldMs).toBeLessThanOrEqual(61 * minute);
     expect(fateOf(result, "key_1")).toBe("ended");
     expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("is seen in the slot, where its write was not answered and landed after the look, and requests fail", async () => {
+    const slots = playSlots(skipping, undefined, (right, { holds }) => ({
+      installKey: async () => {
+        await Context.current().cancelled.catch(() => undefined);
+        throw new CancelledFailure("cancelled", [{ sent: true }]);
+      },
+      findCompromised: async (order) => {
+        const found = await right.findCompromised(order);
+        // Its provider had ended it by itself.
+        return found.map((key) => (key.id === "key_1" ? { ...key, state: "dead" } : key));
+      },
+      gatherEvidence: async ({ from, to }) => {
+        holds[slot] = "key_1";
+        return {
+          from,
+          to,
+          providerRequests: 0,
+          providerTokens: 0,
+          gatewayRequests: 0,
+          strangers: [],
+          strangeModels: [],
+          notes: [],
+        };
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await expect.poll(() => slots.played.names(), { timeout: 10_000 }).toContain("installKey");
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(fateOf(result, "key_old")).toBe("named");
+    expect(result.outage).toMatchObject({ slots: [slot] });
+    expect(result.outage?.until).toBeUndefined();
   });
 
   test("leaves the old key named whose revocation was being refused", async () => {
