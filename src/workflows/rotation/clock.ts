@@ -114,7 +114,7 @@ export class RevokeClock {
     return this.#due.has(keyId);
   }
 
-  /** A person calls the emergency off: none of the keys told so far, or none of these, is cut any more. */
+  /** A person calls the emergency off: none of these keys is cut any more, which are all that were told so far. */
   callOff(who: string, keyIds: Iterable<string> = this.#told.keys()): void {
     for (const keyId of keyIds) this.#calledOff.set(keyId, who);
   }

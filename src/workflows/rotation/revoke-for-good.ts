@@ -10,6 +10,9 @@ import type { Rotation } from "./rotation.ts";
 const looking = { firstMs: 5_000, longestMs: 600_000 };
 const trying = { firstMs: 30_000, longestMs: 3_600_000 };
 
+/** Where the policy cannot be read: no cut hangs on that. */
+const alertAfterMs = 3_600_000;
+
 /** Failures that repeating does not help: what is asked for is wrong, or somebody else changed the slot. */
 const final = new Set(["SlotChanged", "KeyUnknown", "InvalidInput", "KeyAmbiguous"]);
 
@@ -48,6 +51,8 @@ export async function withoutGivingUp<Result>(
   { unless = () => undefined, onlyLooking = false }: { unless?: () => Result | undefined; onlyLooking?: boolean } = {},
 ): Promise<Result> {
   const sinceMs = Date.now();
+  const letGo = (): string | undefined =>
+    rotation.handsOver ? rotation.stopReason : rotation.mailbox.abortedFor(keyId);
   for (let tries = 0; ; tries++) {
     const other = unless();
     if (other !== undefined) return other;
@@ -56,11 +61,10 @@ export async function withoutGivingUp<Result>(
     } catch (error) {
       const cannotTell = failureType(error) === "NotYetPropagated";
       if (isCancellation(error) || final.has(failureType(error) ?? "") || (onlyLooking && !cannotTell)) throw error;
-      const policy = await rotation.readPolicy();
-      const alert = Date.now() - sinceMs >= inMs(policy.revokeAlertAfter);
+      const { policy } = rotation;
+      const alert = Date.now() - sinceMs >= (policy === undefined ? alertAfterMs : inMs(policy.revokeAlertAfter));
       log[alert ? "error" : "warn"]("a key could not be revoked yet", { keyId, alert });
-      const over = (): boolean =>
-        rotation.mailbox.abortedFor(keyId) !== undefined || rotation.handsOver || unless() !== undefined;
+      const over = (): boolean => letGo() !== undefined || unless() !== undefined;
       const { firstMs, longestMs } = cannotTell ? looking : trying;
       const pauseMs = Math.min(firstMs * 2 ** tries, longestMs);
       await rotation.waiting(
@@ -77,9 +81,10 @@ export async function withoutGivingUp<Result>(
         },
         () => condition(over, pauseMs, { summary: cannotTell ? "before looking again" : "before revoking again" }),
       );
-      if (rotation.mailbox.abortedFor(keyId) === undefined && !rotation.handsOver) continue;
+      const why = letGo();
+      if (why === undefined) continue;
       throw ApplicationFailure.nonRetryable(
-        `${rotation.stopReason}: ${keyId} is not revoked (${failureMessage(error)})`,
+        `${why}: ${keyId} is not revoked (${failureMessage(error)})`,
         failureType(error) ?? "Unavailable",
       );
     }
