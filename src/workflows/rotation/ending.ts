@@ -8,7 +8,7 @@ import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
 import { proveAfterAll } from "./prove-in-slot.ts";
 import type { Rotation } from "./rotation.ts";
-import { cleanUp, lookAgainWhereWritten, name, nameWhatOthersCut } from "./settle.ts";
+import { cleanUp, lookAgainWhereWritten, name, nameCalledOff, nameWhatOthersCut } from "./settle.ts";
 
 /** How the body of a run ended, where it did not fail. */
 export interface End {
@@ -116,11 +116,7 @@ async function settleCompromised(rotation: Rotation, end: End | { error: unknown
     if (rotation.handsOver) return;
     const who = clock.calledOff(id);
     if (who !== undefined && given) {
-      const isUnsure = rotation.compromised.cutUnsure.has(id);
-      if (isUnsure) rotation.record.unknown(`whether ${id} was cut`);
-      const state = isUnsure ? "OFF or ALIVE, since its cut was not answered" : "ALIVE";
-      const then = "start keyturn emergency again, or revoke it by hand";
-      name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
+      nameCalledOff(rotation, id, who);
     } else {
       const why = "error" in end ? failureMessage(end.error) : "the run ends";
       await settleOne(rotation, id, { given, why }).catch((error: unknown) => {

@@ -2,17 +2,22 @@ import { makeContinueAsNewFunc } from "@temporalio/workflow";
 
 import type { EmergencyRotationStart } from "../messages.ts";
 import type { Rotation } from "./rotation.ts";
-import { nameWhatOthersCut } from "./settle.ts";
+import { nameCalledOff, nameWhatOthersCut } from "./settle.ts";
 
 /** Goes on under the same workflow id as the emergency of a key that the slot holds, with all that the run answers for. */
 export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotationStart): Promise<never> {
   const { of, record, clock, stopReason } = rotation;
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
   nameWhatOthersCut(rotation);
+  for (const { id, given } of record.custody.open()) {
+    const who = clock.calledOff(id);
+    if (who !== undefined && given) nameCalledOff(rotation, id, who);
+  }
   const { cut, cutUnsure } = rotation.compromised;
   const { unanswered } = rotation.swap;
+  const clocks = clock.all().filter(({ keyId }) => clock.has(keyId));
   const carried = {
-    ...record.carry(said, clock.all()),
+    ...record.carry(said, clocks),
     cut: { keyIds: [...cut], unsure: [...cutUnsure] },
     ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
   };

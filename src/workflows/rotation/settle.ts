@@ -129,6 +129,15 @@ export function nameWhatOthersCut(rotation: Rotation): void {
   }
 }
 
+/** A key whose emergency a person called off: it is nobody's to cut, until somebody calls it compromised again. */
+export function nameCalledOff(rotation: Rotation, id: string, who: string): void {
+  const isUnsure = rotation.compromised.cutUnsure.has(id);
+  if (isUnsure) rotation.record.unknown(`whether ${id} was cut`);
+  const state = isUnsure ? "OFF or ALIVE, since its cut was not answered" : "ALIVE";
+  const then = "start keyturn emergency again, or revoke it by hand";
+  name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
+}
+
 /** Names a key that stays, or may stay, alive. */
 export function name({ record }: Rotation, id: string, why: string): void {
   record.custody.settle(id, { fate: "named", why });

@@ -227,6 +227,32 @@ describe("a new key that is called compromised after it was installed", () => {
     });
   });
 
+  test("does not bring back the emergency that a person called off before", async () => {
+    let abortedMs = Infinity;
+    const slots = playSlots(skipping, undefined, () => ({
+      removeAliases: async () => {
+        if ((await now()) < abortedMs + 10 * minute) throw failing("Unavailable", { retried: true });
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      await skipping.env.sleep(2 * minute);
+      abortedMs = await now();
+      await handle.signal("abortSignal", { by: "ada" });
+      await skipping.env.sleep(2 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    await skipping.env.sleep(2 * hour);
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(slots.endOf("key_old")).toBeUndefined();
+    expect(result.leftOver).toContainEqual({
+      id: "key_old",
+      why: expect.stringMatching(/ALIVE.*aborted by ada/) as string,
+    });
+  });
+
   test("leaves the old key named where no new one can be made and the compromised one is cut", async () => {
     const slots = playSlots(skipping, undefined, (right) => ({
       issueKey: async (order) => {
