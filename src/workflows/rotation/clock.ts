@@ -22,7 +22,7 @@ export interface FirstTold {
 }
 
 export interface ClockWork {
-  /** The slot's policy; read where it is not known yet. Rejects where it cannot be read. */
+  /** Reads the slot's policy, and says so by `knows`. Rejects where it cannot be read. */
   policy(): Promise<Policy>;
   /** Whether the key's custody is settled: ended, or named. */
   isSettled(keyId: string): boolean;
@@ -130,14 +130,15 @@ export class RevokeClock {
     await this.#running;
   }
 
+  /** Whether a key is cut that is not yet. */
+  get isRunning(): boolean {
+    return this.#open().length > 0;
+  }
+
   async #run(): Promise<void> {
-    let policy: Policy;
-    try {
-      policy = this.#policy ?? (await this.#work.policy());
-    } catch {
-      return; // no such slot: the run's own steps fail with the reason, and its end names the keys
-    }
-    this.#policy = policy;
+    // Beside the clock: a deadline that another slot gave needs no policy of this one. Where it cannot be read, the run's
+    // own steps fail with the reason, and its end names the keys.
+    if (this.#policy === undefined) void this.#work.policy().catch(() => undefined);
     const cuts: Promise<void>[] = [];
     while (!this.#closed) {
       const next = this.#next();
@@ -159,10 +160,19 @@ export class RevokeClock {
     await Promise.all(cuts);
   }
 
-  /** The key whose deadline comes first, of those that are not settled and not due yet. */
+  /** The key whose deadline comes first, of those that have one. */
   #next(): string | undefined {
-    return [...this.#told.values()]
-      .filter(({ keyId }) => !this.#due.has(keyId) && !this.#calledOff.has(keyId) && !this.#work.isSettled(keyId))
-      .toSorted((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0))[0]?.keyId;
+    const deadlines = this.#open().flatMap((keyId) => {
+      const deadline = this.deadlineOf(keyId);
+      return deadline === undefined ? [] : [{ keyId, ms: Date.parse(deadline) }];
+    });
+    return deadlines.toSorted((a, b) => a.ms - b.ms)[0]?.keyId;
+  }
+
+  /** The keys that are not settled and not due yet. */
+  #open(): string[] {
+    return [...this.#told.keys()].filter(
+      (keyId) => !this.#due.has(keyId) && !this.#calledOff.has(keyId) && !this.#work.isSettled(keyId),
+    );
   }
 }

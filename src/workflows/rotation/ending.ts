@@ -137,7 +137,9 @@ async function settleOne(
   if (found?.byHand !== undefined) return endOrAsk(rotation, id);
   // Nobody was ever given it, or it is cut already: nothing is waited for.
   if (!given || rotation.compromised.cut.has(id)) return endCompromised(rotation, id);
-  const policy = await rotation.readPolicy();
+  // Up to when the others are waited for.
+  const needsPolicy = clock.has(id) && clock.deadlineOf(id) === undefined;
+  if (needsPolicy) await rotation.readPolicy();
   await lookBeside(rotation, id);
   if (record.custody.isEnded(id)) return;
   // Without a clock there is no deadline up to which others could be waited for.
@@ -158,7 +160,7 @@ async function settleOne(
   await rotation.waiting(
     {
       for: `the revoke deadline of ${id}, since no new key could be put in: ${why}`,
-      until: clock.deadlineOf(id) ?? rotation.deadline(policy.emergency.revokeWithin),
+      until: clock.deadlineOf(id) ?? rotation.record.now(),
       then: `${id} is cut without a new key, and requests fail`,
       action: `keyturn approve ${rotation.of.slot} to cut it now, or keyturn abort ${rotation.of.slot} to call the emergency off`,
       asks: { kind: "approval", of: "cut-now" },

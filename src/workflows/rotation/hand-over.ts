@@ -1,12 +1,13 @@
 import { makeContinueAsNewFunc } from "@temporalio/workflow";
 
+import { defined } from "../../domain/defined.ts";
 import type { EmergencyRotationStart } from "../messages.ts";
 import type { Rotation } from "./rotation.ts";
 import { nameCalledOff, nameWhatOthersCut } from "./settle.ts";
 
 /** Goes on under the same workflow id as the emergency of a key that the slot holds, with all that the run answers for. */
 export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotationStart): Promise<never> {
-  const { of, record, clock, stopReason } = rotation;
+  const { of, record, clock, policy, stopReason } = rotation;
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
   nameWhatOthersCut(rotation);
   for (const { id, given } of record.custody.open()) {
@@ -20,6 +21,7 @@ export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotati
     ...record.carry(said, clocks),
     cut: { keyIds: [...cut], unsure: [...cutUnsure] },
     ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
+    ...defined({ policy }),
   };
   return continueAsEmergency({ ...start, carried });
 }

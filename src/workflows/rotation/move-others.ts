@@ -3,6 +3,7 @@ import { condition, isCancellation, ParentClosePolicy, startChild } from "@tempo
 
 import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
+import type { Policy } from "../../domain/policy.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
 import { escalateUpdate } from "../messages.ts";
@@ -57,7 +58,8 @@ function noMovers(): Movers {
 async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   if (rotation.cutBy !== undefined && !rotation.clock.has(keyId)) return;
   const movers = noMovers();
-  const policy = await rotation.readPolicy();
+  const policy = await policyWhileItMatters(rotation, keyId);
+  if (policy === undefined) return;
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
   if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   if (await tellThoseWhoMayPutItIn(rotation, keyId)) await lookAgain(rotation, keyId);
@@ -99,6 +101,12 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
     if (isOver(rotation, keyId)) return noteUnlooked(rotation, keyId);
     await lookAgain(rotation, keyId);
   }
+}
+
+/** Undefined where there is nothing to wait for any more before it could be read. */
+async function policyWhileItMatters(rotation: Rotation, keyId: string): Promise<Policy | undefined> {
+  const over = condition(() => isOver(rotation, keyId)).then(() => undefined);
+  return rotation.policy ?? Promise.race([rotation.readPolicy(), over]);
 }
 
 /** The slots that hold it no more and whose edges may still send it, and how long yet. */

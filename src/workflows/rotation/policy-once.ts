@@ -1,22 +1,27 @@
-import { CancellationScope, sleep } from "@temporalio/workflow";
+import { ApplicationFailure, CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
 import type { Policy } from "../../domain/policy.ts";
 import { management } from "../groups.ts";
-import { failureType } from "./failures.ts";
+import { failureMessage, failureType } from "./failures.ts";
+import type { Rotation } from "./rotation.ts";
 
-/** How often the policy is read that is refused. */
-const policyTries = 5;
+/** How long the policy is read that is refused: past a deadline too, which nobody knows until then. */
+const readForMs = 24 * 3_600_000;
+const longestPauseMs = 600_000;
+/** From then on a person is called: a cause that passes by itself has passed. */
+const fewTries = 5;
 
-/** A slot's policy, read once, whoever asks first; a cancellation does not reach the read, since the clock needs it. */
+/**
+ * A slot's policy, read once, whoever asks first, and kept by the run that follows this one: no edit of it moves a deadline
+ * that runs. A cancellation does not reach the read while a clock needs it.
+ */
 export class PolicyOnce {
-  readonly #slot: string;
-  readonly #onKnown: (policy: Policy) => void;
+  readonly #rotation: Rotation;
   #policy: Policy | undefined;
   #reading: Promise<Policy> | undefined;
 
-  constructor(slot: string, onKnown: (policy: Policy) => void) {
-    this.#slot = slot;
-    this.#onKnown = onKnown;
+  constructor(rotation: Rotation) {
+    this.#rotation = rotation;
   }
 
   /** Undefined until it was read, or seen. */
@@ -26,7 +31,7 @@ export class PolicyOnce {
 
   knows(policy: Policy): Policy {
     this.#policy ??= policy;
-    this.#onKnown(this.#policy);
+    this.#rotation.clock.knows(this.#policy);
     return this.#policy;
   }
 
@@ -36,15 +41,56 @@ export class PolicyOnce {
     return this.knows(await this.#reading);
   }
 
-  /** Tries again what is refused: the clock of a compromised key depends on it. */
+  /** Ends once nobody waits for it: a key that is told later asks again. */
   async #read(): Promise<Policy> {
+    const scope = new CancellationScope();
+    void condition(() => this.#isUnwanted()).then(() => scope.cancel());
+    try {
+      return await scope.run(() => this.#untilRead());
+    } catch (error) {
+      if (!isCancellation(error)) throw error;
+      this.#reading = undefined;
+      throw ApplicationFailure.nonRetryable(this.#rotation.stopReason, "Aborted");
+    }
+  }
+
+  /** Tries again what is refused: without it nobody knows when a compromised key is to be cut. */
+  async #untilRead(): Promise<Policy> {
+    const { slot } = this.#rotation.of;
+    const untilMs = Date.now() + readForMs;
     for (let tries = 1; ; tries++) {
       try {
-        return await management.readPolicy({ slot: this.#slot });
+        return await management.readPolicy({ slot });
       } catch (error) {
-        if (tries === policyTries || failureType(error) === "InvalidInput") throw error;
-        await sleep(tries * 10_000, { summary: "before reading the policy again" });
+        if (isCancellation(error) || failureType(error) === "InvalidInput" || Date.now() >= untilMs) throw error;
+        await this.#pause(error, tries);
+        if (this.#policy !== undefined) return this.#policy;
       }
     }
+  }
+
+  async #pause(error: unknown, tries: number): Promise<void> {
+    const rotation = this.#rotation;
+    const { slot } = rotation.of;
+    const pauseMs = Math.min(tries * 10_000, longestPauseMs);
+    const person = tries >= fewTries;
+    await rotation.waiting(
+      {
+        for: `the policy of ${slot}, without which nobody knows when a compromised key is cut: ${failureMessage(error)}`,
+        until: rotation.deadlineIn(pauseMs),
+        then: "it is read again",
+        person,
+        action: person
+          ? `fix what the message says, or keyturn abort ${slot} and revoke the key by hand`
+          : "nothing yet",
+      },
+      () => condition(() => this.#policy !== undefined, pauseMs, { summary: "before reading the policy again" }),
+    );
+  }
+
+  /** Whether nobody waits for it: the run goes on as another, or has stopped, and no clock of a compromised key runs. */
+  #isUnwanted(): boolean {
+    const { passage, clock, handsOver } = this.#rotation;
+    return handsOver || ((passage.cancelled || passage.ending) && !clock.isRunning);
   }
 }

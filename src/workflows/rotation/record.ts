@@ -1,6 +1,7 @@
 import type { Inspection } from "../../activities/contract.ts";
 import { Custody, type CarriedCustody } from "../../domain/custody.ts";
 import { defined } from "../../domain/defined.ts";
+import type { Policy } from "../../domain/policy.ts";
 import type {
   Clocks,
   EmergencyStep,
@@ -15,6 +16,7 @@ import type {
   StepRecord,
   Wait,
 } from "../../domain/rotation.ts";
+import type { Told } from "./clock.ts";
 
 export type StepName = RotationStep | EmergencyStep | Remedy;
 
@@ -31,7 +33,9 @@ export interface CarriedRecord {
   /** Keys whose write into the slot was not answered. */
   unanswered?: string[];
   /** Deadlines of the keys that were called compromised. */
-  clock: { keyId: string; at: string; by: string; since?: string }[];
+  clock: Told[];
+  /** The slot's policy, where it is known: it says when those are. */
+  policy?: Policy;
   /** What the run that handed over had done, in its own words. */
   said: string;
 }

@@ -51,12 +51,13 @@ export class Rotation {
     this.cutBy = cutBy;
     this.record = new RotationRecord({ slot, kind, rotationId: this.of.rotationId, carried });
     this.#display = new Display(this.record, { tellsFollower: cutBy === undefined });
-    this.#policy = new PolicyOnce(slot, (policy) => this.clock.knows(policy));
+    this.#policy = new PolicyOnce(this);
     this.clock = new RevokeClock({
       policy: () => this.readPolicy(),
       isSettled: (id) => this.record.custody.find(id)?.fate !== undefined,
       cut: (id) => cutAtDeadline(this, id),
     });
+    if (carried?.policy !== undefined) this.#policy.knows(carried.policy);
     for (const told of carried?.clock ?? []) this.clock.tell(told);
     this.mailbox = new Mailbox(this);
     for (const id of carried?.cut?.keyIds ?? []) this.compromised.cut.add(id);

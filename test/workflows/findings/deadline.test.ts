@@ -16,6 +16,7 @@ import {
   startIn,
   startSkipping,
 } from "./slots.ts";
+import type { Progress } from "../../../src/domain/rotation.ts";
 
 /** Promise 9: the deadline of a compromised key is the run's, whatever fails, waits or is told in between. */
 
@@ -91,6 +92,62 @@ describe("an emergency of a named key, whose slot cannot be looked at", () => {
     );
     expect(minutesTo(slots, "key_old", beganMs)).toBeLessThan(1);
     expect(fateOf(result, "key_old")).toBe("ended");
+  });
+});
+
+describe("an emergency whose policy is refused for a while", () => {
+  test("goes on when it can be read, and cuts by the deadline that ran from the start", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, () => ({
+      readPolicy: async () => {
+        if ((await skipping.env.currentTimeMs()) < beganMs + 30 * minute) throw failing("ResponseUnexpected");
+        return documentedPolicy();
+      },
+      issueKey: () => Promise.reject(failing("KeyLimitReached")),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await skipping.env.sleep(20 * minute);
+      const progress: Progress = await handle.query("progress");
+      expect(progress.waiting).toMatchObject({ person: true, for: expect.stringContaining("the policy of") as string });
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs)).toBeGreaterThanOrEqual(60);
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(61);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("cuts by the deadline that another slot gave, though it can never be read", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, () => ({
+      readPolicy: () => Promise.reject(failing("ResponseUnexpected")),
+      inspectSlot: () => Promise.reject(failing("SlotMissing")),
+    }));
+    const first = { revokeBy: new Date(beganMs + 40 * minute).toISOString(), atDeadline: "revoke" };
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await handle.signal("escalateSignal", { compromisedKeyId: "key_old", by: "ada", first });
+      return endOf(handle);
+    });
+    expect(minutesTo(slots, "key_old", beganMs)).toBeGreaterThanOrEqual(40);
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(41);
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("ends at once where it is aborted, with the key named", async () => {
+    const slots = playSlots(skipping, undefined, () => ({
+      readPolicy: () => Promise.reject(failing("ResponseUnexpected")),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await skipping.env.sleep(10 * minute);
+      await handle.signal("abortSignal", { by: "ada" });
+      return endOf(handle);
+    });
+    const { started, finished = "" } = result.times;
+    expect(Date.parse(finished) - Date.parse(started)).toBeLessThanOrEqual(11 * minute);
+    expect(result.outcome).toBe("aborted");
+    expect(result.leftOver).toEqual([{ id: "key_old", why: expect.stringMatching(/ALIVE.*aborted by ada/) as string }]);
   });
 });
 

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import { type Progress, slotWorkflowId, type Submitted } from "../../../src/domain/rotation.ts";
 import {
+  documentedPolicy,
   endOf,
   failing,
   fateOf,
@@ -132,6 +133,31 @@ describe("a new key that is called compromised after it was installed", () => {
     expect(slots.endOf("key_old")).toBeUndefined();
     expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", newKey: { id: "key_2" } });
     expect(result.leftOver.map(({ id }) => id)).toEqual(["key_old"]);
+    expect(fateOf(result, "key_1")).toBe("ended");
+  });
+
+  test("keeps its deadline though the policy can be read no more, and is edited meanwhile", async () => {
+    const edited = documentedPolicy({ emergency: { ...documentedPolicy().emergency, atDeadline: "hold" } });
+    let looks = 0;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      readPolicy: () => Promise.reject(failing("ResponseUnexpected")),
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(++looks > 1 ? { policy: edited } : {}),
+      }),
+      issueKey: async (order) => {
+        if (slots.made.length > 0) throw failing("KeyLimitReached");
+        return right.issueKey(order);
+      },
+    }));
+    const { toldMs, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      const at = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return { toldMs: at, result: await endOf(running(handle)) };
+    });
+    expect((slots.endOf("key_1")?.at ?? Infinity) - toldMs).toBeLessThanOrEqual(61 * minute);
     expect(fateOf(result, "key_1")).toBe("ended");
   });
 
