@@ -48,13 +48,15 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
   startTheClocks(rotation, named, start.reason ?? "the key is compromised", start.since);
   const leaked = named.length > 0 ? undefined : leakedKeys(rotation, start);
   return rotation.toTheEnd(async () => {
-    const policy = await rotation.readPolicy();
-    const strategy = start.strategy ?? policy.emergency.strategy;
+    // A cut at once, where it is asked for, does not wait for the policy.
+    if (start.strategy !== "cut-first") await rotation.readPolicy();
+    const strategy = start.strategy ?? rotation.policy?.emergency.strategy;
     const reason = start.reason ?? `the key is compromised (${strategy})`;
     const keyIds = named.length > 0 ? named : ((await leaked) ?? (await plannedKeys(rotation, start)));
     startTheClocks(rotation, keyIds, reason, start.since);
 
     if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
+    for (const id of keyIds) startClocks(rotation, id);
     const found = await look(rotation, start);
     rotation.plan(found);
     const compromised = await findAll(rotation, keyIds);

@@ -117,6 +117,18 @@ describe("an emergency whose policy is refused for a while", () => {
     expect(fateOf(result, "key_old")).toBe("ended");
   });
 
+  test("cuts at once all the same where that is asked for", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, () => ({
+      readPolicy: () => Promise.reject(failing("ResponseUnexpected")),
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old", strategy: "cut-first" })),
+    );
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThan(1);
+    expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_1" } });
+  });
+
   test("cuts by the deadline that another slot gave, though it can never be read", async () => {
     const beganMs = await skipping.env.currentTimeMs();
     const slots = playSlots(skipping, undefined, () => ({
