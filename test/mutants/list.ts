@@ -794,8 +794,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "asks-no-person-while-revoking-fails",
         file: "src/workflows/rotation/revoke-for-good.ts",
-        find: `>= inMs(policy.revokeAlertAfter)`,
-        replace: `>= inMs(policy.revokeAlertAfter) * 24`,
+        find: `: inMs(policy.revokeAlertAfter)`,
+        replace: `: inMs(policy.revokeAlertAfter) * 24`,
         caughtBy: {
           file: workflows.normal,
           test: "revoking > shows after an hour of failing what a person can do, and an abort then ends it with the key named",
