@@ -118,6 +118,24 @@ export async function whileItMatters(rotation: Rotation, keyId: string, ask: () 
   await asked;
 }
 
+/** What brings a key back into use. Where it is called compromised meanwhile, attempts that are under way are stopped. */
+export async function unlessCompromised<Result>(
+  rotation: Rotation,
+  keyId: string,
+  bringBack: () => Promise<Result>,
+  scope: CancellationScope = new CancellationScope(),
+): Promise<Result> {
+  const done = scope.run(bringBack);
+  const isCompromised = (): boolean => rotation.isCompromised(keyId);
+  const isOver = done.then(
+    () => true,
+    () => true,
+  );
+  await Promise.race([isOver, condition(isCompromised).catch(() => undefined)]);
+  if (isCompromised()) scope.cancel();
+  return done;
+}
+
 /** Whether nothing is left to wait for: the key is settled, due, called off, or goes with a hand-over. */
 export function isOver(rotation: Rotation, keyId: string): boolean {
   return (

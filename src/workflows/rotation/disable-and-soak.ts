@@ -3,6 +3,7 @@ import { ApplicationFailure, CancellationScope, condition } from "@temporalio/wo
 import type { Inspection, NewKey, SwitchedOff, SwitchOffFailed } from "../../activities/contract.ts";
 import { inMs, readableMs } from "../../domain/duration.ts";
 import { cleanup, management } from "../groups.ts";
+import { unlessCompromised } from "./compromised.ts";
 import { failureDetails, failureMessage } from "./failures.ts";
 import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
@@ -20,9 +21,8 @@ export async function disableAndSoak(rotation: Rotation, found: Inspection, key:
   let off: SwitchedOff | undefined;
   try {
     const disable = () => management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
-    const cutShort = () => (rotation.hurry === undefined ? undefined : `cut short: ${rotation.hurry}`);
     const done = await withoutGivingUp<SwitchedOff | string>(rotation, keyId, disable, {
-      unless: cutShort,
+      unless: () => cutShort(rotation),
       onlyLooking: true,
     });
     if (typeof done === "string") return done;
@@ -32,8 +32,15 @@ export async function disableAndSoak(rotation: Rotation, found: Inspection, key:
   } catch (error) {
     if (rotation.hurry !== undefined) return `cut short: ${rotation.hurry}; ${failureMessage(error)}`;
     if (isOurs(off, error)) await CancellationScope.nonCancellable(() => switchOn(rotation, keyId));
-    throw error;
+    // The word came while it was switched on again: now it is to be cut.
+    const hurry = cutShort(rotation);
+    if (hurry === undefined) throw error;
+    return `${hurry}, while it was switched on again`;
   }
+}
+
+function cutShort({ hurry }: Rotation): string | undefined {
+  return hurry === undefined ? undefined : `cut short: ${hurry}`;
 }
 
 /** Whether it may be off by our hand: what was refused before it was touched, or off before, is not ours to undo. */
@@ -46,8 +53,10 @@ function isOurs(off: SwitchedOff | undefined, error: unknown): boolean {
 /** Undoes what was switched off. Where that is refused the key stays off, and is named in capitals. */
 async function switchOn(rotation: Rotation, keyId: string): Promise<void> {
   try {
-    await cleanup.enableKey({ ...rotation.of, keyId });
+    const enable = () => cleanup.enableKey({ ...rotation.of, keyId });
+    await unlessCompromised(rotation, keyId, enable, rotation.passage.shielded());
   } catch (error) {
+    if (rotation.isCompromised(keyId)) return;
     const why = `it is SWITCHED OFF and could not be switched on again: ${failureMessage(error)}; switch it on by hand if clients still use it`;
     rotation.record.warn(`${keyId}: ${why}`);
     rotation.record.custody.settle(keyId, { fate: "named", why });

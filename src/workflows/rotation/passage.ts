@@ -14,10 +14,8 @@ export class Passage {
   handOver: EmergencyRotationStart | undefined;
 
   readonly #scope = new CancellationScope();
-  readonly #past = new CancellationScope({
-    cancellable: true,
-    parent: new CancellationScope({ cancellable: false }),
-  });
+  readonly #shield = new CancellationScope({ cancellable: false });
+  readonly #past = this.shielded();
   readonly #tasks = new Set<Promise<void>>();
   readonly #onFailure: (error: unknown) => void;
   #stopped: string | undefined;
@@ -35,6 +33,11 @@ export class Passage {
   async pastTheReturn<Result>(body: () => Promise<Result>): Promise<Result> {
     this.returnPassed = true;
     return this.#past.run(body);
+  }
+
+  /** A scope that nobody cancels but who asked for it. */
+  shielded(): CancellationScope {
+    return new CancellationScope({ cancellable: true, parent: this.#shield });
   }
 
   /** Runs beside the body, and is waited for at the end. */

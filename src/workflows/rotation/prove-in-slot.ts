@@ -1,9 +1,8 @@
-import { CancellationScope, condition } from "@temporalio/workflow";
-
 import type { Inspection, NewKey } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
 import { oneAnswer } from "../../domain/policy.ts";
 import { management, propagation } from "../groups.ts";
+import { unlessCompromised } from "./compromised.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { provenKey, refuseCompromised } from "./proven-key.ts";
 import type { Rotation } from "./rotation.ts";
@@ -102,10 +101,9 @@ async function tryAnotherKey(rotation: Rotation, found: Inspection): Promise<New
   return key;
 }
 
-/** Puts the old value back. Where its key is called compromised meanwhile, attempts that are under way are stopped. */
+/** Puts the old value back. */
 async function restore(rotation: Rotation, { held }: Inspection): Promise<string> {
-  const scope = new CancellationScope();
-  const written = scope.run(() =>
+  await unlessCompromised(rotation, held.id, () =>
     management.restoreOldValue({
       ...rotation.of,
       installedKeyId: rotation.record.newKey?.id ?? "",
@@ -113,14 +111,6 @@ async function restore(rotation: Rotation, { held }: Inspection): Promise<string
       ...defined({ oldFingerprint: held.fingerprint }),
     }),
   );
-  const isCompromised = (): boolean => rotation.isCompromised(held.id);
-  const isOver = written.then(
-    () => true,
-    () => true,
-  );
-  await Promise.race([isOver, condition(isCompromised).catch(() => undefined)]);
-  if (isCompromised()) scope.cancel();
-  await written;
   return "the old value is back, from its copy on prev: the slot did not answer with a new key";
 }
 

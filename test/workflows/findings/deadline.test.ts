@@ -339,6 +339,30 @@ describe("a rotation that is told that its old key is compromised", () => {
     expect(slots.endOf("key_old")).toBeDefined();
   });
 
+  test("stops switching it on again where the word comes meanwhile", async () => {
+    let isOn = false;
+    let isReached = false;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canDisable: true }),
+      lookForErrors: () => Promise.resolve({ newErrors: 5, note: "5 refused requests since, 0 before" }),
+      // Its provider answers again once the word has come.
+      enableKey: async () => {
+        if (!isReached) throw failing("Unavailable", { retried: true });
+        isOn = true;
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.played.names().includes("enableKey"));
+      await handle.executeUpdate("escalate", escalate);
+      isReached = true;
+      return endOf(handle);
+    });
+    expect(isOn).toBe(false);
+    expect(result.outcome).toBe("rotated");
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
   test("says how long it was off, not how long it was to be", async () => {
     const slots = playSlots(skipping, undefined, (right) => ({
       inspectSlot: async (order) => ({ ...(await right.inspectSlot(order)), canDisable: true }),
