@@ -313,6 +313,12 @@ export interface Cut {
   how: "disabled" | "revoked" | "dead already";
 }
 
+/** Details of the failure or cancellation of `cutKey`. Without details one that was not answered may have cut it. */
+export interface CutFailed {
+  /** Whether an attempt may have cut it: refused is not cut, not answered may be. */
+  mayBeCut: boolean;
+}
+
 export interface SwitchOff extends RevokeOrder {}
 
 export interface SwitchedOff {

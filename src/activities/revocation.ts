@@ -10,6 +10,7 @@ import { canSwitch, type Ending, type Endings } from "../providers/key-end.ts";
 import { canManage, isByHand, type KeyRecord, type ManagedProvider } from "../providers/provider.ts";
 import type {
   Cut,
+  CutFailed,
   CutOrder,
   OfRotation,
   Revoked,
@@ -69,12 +70,17 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
 
     /**
      * Cuts a compromised key at once, whoever uses it: switches it off where that can be undone, else ends it. The same
-     * checks as `endCompromisedKey`, and as safe to repeat.
+     * checks as `endCompromisedKey`, and as safe to repeat. The details of each failure say whether an attempt may have
+     * cut it all the same.
      */
     async cutKey(order: CutOrder): Promise<Cut> {
-      const of = await door.compromised(order);
-      await requireNone(compromised, of);
-      return door.cut(of);
+      try {
+        const of = await door.compromised(order);
+        await requireNone(compromised, of);
+        return await door.cut(of);
+      } catch (error) {
+        throw withDetails(error, { mayBeCut: passOn(cutting, order.keyId) } satisfies CutFailed);
+      }
     },
 
     /**
@@ -89,7 +95,7 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
         await requireNone(switchedOff, of);
         return await door.switchOff(of);
       } catch (error) {
-        throw withDetails(error, { mayBeOff: mayBeOff(order.keyId) } satisfies SwitchOffFailed);
+        throw withDetails(error, { mayBeOff: passOn(switching, order.keyId) } satisfies SwitchOffFailed);
       }
     },
 
@@ -412,7 +418,15 @@ function createDoor(deps: Dependencies, endings: Endings) {
       const { key, keyId } = of;
       if (key?.state === "revoked") return { at: now(), how: "dead already" };
       const undoable = canSwitch(ending);
-      const gone = await isGone(() => (undoable ? ending.disableKey(keyId) : ending.revokeKey(keyId)));
+      const wasUnsure = mayBeDone(cutting, keyId);
+      await mayWrite();
+      remember(cutting, keyId);
+      const gone = await isGone(() => (undoable ? ending.disableKey(keyId) : ending.revokeKey(keyId))).catch(
+        (error: unknown) => {
+          if (!wasUnsure && isRefused(error)) remember(cutting, undefined);
+          throw error;
+        },
+      );
       return { at: now(), how: gone ? "dead already" : undoable ? "disabled" : "revoked" };
     },
 
@@ -423,7 +437,7 @@ function createDoor(deps: Dependencies, endings: Endings) {
       if (isGoneAlready === true) return { at: now(), wasOff: true };
       if (key !== undefined && key.state !== "active") {
         // Off already: by us, where an earlier attempt was about to send it, or was given up on before it could say so.
-        return { at: now(), wasOff: !mayBeOff(keyId) };
+        return { at: now(), wasOff: !mayBeDone(switching, keyId) };
       }
       // What the fence refuses was not sent.
       await mayWrite();
@@ -453,12 +467,25 @@ function createDoor(deps: Dependencies, endings: Endings) {
   };
 }
 
-/** The name under which an attempt lets the next one know that it was about to switch a key off. */
+/** The names under which an attempt lets the next one know that it was about to do it to a key. */
 const switching = "switches off";
+const cutting = "cuts";
 
-/** Whether this attempt or one before it was about to switch the key off, or was given up on before it could say so. */
-function mayBeOff(keyId: string): boolean {
-  return remembered(switching) === keyId || !formerAttemptEnded();
+/** Whether this attempt or one before it was about to do it to the key, or was given up on before it could say so. */
+function mayBeDone(what: typeof switching | typeof cutting, keyId: string): boolean {
+  return remembered(what) === keyId || !formerAttemptEnded();
+}
+
+/** The same, where this attempt fails: the next one is to know as much. */
+function passOn(what: typeof switching | typeof cutting, keyId: string): boolean {
+  const mayBe = mayBeDone(what, keyId);
+  if (mayBe) remember(what, keyId);
+  return mayBe;
+}
+
+/** Whether the answer to a request says that it was not carried out. */
+function isRefused(error: unknown): boolean {
+  return error instanceof RotationFailure && error.type !== "Unavailable" && error.type !== "ResponseUnexpected";
 }
 
 function withDetails(error: unknown, details: object): unknown {

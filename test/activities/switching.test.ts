@@ -150,6 +150,22 @@ describe("disableKey (promise 3)", () => {
   });
 });
 
+describe("cutKey (promise 12)", () => {
+  test("says of a failure whether an attempt may have cut the key: not answered may be, refused is not", async () => {
+    const { stage, door, offRefusals } = await switchable();
+    const cut = { ...stage.of, keyId: old, through: prod };
+    const fails = (told: object) => expect(runHere(() => door.cutKey(cut), { heartbeatTimeoutMs: 10_000, ...told }));
+    offRefusals.push(new RotationFailure("AdminCredentialRejected", "no right to cut"));
+    await fails({}).rejects.toMatchObject({ details: [{ mayBeCut: false }] });
+    offRefusals.push(new RotationFailure("Unavailable", "no answer"));
+    await fails({}).rejects.toMatchObject({ details: [{ mayBeCut: true }] });
+    // Refused after one that was not answered.
+    offRefusals.push(new RotationFailure("AdminCredentialRejected", "no right to cut"));
+    const before = { attempt: 2, heartbeatDetails: { facts: { cuts: old }, ended: 1 } };
+    await fails(before).rejects.toMatchObject({ details: [{ mayBeCut: true }] });
+  });
+});
+
 describe("enableKey", () => {
   test("is tried again where what it lacks can be given, and says that the key is off", async () => {
     const { refusals, order, door, switched } = await switchable();

@@ -71,6 +71,8 @@ export interface Stage {
   former: Map<string, { id: string; why: string }[]>;
   /** Ends that a provider accepted and did not show at once. */
   unseen: Set<string>;
+  /** Calls of which an attempt may have done what it was to do, and did not say so. */
+  unsure: Set<string>;
   inspections: { at: number; runId: string; slot: string; inspection: Inspection }[];
 }
 
@@ -229,8 +231,8 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
       }
       return result;
     } catch (error) {
-      if (context.name !== "installKey") throw error;
-      const details = [{ sent: out.sent || context.attempt > 1 }];
+      const details = detailsOf(here, context, { out, error });
+      if (details === undefined) throw error;
       if (error instanceof PlayedCancellation) throw new PlayedCancellation(details);
       if (error instanceof PlayedFailure) {
         throw new PlayedFailure(error.type, error.message, {
@@ -242,6 +244,22 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
       throw error;
     }
   };
+}
+
+/** What the details of a failed attempt say of what it and those before it may have done. */
+function detailsOf(
+  { unsure }: Stage,
+  { name, attempt, run, nth }: AttemptContext,
+  { out, error }: { out: Outside; error: unknown },
+): unknown[] | undefined {
+  if (name === "installKey") return [{ sent: out.sent || attempt > 1 }];
+  if (name !== "cutKey") return undefined;
+  const call = `${run.runId} ${name} ${nth}`;
+  const isRefused = error instanceof PlayedFailure && error.type !== "Unavailable";
+  // A worker that died told nobody how far it had come.
+  if (error instanceof WorkerDied || (out.sent && !isRefused)) unsure.add(call);
+  const [known] = error instanceof PlayedFailure ? (error.details ?? []) : [];
+  return [{ ...(known as object | undefined), mayBeCut: unsure.has(call) }];
 }
 
 type Body = (stage: Stage, out: Outside, order: never, context: AttemptContext) => Generator<Pause, unknown>;

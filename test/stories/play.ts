@@ -142,6 +142,7 @@ class Player {
       landedLate: [],
       former: new Map(),
       unseen: new Set(),
+      unsure: new Set(),
       inspections: [],
     };
     this.#played = {

@@ -1,10 +1,10 @@
 import { CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
-import type { Compromised, CompromisedOrder } from "../../activities/contract.ts";
+import type { Compromised, CompromisedOrder, CutFailed } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
 import { cleanup, management } from "../groups.ts";
-import { failureMessage, failureType } from "./failures.ts";
+import { failureDetails, failureMessage, failureType } from "./failures.ts";
 import { askToRevoke } from "./revoke-by-hand.ts";
 import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
@@ -53,8 +53,10 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
       await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
     const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
     const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through }).catch((error: unknown) => {
-      // One that was stopped, or not answered, may have been made.
-      if (isCancellation(error) || failureType(error) === "Unavailable") noteUnsure(rotation, keyId);
+      // One that was stopped, or not answered, may have been made, whatever a later attempt was told.
+      const isUntold = isCancellation(error) || failureType(error) === "Unavailable";
+      const { mayBeCut = isUntold } = (failureDetails(error) ?? {}) as Partial<CutFailed>;
+      if (mayBeCut) noteUnsure(rotation, keyId);
       throw error;
     });
     rotation.compromised.cutUnsure.delete(keyId);

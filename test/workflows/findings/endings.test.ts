@@ -116,6 +116,19 @@ describe("an abort while a step is under way", () => {
   });
 });
 
+describe("a cut that is refused after an attempt that was not answered", () => {
+  test.each([true, false])("is an outage where that one may have been made (%s)", async (mayBeCut) => {
+    const slots = playSlots(skipping, undefined, () => ({
+      cutKey: () => Promise.reject(failing("AdminCredentialRejected", { details: [{ mayBeCut }] })),
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { strategy: "cut-first", compromisedKeyId: "key_old" })),
+    );
+    expect(result.outcome).toBe("rotated");
+    expect(result.outage?.slots).toEqual(mayBeCut ? [slot] : undefined);
+  });
+});
+
 describe("an installation that stops before its write has left", () => {
   const stopped = (sent: boolean) =>
     ApplicationFailure.create({ type: "SlotChanged", message: "changed", nonRetryable: true, details: [{ sent }] });
