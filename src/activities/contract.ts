@@ -379,8 +379,10 @@ export interface SettleOrder extends OfRotation {
 }
 
 export interface Settled {
-  /** A fate for each key that was asked for, and for each that was found under the ordinals. */
+  /** A fate for each key that was asked for; none where keys were found. */
   keys: { id: string; role: KeyRole; fate: Fate }[];
+  /** Live keys under the ordinals that the run did not know by id: it takes them, and asks again. */
+  found?: string[];
   warnings: string[];
 }
 

@@ -109,10 +109,10 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
     },
 
     /**
-     * Looks up the keys of a run that have no fate yet, and those that were made for it under a name that only it can
-     * have given: ends those that nobody can have been given and no slot holds, and says of each of the others where it
-     * is and why it stays. Repeating is safe: what was ended is seen dead. A slot, or a provider, that does not answer is
-     * tried again.
+     * Looks up the keys of a run that have no fate yet: ends those that nobody can have been given and no slot holds, and
+     * says of each of the others where it is and why it stays. Where others live that were made for the run, under a name
+     * that only it can have given, it ends nothing and tells of them: their ends show nowhere, so no later attempt could.
+     * Repeating is safe: what was ended is seen dead. A slot, or a provider, that does not answer is tried again.
      */
     async settleKeys(order: SettleOrder): Promise<Settled> {
       return settle(deps, door, order);
@@ -601,7 +601,8 @@ async function settle(
 
   const open: Open[] = keys.map(({ id, role, given }) => ({ id, role, given }));
   if (manager !== undefined && open.length + ordinals.length > 0) {
-    open.push(...(await lookTwice(access, manager, { open, ordinals, known, ...order })));
+    const found = await lookTwice(access, manager, { open, ordinals, known, ...order });
+    if (found.length > 0) return { keys: [], found, warnings: [] };
   }
   const settled: Settled = { keys: [], warnings: [] };
   let ends = 0;
@@ -624,8 +625,8 @@ async function lookTwice(
   { installation, slot, secondLookMs }: SlotAccess,
   provider: ManagedProvider,
   { open, ordinals, known, rotationId }: { open: Open[]; ordinals: number[]; known: string[] } & OfRotation,
-): Promise<Open[]> {
-  const found = new Map<string, Open>();
+): Promise<string[]> {
+  const found = new Set<string>();
   const look = async (): Promise<void> => {
     const keys = await listed(provider, ordinals.length > 0);
     for (const one of open) one.listed = keys.find(({ id }) => id === one.id) ?? one.listed;
@@ -633,7 +634,7 @@ async function lookTwice(
       const name = ownKeyName(key.name, { installation, slot, rotationId });
       const isKnown = known.includes(key.id) || open.some(({ id }) => id === key.id);
       if (name === undefined || isKnown || !ordinals.includes(name.ordinal) || !isAlive(key)) continue;
-      found.set(key.id, { id: key.id, role: "new", given: false, listed: key });
+      found.add(key.id);
     }
   };
   await look();
@@ -642,7 +643,7 @@ async function lookTwice(
     await Context.current().sleep(secondLookMs);
     await look();
   }
-  return [...found.values()];
+  return [...found];
 }
 
 /**

@@ -17,7 +17,10 @@ type Fates = Record<string, string>;
 /** What a run does at its end, as often as Temporal would; `ordinals` are those not accounted for. */
 async function end(stage: Stage, keys: ReturnType<typeof entry>[], ordinals: number[] = []): Promise<Fates> {
   await stage.repeat("removeAliases", {});
-  const settled = await stage.repeat("settleKeys", { keys, ordinals });
+  const ask = (found: string[]) =>
+    stage.repeat("settleKeys", { keys: [...keys, ...found.map((id) => entry(id, "new", false))], ordinals });
+  const first = await ask([]);
+  const settled = first.found === undefined ? first : await ask(first.found);
   return Object.fromEntries(settled.keys.map(({ id, fate }) => [id, fate.fate]));
 }
 /** Alive, and neither in a slot nor named. */

@@ -201,8 +201,12 @@ describe("a compromised key", () => {
 });
 
 describe("settleKeys, at a run's end", () => {
+  /** Of keys that it finds it is asked as a run would ask. */
   const fatesOf = async (stage: Stage, order: Parameters<typeof stage.run<"settleKeys">>[1]) => {
-    const { keys } = await stage.run("settleKeys", order);
+    const first = await stage.run("settleKeys", order);
+    const found = (first.found ?? []).map((id) => entry(id, "new"));
+    const { keys } =
+      found.length === 0 ? first : await stage.run("settleKeys", { ...order, keys: [...order.keys, ...found] });
     return Object.fromEntries(keys.map(({ id, fate }) => [id, fate]));
   };
 
@@ -251,20 +255,27 @@ describe("settleKeys, at a run's end", () => {
     const stage = await startStage();
     const lost = await madeKey(stage, "2-3");
     const spared = await Promise.all(["2-3 copy", "3-1", "2", "2-3.1"].map((suffix) => madeKey(stage, suffix)));
-    const { keys } = await stage.run("settleKeys", { keys: [], ordinals: [1, 2] });
-    expect(keys).toEqual([
-      { id: lost.id, role: "new", fate: { fate: "ended", at: expect.any(String) as string, seen: true } },
-    ]);
+    expect(await fatesOf(stage, { keys: [], ordinals: [1, 2] })).toEqual({
+      [lost.id]: { fate: "ended", at: expect.any(String) as string, seen: true },
+    });
     expect(await stage.alive()).toEqual(expect.arrayContaining(spared.map(({ id }) => id)));
     expect(await stage.alive()).not.toContain(lost.id);
+  });
+
+  test("ends nothing while it finds what its run did not know: an answer that is lost would lose it for good", async () => {
+    const stage = await startStage();
+    const [known, lost] = [await madeKey(stage, "1-1"), await madeKey(stage, "1-2")];
+    const order = { keys: [entry(known.id, "new")], ordinals: [1] };
+    expect(await stage.repeat("settleKeys", order)).toEqual({ keys: [], found: [lost.id], warnings: [] });
+    expect(await deletions(stage)).toEqual([]);
   });
 
   test("leaves alone what its run knows by id and does not ask about, whatever its name: it may be anywhere", async () => {
     const stage = await startStage();
     const known = await madeKey(stage, "1-1");
     const lost = await madeKey(stage, "1-2");
-    const { keys } = await stage.run("settleKeys", { keys: [], ordinals: [1], known: [known.id] });
-    expect(keys.map(({ id }) => id)).toEqual([lost.id]);
+    const fates = await fatesOf(stage, { keys: [], ordinals: [1], known: [known.id] });
+    expect(Object.keys(fates)).toEqual([lost.id]);
     expect(await stage.alive()).toContain(known.id);
   });
 

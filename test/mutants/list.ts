@@ -428,8 +428,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "overlooks-at-the-end-what-was-made-without-an-answer",
         file: "src/activities/revocation.ts",
-        find: `found.set(key.id, { id: key.id, role: "new", given: false, listed: key });`,
-        replace: `if (name.ordinal > 1_000) found.set(key.id, { id: key.id, role: "new", given: false, listed: key });`,
+        find: `found.add(key.id);`,
+        replace: `if (name.ordinal > 1_000) found.add(key.id);`,
         caughtBy: {
           file: "test/activities/revocation.test.ts",
           test: "settleKeys, at a run's end > finds by its exact name what an attempt made whose answer was lost, and nothing that only begins alike",

@@ -757,18 +757,16 @@ const bodies: Record<string, Body> = {
       const ordinal = named.exec(name)?.[1];
       return ordinal !== undefined && order.ordinals.includes(Number(ordinal));
     });
-    const asked = [
-      ...order.keys,
-      ...(slot.byHand || out.missing ? [] : byName)
-        .filter(({ id, state }) => state !== "dead" && !order.keys.some((key) => key.id === id))
-        .filter(({ id }) => order.known?.includes(id) !== true)
-        .map(({ id }) => ({ id, role: "new" as const, given: false })),
-    ];
+    const found = (slot.byHand || out.missing ? [] : byName)
+      .filter(({ id, state }) => state !== "dead" && !order.keys.some((key) => key.id === id))
+      .filter(({ id }) => order.known?.includes(id) !== true)
+      .map(({ id }) => id);
     if (out.missing && byName.length > 0) {
       throw new PlayedFailure("Unavailable", "the list is not whole", { retried: true });
     }
+    if (found.length > 0) return { keys, found, warnings };
     let ends = 0;
-    for (const { id, role, given } of asked) {
+    for (const { id, role, given } of order.keys) {
       yield 50;
       const key = world.key(id);
       const { yes, unknown } = holdersOf(stage, out, id, slot.name);

@@ -295,16 +295,24 @@ class Run {
     const ground = this.#ground;
     // A run names what is compromised itself; if it is passed on all the same, it is named and not ended.
     const all = this.#story.atDeadline;
-    const open = this.#custody.open().filter(({ role }) => all || role !== "compromised");
+    let open = this.#custody.open().filter(({ role }) => all || role !== "compromised");
     this.#removedAt = performance.now();
     const removed = await this.#try("removeAliases", {}, { last: true });
     if (!removed.ok) this.#wrong(`removeAliases fails for good: ${removed.type} ${removed.message}`);
     this.#settledAt = Date.now();
-    const settled = await this.#try(
-      "settleKeys",
-      { keys: open.map(({ id, role, given }) => ({ id, role, given })), ordinals: this.#custody.ordinals },
-      { last: true },
-    );
+    const settle = () =>
+      this.#try(
+        "settleKeys",
+        { keys: open.map(({ id, role, given }) => ({ id, role, given })), ordinals: this.#custody.ordinals },
+        { last: true },
+      );
+    let settled = await settle();
+    // What was made without an answer is the run's before it is ended.
+    for (let found = foundBy(settled); found.length > 0; found = foundBy(settled)) {
+      for (const id of found) this.#custody.take(id, "new");
+      open = [...open, ...this.#custody.open().filter(({ id }) => found.includes(id))];
+      settled = await settle();
+    }
     if (!settled.ok) {
       this.#wrong(`settleKeys fails for good: ${settled.type} ${settled.message}`);
       return;
@@ -543,4 +551,9 @@ class Run {
   #say(what: string): void {
     this.#ground.truth.story.push(`       ${what}`);
   }
+}
+
+/** The keys that a clean-up found and its run did not know. */
+function foundBy(settled: Outcome): string[] {
+  return settled.ok ? ((settled.value as Settled).found ?? []) : [];
 }

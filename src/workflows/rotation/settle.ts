@@ -64,19 +64,32 @@ async function removeAliases(rotation: Rotation): Promise<void> {
 
 /**
  * Looks up every key that has no fate yet, compromised ones excepted, and every key that may exist under a name of ours
- * without our knowing. `which` picks some in the middle of a run: then the names stay to be looked up at the end.
+ * without our knowing. `which` picks some in the middle of a run: then the names stay to be looked up at the end. Where it
+ * looks at all, what slots held at a look before is looked at again: somebody may have replaced it since.
  */
 export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry) => boolean): Promise<void> {
   const { custody } = rotation.record;
-  const keys = custody
-    .open()
-    .filter((key) => key.role !== "compromised" && (which === undefined || which(key)))
+  const open = custody.open().filter(which ?? (() => true));
+  const held = which === undefined ? custody.all().filter(({ fate }) => fate?.fate === "held") : [];
+  const keys = [...open, ...held]
+    .filter(({ role }) => role !== "compromised")
     .map(({ id, role, given }) => ({ id, role, given }));
   const { ordinals } = custody;
   const known = custody.all().map(({ id }) => id);
-  if (keys.length === 0 && ordinals.length === 0) return;
+  if (ordinals.length === 0 && keys.every(({ id }) => custody.find(id)?.fate !== undefined)) return;
+  const nameUntold = (why: string): void => {
+    for (const { id } of keys) {
+      if (custody.find(id)?.fate === undefined && !rotation.isCompromised(id)) name(rotation, id, why);
+    }
+  };
   try {
     const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals, known }));
+    const { found = [] } = settled;
+    if (found.length > 0) {
+      // They are the run's before they are ended: an answer that is lost then loses none of them.
+      for (const id of found) custody.take(id, "new");
+      return await settleOpen(rotation, which);
+    }
     for (const { id, role, fate } of settled.keys) {
       // A key that was called compromised meanwhile is its clock's; an end is an end.
       if (rotation.isCompromised(id) && fate.fate !== "ended") continue;
@@ -84,18 +97,12 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
       custody.settle(id, fate);
     }
     rotation.record.warn(...settled.warnings);
-    for (const { id } of keys) {
-      if (custody.find(id)?.fate === undefined && !rotation.isCompromised(id)) {
-        name(rotation, id, "the clean-up said nothing of it: look whether it is alive and who uses it");
-      }
-    }
+    nameUntold("the clean-up said nothing of it: look whether it is alive and who uses it");
     if (which === undefined && !rotation.swap.issueUnsure) custody.accountFor(ordinals);
   } catch (error) {
     if (rotation.handsOver) return;
     rotation.record.warn(`cleaning up failed: ${failureMessage(error)}`);
-    for (const { id } of keys) {
-      if (!rotation.isCompromised(id)) name(rotation, id, "the clean-up failed: look whether a slot holds it");
-    }
+    nameUntold("the clean-up failed: look whether a slot holds it");
     if (which === undefined && ordinals.length > 0) {
       rotation.record.warn(
         `keys of rotation ${rotation.of.rotationId} may be alive that could not be looked up: keyturn sweep finds them`,

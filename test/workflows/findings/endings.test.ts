@@ -129,6 +129,40 @@ describe("a cut that is refused after an attempt that was not answered", () => {
   });
 });
 
+describe("a clean-up", () => {
+  const unanswered = { issueKey: () => Promise.reject(failing("Unavailable")) };
+
+  test("takes the keys it finds before they are ended, so that a lost answer loses none", async () => {
+    const slots = playSlots(skipping, undefined, (right) => ({
+      ...unanswered,
+      settleKeys: async (order) =>
+        order.known?.includes("key_lost") === true
+          ? right.settleKeys(order)
+          : { keys: [], found: ["key_lost"], warnings: [] },
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "normalRotation")),
+    );
+    expect(slots.endOf("key_lost")).toBeDefined();
+    expect(fateOf(result, "key_lost")).toBe("ended");
+  });
+
+  test("looks twice at what a slot holds: somebody may have replaced it in between", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, undefined, (right, { holds }) => ({
+      ...unanswered,
+      settleKeys: async (order) => {
+        if (++looks === 2) holds[slot] = "key_by_hand";
+        return right.settleKeys(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "normalRotation")),
+    );
+    expect(fateOf(result, "key_old")).toBe("named");
+  });
+});
+
 describe("an installation that stops before its write has left", () => {
   const stopped = (sent: boolean) =>
     ApplicationFailure.create({ type: "SlotChanged", message: "changed", nonRetryable: true, details: [{ sent }] });
