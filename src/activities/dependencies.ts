@@ -53,7 +53,8 @@ export interface Runs {
    */
   update(order: UpdateOrder, updateId: string): Promise<unknown>;
   /**
-   * The slot's newest run that has closed; undefined where none is kept. Fails with `Unavailable` when the server cannot
+   * The slot's newest run that has closed; undefined where none is kept. One that ended before it had looked at the slot
+   * has among its keys what the runs before it named. Fails with `Unavailable` when the server cannot
    * be asked: then nobody knows which keys stayed behind.
    */
   lastClosed(slot: string, which?: WhichRun): Promise<ClosedRun | undefined>;

@@ -96,7 +96,7 @@ async function asked<Result>(what: string, question: () => Promise<Result>): Pro
 
 /**
  * By `describe` where that tells, not by a search: the search index is late. Only while a run of the slot is open, and
- * nobody said which one was before it, is the index all there is.
+ * nobody said which one was before it, is the index all there is; and for runs before one that named nothing of theirs.
  */
 async function newestClosed(client: Client, slot: string, { hint, except }: WhichRun): Promise<ClosedRun | undefined> {
   const workflowId = slotWorkflowId(slot);
@@ -109,16 +109,40 @@ async function newestClosed(client: Client, slot: string, { hint, except }: Whic
     });
   const latest = await describe();
   if (latest === undefined) return undefined;
-  if (hasClosed(latest) && latest.runId !== except) return howItClosed(client, latest);
   const hinted = hint === undefined || hint === except || hint === latest.runId ? undefined : await describe(hint);
-  if (hinted !== undefined && hasClosed(hinted)) return howItClosed(client, hinted);
+  const described = [latest, hinted].find((run) => run !== undefined && hasClosed(run) && run.runId !== except);
+  let closed = described === undefined ? undefined : await howItClosed(client, described);
+  if (closed !== undefined && hasTakenOver(closed)) return closed;
   const query = `WorkflowId = "${workflowId}" AND ExecutionStatus != "Running"`;
   return within(async () => {
     for await (const run of client.workflow.list({ query })) {
-      if (hasClosed(run) && run.runId !== except) return howItClosed(client, run);
+      const isNewer = described !== undefined && run.startTime.getTime() >= described.startTime.getTime();
+      if (!hasClosed(run) || run.runId === except || isNewer) continue;
+      const former = await howItClosed(client, run);
+      closed = withFormer(closed, former);
+      if (hasTakenOver(former)) return closed;
     }
-    return undefined;
+    return closed;
   });
+}
+
+/** Whether the run looked at its slot, and so names again what runs before it named. What told nothing hides nothing. */
+function hasTakenOver({ result }: ClosedRun): boolean {
+  return result === undefined || result.steps.some(({ step, outcome }) => step === "inspectSlot" && outcome === "done");
+}
+
+/** A run that ended before it had looked at its slot, with what the run before it named: nobody else names it again. */
+function withFormer(closed: ClosedRun | undefined, former: ClosedRun): ClosedRun {
+  if (closed?.result === undefined) return former;
+  if (former.result === undefined) return closed.result.keys.length === 0 ? former : closed;
+  const { keys, leftOver } = closed.result;
+  const isNew = ({ id }: { id: string }): boolean => keys.every((key) => key.id !== id);
+  const result = {
+    ...closed.result,
+    keys: [...keys, ...former.result.keys.filter((key) => key.fate !== "held" && isNew(key))],
+    leftOver: [...leftOver, ...former.result.leftOver.filter(isNew)],
+  };
+  return { ...closed, result };
 }
 
 type Described = Pick<WorkflowExecutionDescription, "workflowId" | "runId" | "status">;

@@ -338,14 +338,20 @@ function answerOfEnd(stage: Stage, out: Outside, keyId: string): { at: string; s
 }
 
 function earlierOf(stage: Stage, name: string, exceptRunId: string): EarlierKey[] {
-  const last = stage.ground.runs.findLast(
+  const closed = stage.ground.runs.filter(
     (run) =>
       run.workflowId === `keyturn/${name}` &&
       run.runId !== exceptRunId &&
       (run.status === "completed" || run.status === "failed"),
   );
-  const told = last === undefined ? stage.former.get(name) : leftOverOf(last.result ?? last.failure?.details);
-  return (told ?? []).map(({ id, why }) => ({ id, why, state: stateSeen(stage, id) }));
+  // A run that ended before it had looked took nothing over: what was named before it stands.
+  const lookedLast = closed.findLastIndex(({ calls }) =>
+    calls.some((call) => call.name === "inspectSlot" && call.outcome === "completed"),
+  );
+  const told = closed.slice(Math.max(0, lookedLast)).flatMap((run) => leftOverOf(run.result ?? run.failure?.details));
+  if (lookedLast < 0) told.push(...(stage.former.get(name) ?? []));
+  const whys = new Map(told.map(({ id, why }) => [id, why]));
+  return [...whys].map(([id, why]) => ({ id, why, state: stateSeen(stage, id) }));
 }
 
 function leftOverOf(result: unknown): { id: string; why: string }[] {

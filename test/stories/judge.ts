@@ -245,7 +245,8 @@ class Judgement {
       if (other === chain && !refused.includes(keyId)) keys.set(keyId, "told");
     }
     for (const { runId, inspection } of inspections) {
-      if (!chain.runIds.has(runId)) continue;
+      // What was looked at and never told, since the run was cancelled meanwhile, the next run is told.
+      if (!chain.runIds.has(runId) || !chain.calls.some(({ result }) => result === inspection)) continue;
       for (const { id, state } of inspection.earlier)
         if (state !== "dead" && world.keys.has(id)) keys.set(id, "left by an earlier run");
     }

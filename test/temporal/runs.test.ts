@@ -26,7 +26,8 @@ const result = (changes: object = {}): object => ({
   oldKey: { id: "key_a" },
   newKey: { id: "key_b" },
   keys: [],
-  steps: [],
+  leftOver: [],
+  steps: [{ step: "inspectSlot", outcome: "done" }],
   ...changes,
 });
 
@@ -35,7 +36,10 @@ function played(runs: PlayedRun[], { indexed = runs }: { indexed?: PlayedRun[] }
   const asked: string[] = [];
   const updates: { runId: string | undefined; update: string }[] = [];
   let refusal: Error | undefined;
-  const described = ({ runId, status }: PlayedRun) => ({ workflowId, runId, status: { name: status } });
+  const described = (run: PlayedRun) => {
+    const { runId, status } = run;
+    return { workflowId, runId, status: { name: status }, startTime: new Date(runs.indexOf(run)) };
+  };
   const getHandle = (id: string, runId?: string) => {
     const run = runId === undefined ? runs.at(-1) : runs.find((one) => one.runId === runId);
     const there = (): PlayedRun => {
@@ -105,6 +109,31 @@ describe("the newest closed run of a slot", () => {
     expect(await runs.lastClosed(slot, { except: "run-3" })).toMatchObject({ runId: "run-2" });
     expect(await played([first, second, own], { indexed: [] }).runs.lastClosed(slot)).toBeUndefined();
     expect(await played([]).runs.lastClosed(slot)).toBeUndefined();
+  });
+
+  test("has among its keys what runs before it named, where it ended before it had looked at the slot", async () => {
+    const named = (id: string): KeyEntry => ({ id, role: "old", fate: "named", why: "clients may still use it" });
+    const keys = [named("key_a"), { id: "key_b", role: "new", fate: "held" }];
+    const looked = { ...first, result: result({ keys, leftOver: [{ id: "key_a", why: "clients may still use it" }] }) };
+    const cancelled: PlayedRun = {
+      runId: "run-2",
+      status: "COMPLETED",
+      result: result({ outcome: "aborted", newKey: null, keys: [named("key_x")], steps: [] }),
+    };
+    const failed: PlayedRun = { ...cancelled, runId: "run-3", result: result({ outcome: "aborted", steps: [] }) };
+    const older: PlayedRun = { ...first, runId: "run-0", result: result({ keys: [named("key_0")] }) };
+    const { runs } = played([older, looked, cancelled, failed]);
+    const closed = await runs.lastClosed(slot);
+    expect(closed).toMatchObject({ runId: "run-3", result: { outcome: "aborted", leftOver: [{ id: "key_a" }] } });
+    expect(closed?.result?.keys).toEqual([named("key_x"), named("key_a")]);
+    expect(await runs.lastInstalledKey(slot)).toBeUndefined();
+    // One that cannot be asked any more is said to be so.
+    const lost: PlayedRun = {
+      runId: "run-1",
+      status: "TERMINATED",
+      failed: failedWith(new TerminatedFailure("ended")),
+    };
+    expect(await played([lost, failed]).runs.lastClosed(slot)).toEqual({ runId: "run-1", status: "TERMINATED" });
   });
 
   test("is never a run that went on as another one", async () => {
