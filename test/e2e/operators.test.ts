@@ -39,7 +39,9 @@ describe("a rotation that waits for the old key to be idle", () => {
   test("takes no approval of use that is seconds old without --yes, and says that requests will fail", async ({
     onTestFailed,
   }) => {
-    onTestFailed(async () => console.error("it stood at", JSON.stringify(await progressOf(world, slot))));
+    onTestFailed(async () => {
+      process.stderr.write(`it stood at ${JSON.stringify(await progressOf(world, slot))}\n`);
+    });
     const traffic = world.traffic(30);
     const handle = await world.start();
     await world.until(async () => (await progressOf(world, slot)).times.lastUsed !== undefined);
