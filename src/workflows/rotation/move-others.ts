@@ -105,8 +105,8 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
 
 /** Undefined where there is nothing to wait for any more before it could be read. */
 async function policyWhileItMatters(rotation: Rotation, keyId: string): Promise<Policy | undefined> {
-  const over = condition(() => isOver(rotation, keyId)).then(() => undefined);
-  return rotation.policy ?? Promise.race([rotation.readPolicy(), over]);
+  if (rotation.policy !== undefined) return rotation.policy;
+  return Promise.race([rotation.readPolicy(), condition(() => isOver(rotation, keyId)).then(() => undefined)]);
 }
 
 /** The slots that hold it no more and whose edges may still send it, and how long yet. */
