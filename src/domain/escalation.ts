@@ -28,12 +28,23 @@ export interface EscalationFacts {
 
 export type Does = "hurries" | "revokes-new" | "hands-over" | "moves-first" | "cuts" | "already";
 
+/** By which deadline and policy a slot goes that was told of a compromised key. */
+export interface FirstTold {
+  /** RFC 3339, as `at`. */
+  revokeBy: string;
+  atDeadline: "revoke" | "hold";
+  /** When that slot was told. */
+  at?: string | undefined;
+}
+
 /** What the update `escalate` answers. */
 export interface EscalationAnswer {
   does: Does;
   keyId: string;
   /** The revoke deadline, RFC 3339, where one runs. */
   by?: string;
+  /** The deadline and policy by which this run goes, and since when it was told: the slot that was told first decides. */
+  first?: FirstTold;
   says: string;
 }
 

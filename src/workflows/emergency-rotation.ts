@@ -9,7 +9,7 @@ import { everySlotOfLeak } from "./leaked-key.ts";
 import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import { correctOutage, cutNow, lookUpCompromised, startClocks } from "./rotation/compromised.ts";
+import { correctOutage, cutNow, lookUpCompromised, saw, startClocks } from "./rotation/compromised.ts";
 import { endWhenMoved, moveMeanwhile } from "./rotation/end-when-moved.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureDetails, failureMessage, failureType } from "./rotation/failures.ts";
@@ -130,7 +130,7 @@ async function plannedKeys(rotation: Rotation, start: EmergencyRotationStart): P
   const { ambiguous, keys } = plan;
   for (const { id, state, through, heldBy, heldUnknown } of keys) {
     const unknown = heldUnknown.map((slot) => ({ slot, why: "it could not be looked at" }));
-    rotation.compromised.seen.set(id, { id, how: "id", state, through, heldBy, unknown });
+    saw(rotation, { id, how: "id", state, through, heldBy, unknown });
     rotation.compromised.lookedAt.add(id);
   }
   if (ambiguous === undefined && keys.length > 0) return keys.map(({ id }) => id);
@@ -258,7 +258,7 @@ async function lookAtCut(rotation: Rotation, keyIds: string[]): Promise<Compromi
     const { yes = [], unknown = [], left } = all.find(({ keyId }) => keyId === id) ?? {};
     const here = rotation.found?.held.id === id ? [rotation.of.slot] : [];
     const key = { ...seen, heldBy: [...new Set([...here, ...yes])], unknown, left };
-    rotation.compromised.seen.set(id, key);
+    saw(rotation, key);
     rotation.compromised.lookedAt.add(id);
     return [key];
   });

@@ -419,7 +419,8 @@ class Judgement {
     for (const event of world.keyEvents) {
       const told = first.get(event.keyId);
       if (told === undefined || event.what !== "on" || event.by.activity === undefined) continue;
-      if (event.at > told.at + 5_000) this.#say("deadline", `${event.keyId} is compromised, and was switched on again`);
+      if (event.at <= told.at + 5_000 || this.#isCalledOff(told, event.at)) continue;
+      this.#say("deadline", `${event.keyId} is compromised, and was switched on again`);
     }
     for (const write of world.writes) {
       // A run can only heed what was told to it.
@@ -442,10 +443,7 @@ class Judgement {
     const key = world.keys.get(keyId);
     if (policy?.emergency.atDeadline !== "revoke" || story.flavour === "by-hand" || key === undefined) return;
     if (![...world.slots.values()].some(({ project }) => project === key.project)) return;
-    const tellers = this.#told.filter((told) => told.keyId === keyId).map((told) => told.chain);
-    // An abort by a person calls an emergency off.
-    const aborts = tellers.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
-    if (aborts.some((said) => ground.workersUp(said.at) >= at)) return;
+    if (this.#isCalledOff({ keyId, at })) return;
     if (chain.result === undefined && refusals.has(chain.last.failure?.type ?? "")) return;
     const deadline = at + durationMs(policy.emergency.revokeWithin);
     const latest = this.#excused(at, deadline + slackMs);
@@ -468,6 +466,13 @@ class Judgement {
     if (shown.length > 0 && !shown.some(({ progress }) => JSON.stringify(progress ?? {}).includes(keyId))) {
       this.#say("deadline", `${keyId} is late, and progress does not say so`);
     }
+  }
+
+  /** Whether a person aborted a run that had been told of the key: that calls its emergency off. */
+  #isCalledOff({ keyId, at }: Pick<Told, "keyId" | "at">, before = Infinity): boolean {
+    const tellers = this.#told.filter((told) => told.keyId === keyId).map((told) => told.chain);
+    const aborts = tellers.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
+    return aborts.some((said) => this.#played.ground.workersUp(said.at) >= at && said.at < before);
   }
 
   /** Until when a cut may be late: the provider refused it, or nobody worked. */

@@ -1,6 +1,7 @@
 import { CancellationScope, condition } from "@temporalio/workflow";
 
 import { inMs } from "../../domain/duration.ts";
+import type { FirstTold } from "../../domain/escalation.ts";
 import type { Policy } from "../../domain/policy.ts";
 
 /** A key that was called compromised: by whom, and when, which is when its clock started. RFC 3339 times. */
@@ -12,13 +13,6 @@ export interface Told {
   since?: string;
   /** The deadline and the policy of the slot that was told first, where that is another one. */
   first?: FirstTold;
-}
-
-export interface FirstTold {
-  revokeBy: string;
-  atDeadline: "revoke" | "hold";
-  /** When that slot was told. RFC 3339. */
-  at?: string | undefined;
 }
 
 export interface ClockWork {
@@ -56,14 +50,20 @@ export class RevokeClock {
   tell(told: Told): boolean {
     const known = this.#told.get(told.keyId);
     if (known !== undefined && !this.#calledOff.delete(told.keyId)) {
-      const { first } = told;
-      const isEarlier = first?.at !== undefined && Date.parse(first.at) < Date.parse(known.first?.at ?? known.at);
-      if (isEarlier && !this.#due.has(told.keyId)) this.#told.set(told.keyId, { ...known, first });
+      this.goBy(told.keyId, told.first);
       return false;
     }
     this.#told.set(told.keyId, told);
     this.#running ??= CancellationScope.nonCancellable(() => this.#run());
     return true;
+  }
+
+  /** Goes by another slot's deadline and policy, where that was told of the key before this one. */
+  goBy(keyId: string, first: FirstTold | undefined): void {
+    const known = this.#told.get(keyId);
+    if (known === undefined || this.#due.has(keyId)) return;
+    const isEarlier = first?.at !== undefined && Date.parse(first.at) < Date.parse(known.first?.at ?? known.at);
+    if (isEarlier) this.#told.set(keyId, { ...known, first });
   }
 
   /** Whether the key's clock runs, or ran to its deadline. */

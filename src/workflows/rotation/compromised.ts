@@ -9,11 +9,13 @@ import { askToRevoke } from "./revoke-by-hand.ts";
 import { withoutGivingUp } from "./revoke-for-good.ts";
 import type { Rotation } from "./rotation.ts";
 
-/** Shows the clocks of this key's emergency, where none are shown yet. */
+/** Shows the clocks of this key's emergency, where none are shown yet; a deadline that another slot brought is shown anew. */
 export function startClocks(rotation: Rotation, keyId: string): void {
   const { record, clock, policy } = rotation;
   const told = clock.find(keyId);
   const revokeBy = clock.deadlineOf(keyId);
+  if (record.clocks !== undefined && record.clocks.told === told?.at)
+    Object.assign(record.clocks, defined({ revokeBy }));
   if (record.clocks !== undefined || told === undefined || revokeBy === undefined || policy === undefined) return;
   record.clocks = {
     told: told.at,
@@ -32,7 +34,7 @@ export async function lookUpCompromised(
   for (const key of found) {
     const { custody } = rotation.record;
     const before = rotation.compromised.seen.get(key.id);
-    rotation.compromised.seen.set(key.id, order.providerOnly === true && before !== undefined ? before : key);
+    if (order.providerOnly !== true || before === undefined) saw(rotation, key);
     if (order.providerOnly !== true) rotation.compromised.lookedAt.add(key.id);
     custody.take(key.id, "compromised", custody.has(key.id) ? {} : { given: true });
     custody.reopen(key.id);
@@ -42,6 +44,19 @@ export async function lookUpCompromised(
     if ((failingSlots(rotation, key.id) ?? []).length > 0) noteOutage(rotation, key.id, now());
   }
   return found;
+}
+
+/**
+ * Notes what a look at a key told. A slot that was seen to hold it and cannot be told now holds it still, for all anybody
+ * knows. Where slots are seen to hold one that was cut, requests fail there since.
+ */
+export function saw(rotation: Rotation, key: Compromised): void {
+  const { seen, cut } = rotation.compromised;
+  const before = seen.get(key.id)?.heldBy ?? [];
+  const still = key.unknown.map(({ slot }) => slot).filter((slot) => before.includes(slot));
+  seen.set(key.id, { ...key, heldBy: [...new Set([...key.heldBy, ...still])] });
+  const fail = cut.has(key.id) && (failingSlots(rotation, key.id) ?? []).length > 0;
+  if (fail) noteOutage(rotation, key.id, rotation.record.times.cut ?? now());
 }
 
 /** Cuts a compromised key now, whoever uses it. A cut says something of a key that was seen: it is looked up first. */
@@ -63,6 +78,7 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     record.reached("cut", at);
     rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
+    if (rotation.compromised.lookedAt.has(keyId)) warnOfDoubt(rotation, keyId);
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
   };
@@ -243,7 +259,7 @@ export async function lookForLateWrites(rotation: Rotation): Promise<void> {
     for (const { keyId, yes, unknown } of await management.lookAtHolders({ ...of, keyIds })) {
       const seen = compromised.seen.get(keyId);
       if (seen === undefined) continue;
-      compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown });
+      saw(rotation, { ...seen, heldBy: yes, unknown });
       if (yes.includes(of.slot)) noteOutage(rotation, keyId, now());
     }
   } catch (error) {
@@ -265,11 +281,7 @@ export function correctOutage(rotation: Rotation): void {
   const looked = keyIds.map((id) => failingSlots(rotation, id));
   if (looked.length === 0 || looked.includes(undefined)) return;
   const failing = looked.flatMap((slots) => slots ?? []);
-  for (const id of keyIds) {
-    const doubted = (seen.get(id)?.unknown ?? []).map(({ slot }) => slot).join(", ");
-    if (doubted !== "")
-      record.warn(`requests may fail in ${doubted}: whether it holds ${id}, which was cut, cannot be told`);
-  }
+  for (const id of keyIds) warnOfDoubt(rotation, id);
   const written = keyIds.flatMap((id) => seen.get(id)?.left ?? []).map(({ slot }) => slot);
   const slots = [...new Set([...failing, ...(outage.slots ?? []), ...written])];
   const sinceMs = Date.now() - Date.parse(outage.from);
@@ -280,6 +292,12 @@ export function correctOutage(rotation: Rotation): void {
   if (slots.length > 0) outage.slots = slots;
   else record.unknown(`which slots served ${keyIds.join(", ")} when it was cut`);
   if (failing.length === 0) outage.until ??= record.now();
+}
+
+function warnOfDoubt({ record, compromised }: Rotation, keyId: string): void {
+  const doubted = (compromised.seen.get(keyId)?.unknown ?? []).map(({ slot }) => slot).join(", ");
+  if (doubted !== "")
+    record.warn(`requests may fail in ${doubted}: whether it holds ${keyId}, which was cut, cannot be told`);
 }
 
 /** One end of a key at a time: whoever comes second waits for the first. */

@@ -1,5 +1,5 @@
 import type { Compromised } from "../../activities/contract.ts";
-import type { FirstTold } from "./clock.ts";
+import type { FirstTold } from "../../domain/escalation.ts";
 
 /** What a run knows of the keys that are called compromised, and what is under way with each. By key id, where not said. */
 export class KnownCompromised {

@@ -282,7 +282,7 @@ export class Mailbox {
       by = "somebody",
       why,
       since,
-      first,
+      first: firstElsewhere,
     } = parseInput(escalationInput, escalation, "escalate");
     const rotation = this.#rotation;
     const { custody } = rotation.record;
@@ -293,7 +293,7 @@ export class Mailbox {
       keyId,
       at: new Date().toISOString(),
       by: said,
-      ...defined({ since, first: first ?? rotation.compromised.first.get(keyId) }),
+      ...defined({ since, first: firstElsewhere ?? rotation.compromised.first.get(keyId) }),
     });
     if (custody.has(keyId)) {
       custody.take(keyId, "compromised");
@@ -311,6 +311,7 @@ export class Mailbox {
       const row = decideEscalation(facts);
       switch (row.does) {
         case "already":
+          if (rotation.record.clocks !== undefined) startClocks(rotation, keyId);
           break;
         case "hurries":
           startClocks(rotation, keyId);
@@ -342,7 +343,8 @@ export class Mailbox {
         atDeadline: rotation.clock.atDeadlineOf(keyId),
         holders: rotation.compromised.seen.get(keyId)?.heldBy ?? [],
       };
-      return { does: row.does, keyId, ...defined({ by: deadline }), says: row.says(words) };
+      const first = rotation.clock.firstOf(keyId);
+      return { does: row.does, keyId, ...defined({ by: deadline, first }), says: row.says(words) };
     });
   }
 

@@ -3,11 +3,12 @@ import { condition, isCancellation, ParentClosePolicy, startChild } from "@tempo
 
 import { defined } from "../../domain/defined.ts";
 import { inMs } from "../../domain/duration.ts";
+import type { EscalationAnswer } from "../../domain/escalation.ts";
 import type { Policy } from "../../domain/policy.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
 import { escalateUpdate } from "../messages.ts";
-import { isOver, lookBeside, stillLeaving, whileItMatters } from "./compromised.ts";
+import { isOver, lookBeside, saw, startClocks, stillLeaving, whileItMatters } from "./compromised.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -127,7 +128,7 @@ export async function lookAgain(rotation: Rotation, keyId: string): Promise<void
     const seen = rotation.compromised.seen.get(keyId);
     if (holders === undefined || seen === undefined) return;
     const { yes, unknown, left } = holders;
-    rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });
+    saw(rotation, { ...seen, heldBy: yes, unknown, left });
   });
 }
 
@@ -213,7 +214,10 @@ async function tellRun(
   try {
     const by = `the emergency of ${of.slot}`;
     const arg = { compromisedKeyId: keyId, by, why, ...defined({ first: clock.firstOf(keyId) }) };
-    await management.updateRun({ workflowId: slotWorkflowId(slot), update: escalateUpdate.name, arg });
+    const order = { workflowId: slotWorkflowId(slot), update: escalateUpdate.name, arg };
+    const answer = (await management.updateRun(order)) as EscalationAnswer | undefined;
+    clock.goBy(keyId, answer?.first);
+    if (record.clocks !== undefined) startClocks(rotation, keyId);
   } catch (refused) {
     if (isCancellation(refused)) throw refused;
     record.warn(`${why}, and the run of ${slot} did not take it: ${failureMessage(refused)}`);

@@ -16,7 +16,7 @@ import {
   startIn,
   startSkipping,
 } from "./slots.ts";
-import type { Progress } from "../../../src/domain/rotation.ts";
+import { type Progress, slotWorkflowId } from "../../../src/domain/rotation.ts";
 
 /** Promise 9: the deadline of a compromised key is the run's, whatever fails, waits or is told in between. */
 
@@ -391,5 +391,34 @@ describe("a rotation that is told that its old key is compromised", () => {
     const approval = steps.find(({ step }) => step.startsWith("approval"));
     expect(approval).toMatchObject({ outcome: "skipped" });
     expect(JSON.stringify(steps)).not.toMatch(/approved by/);
+  });
+});
+
+// The last of the file: the server skips no time any more after a child was started again under the id of one that ended.
+describe("a slot that does not move", () => {
+  test("makes an outage where a slot was seen to hold it that cannot be told of at last", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => ({
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(order.slot === otherSlot ? { canIssue: false } : {}),
+      }),
+      lookAtHolders: async (order) => {
+        const told = await right.lookAtHolders(order);
+        if (order.slot !== slot || ++looks < 3) return told;
+        return told.map(({ keyId }) => ({ keyId, yes: [], unknown: [{ slot: otherSlot, why: "its list has a gap" }] }));
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_batch" });
+      const ended = await endOf(handle);
+      const child = skipping.client.workflow.getHandle(slotWorkflowId(otherSlot));
+      await child.signal("abortSignal", { by: "ada" });
+      await endOf(child);
+      return ended;
+    });
+    expect(slots.endOf("key_batch")).toMatchObject({ heldBy: [otherSlot] });
+    expect(result.outage).toMatchObject({ slots: [otherSlot] });
+    expect(result.warnings).toContainEqual(expect.stringContaining("whether it holds key_batch"));
   });
 });

@@ -4,6 +4,7 @@ import { slotWorkflowId } from "../../../src/domain/rotation.ts";
 import {
   documentedPolicy,
   endOf,
+  fateOf,
   hour,
   minute,
   otherSlot,
@@ -22,6 +23,31 @@ beforeAll(async () => {
   skipping = await startSkipping();
 });
 afterAll(() => skipping.stop());
+
+describe("a compromised key that another slot holds", () => {
+  test("has that slot's deadline and policy where its run was told before, though that run tells nobody", async () => {
+    const hold = documentedPolicy({ emergency: { ...documentedPolicy().emergency, atDeadline: "hold" } });
+    const slots = playSlots(skipping, { [slot]: "key_mine", [otherSlot]: "key_old" }, (right) => ({
+      readPolicy: async (order) => (order.slot === otherSlot ? hold : documentedPolicy()),
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(order.slot === otherSlot ? { canIssue: false, policy: hold } : {}),
+      }),
+    }));
+    await skipping.withWorker(slots.played, async () => {
+      const told = await startIn(skipping, "normalRotation", { slot: otherSlot });
+      await told.executeUpdate("escalate", { args: [{ compromisedKeyId: "key_old" }] });
+      await skipping.env.sleep(2 * minute);
+      const stranger = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await skipping.env.sleep(3 * hour);
+      expect(slots.endOf("key_old")).toBeUndefined();
+      // Held past its deadline, it is named, and nothing is left to do.
+      expect(fateOf(await endOf(stranger), "key_old")).toBe("named");
+      await told.signal("abortSignal", { by: "ada" });
+      await endOf(told);
+    });
+  });
+});
 
 describe("a compromised key that two slots hold", () => {
   test("has the deadline and the policy of the slot that was told first, though a person tells another one later", async () => {

@@ -87,6 +87,18 @@ describe("a compromised key that another slot holds", () => {
     expect(result).toMatchObject({ outcome: "cut", outage: { slots: [slot] } });
   });
 
+  test("is an outage there where cut-first did not see that slot, once it is seen", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => ({
+      findCompromised: async (order) =>
+        (await right.findCompromised(order)).map((key) => ({ ...key, heldBy: [], unknown: [] })),
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { strategy: "cut-first", compromisedKeyId: "key_batch" })),
+    );
+    expect(slots.endOf("key_batch")).toMatchObject({ heldBy: [otherSlot] });
+    expect(result.outage).toMatchObject({ slots: [otherSlot] });
+  });
+
   test("has emergencies started in every slot where cut-first cut it, for requests fail in all of them", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" });
     await skipping.withWorker(slots.played, async () => {
