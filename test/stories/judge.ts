@@ -159,7 +159,9 @@ class Judgement {
   constructor(played: Played) {
     this.#played = played;
     this.#chains = chainsOf(played);
-    this.#told = toldOf(played, this.#chains);
+    // Of two slots that were told at one moment the one counts that holds a key past its deadline.
+    const revokes = ({ chain }: Told): number => (this.#policy(chain.slot)?.emergency.atDeadline === "hold" ? 0 : 1);
+    this.#told = toldOf(played, this.#chains).toSorted((a, b) => a.at - b.at || revokes(a) - revokes(b));
   }
 
   all(): Violation[] {

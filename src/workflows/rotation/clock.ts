@@ -58,12 +58,21 @@ export class RevokeClock {
     return true;
   }
 
-  /** Goes by another slot's deadline and policy, where that was told of the key before this one. */
+  /**
+   * Goes by another slot's deadline and policy, where that was told of the key before this one. Of two that were told at one
+   * moment the one counts that holds, and then the one with the earlier deadline: both come to the same.
+   */
   goBy(keyId: string, first: FirstTold | undefined): void {
     const known = this.#told.get(keyId);
-    if (known === undefined || this.#due.has(keyId)) return;
-    const isEarlier = first?.at !== undefined && Date.parse(first.at) < Date.parse(known.first?.at ?? known.at);
-    if (isEarlier) this.#told.set(keyId, { ...known, first });
+    if (known === undefined || first?.at === undefined || this.#due.has(keyId)) return;
+    const laterMs = Date.parse(known.first?.at ?? known.at) - Date.parse(first.at);
+    if (laterMs > 0 || (laterMs === 0 && this.#comesBefore(keyId, first))) this.#told.set(keyId, { ...known, first });
+  }
+
+  #comesBefore(keyId: string, { atDeadline, revokeBy }: FirstTold): boolean {
+    if (atDeadline !== this.atDeadlineOf(keyId)) return atDeadline === "hold";
+    const deadline = this.deadlineOf(keyId);
+    return deadline !== undefined && Date.parse(revokeBy) < Date.parse(deadline);
   }
 
   /** Whether the key's clock runs, or ran to its deadline. */

@@ -1,4 +1,4 @@
-import { CancellationScope, condition, isCancellation } from "@temporalio/workflow";
+import { ApplicationFailure, CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
 import type { Compromised, CompromisedOrder, CutFailed } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
@@ -202,16 +202,38 @@ function hasMoved({ record }: Rotation): boolean {
   return record.times.verified !== undefined;
 }
 
+/** Ends a key that no slot holds. False where one was seen to hold it by the time a refused try was repeated. */
+export async function endUnheld(rotation: Rotation, keyId: string): Promise<boolean> {
+  try {
+    await endCompromised(rotation, keyId);
+    return true;
+  } catch (error) {
+    if (failureType(error) === "SlotChanged") return false;
+    throw error;
+  }
+}
+
+/** Fails with `SlotChanged` where a slot holds the key that is neither cut nor due. */
+async function requireUnheld(rotation: Rotation, keyId: string): Promise<void> {
+  if (rotation.compromised.cut.has(keyId) || rotation.clock.isDue(keyId)) return;
+  await lookBeside(rotation, keyId);
+  const holders = rotation.compromised.seen.get(keyId)?.heldBy ?? [];
+  if (holders.length === 0 || rotation.clock.isDue(keyId)) return;
+  throw ApplicationFailure.nonRetryable(`${holders.join(", ")} holds ${keyId} by now`, "SlotChanged");
+}
+
 async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
   const { record } = rotation;
   if (record.custody.isEnded(keyId)) {
     if (record.times.revoked === undefined) record.reached("revoked", endedAt(rotation, keyId));
     return;
   }
+  let tries = 0;
   await rotation.step("revokeKey", () =>
     withoutGivingUp(rotation, keyId, async () => {
       if (!rotation.compromised.seen.has(keyId))
         await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
+      if (tries++ > 0) await requireUnheld(rotation, keyId);
       const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
       const { at, seen, note } = await cleanup.endCompromisedKey({ ...rotation.of, keyId, through });
       record.reached("revoked", at);

@@ -1,6 +1,6 @@
 import { ApplicationFailure, condition } from "@temporalio/workflow";
 
-import { endOrAsk, isOver, stillLeaving, whoHoldsBack } from "./compromised.ts";
+import { endOrAsk, endUnheld, isOver, stillLeaving, whoHoldsBack } from "./compromised.ts";
 import { lookAgain, moveOthers, startWhereCut } from "./move-others.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -23,7 +23,8 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
     holders = whoHoldsBack(rotation, keyId);
     // Where only a person can end it, it is the person who looks.
-    if (holders === undefined || rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
+    if (rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
+    if (holders === undefined && (await endUnheld(rotation, keyId))) return;
     const held = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     const others = held || stillLeaving(rotation, keyId).length > 0;
     if (clock.isDue(keyId) || !others) break;

@@ -2,7 +2,7 @@ import { allHandlersFinished, ApplicationFailure, condition, isCancellation } fr
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import type { Incident, RotationResult } from "../../domain/rotation.ts";
-import { cutNow, endCompromised, endOrAsk, lookBeside, whoHoldsBack } from "./compromised.ts";
+import { cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whoHoldsBack } from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
@@ -136,7 +136,7 @@ async function settleOne(
   const { record, clock, found } = rotation;
   if (found?.byHand !== undefined) return endOrAsk(rotation, id);
   // Nobody was ever given it, or it is cut already: nothing is waited for.
-  if (!given || rotation.compromised.cut.has(id)) return endCompromised(rotation, id);
+  if ((!given || rotation.compromised.cut.has(id)) && (await endUnheld(rotation, id))) return;
   // Up to when the others are waited for.
   const needsPolicy = clock.has(id) && clock.deadlineOf(id) === undefined;
   if (needsPolicy) await rotation.readPolicy();
@@ -145,7 +145,7 @@ async function settleOne(
   // Without a clock there is no deadline up to which others could be waited for.
   if (clock.has(id)) await moveOthers(rotation, id);
   if (rotation.handsOver || record.custody.find(id)?.fate !== undefined) return;
-  if (whoHoldsBack(rotation, id) === undefined) return endCompromised(rotation, id);
+  if (whoHoldsBack(rotation, id) === undefined && (await endUnheld(rotation, id))) return;
   if (rotation.clock.atDeadlineOf(id) === "hold") {
     name(
       rotation,

@@ -87,6 +87,25 @@ describe("a compromised key that another slot holds", () => {
     expect(result).toMatchObject({ outcome: "cut", outage: { slots: [slot] } });
   });
 
+  test("is not ended by a second try where another slot took it after the first was refused", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_other" }, (right, world) => {
+      let tries = 0;
+      return {
+        endCompromisedKey: async (order) => {
+          if (order.keyId !== "key_batch" || ++tries > 1) return right.endCompromisedKey(order);
+          world.holds[otherSlot] = "key_batch";
+          throw failing("AdminCredentialRejected");
+        },
+      };
+    });
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_batch" })),
+    );
+    expect(slots.endOf("key_batch")).toMatchObject({ heldBy: [] });
+    expect(fateOf(result, "key_batch")).toBe("ended");
+    expect(slots.holds[otherSlot]).not.toBe("key_batch");
+  });
+
   test("is an outage there where cut-first did not see that slot, once it is seen", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => ({
       findCompromised: async (order) =>
