@@ -137,11 +137,17 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       if (keyId === undefined || answer?.value?.failure !== undefined) continue;
       // A signal that comes as the run ends may find nobody.
       if (what === "escalateSignal" && chain.closedAt - at < 10_000) continue;
-      // A word is heard when a worker lives that hears it.
-      told.push({ chain, keyId, at: played.ground.workersUp(at), how: "escalate", cutFirst: false });
+      told.push({ chain, keyId, at: heardAt(played, at), how: "escalate", cutFirst: false });
     }
   }
   return told.filter(({ keyId }) => played.world.keys.has(keyId)).toSorted((a, b) => a.at - b.at);
+}
+
+/** A word is heard when a worker lives that hears it, and lives until it has said so. */
+function heardAt({ ground, story }: Played, at: number): number {
+  const up = ground.workersUp(at);
+  const until = up + story.taskLatencyMs;
+  return ground.workersUp(until) > until ? ground.workersUp(until) : up;
 }
 
 export function judge(played: Played): Violation[] {
@@ -336,7 +342,10 @@ class Judgement {
       else if (!world.heldWithin(slot, id, this.#lookedSince(chain), chain.closedAt)) {
         this.#say("fate", `${where} is said to be held by ${slot}, and is not`);
       }
-      if (state === "dead" && !this.#endedByPeople(id)) this.#say("fate", `${where} is said to be held, and is dead`);
+      // A slot of another project cannot ask after the key: it sees only who holds it.
+      const canAsk = world.slots.get(chain.slot)?.project === world.keys.get(id)?.project;
+      if (state === "dead" && canAsk && !this.#endedByPeople(id))
+        this.#say("fate", `${where} is said to be held, and is dead`);
     }
     if (fate === "ended") {
       // Without an admin credential a key that is off and one that is gone are refused alike.
