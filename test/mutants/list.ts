@@ -512,8 +512,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "keeps-a-key-alive-whose-write-never-left",
         file: "src/workflows/rotation/steps.ts",
-        find: `if (!sent && !wasGiven) custody.neverGiven(key.id);`,
-        replace: `if (sent && !wasGiven) custody.neverGiven(key.id);`,
+        find: `if (!wasSent(error) && !wasGiven) custody.neverGiven(key.id);`,
+        replace: `if (wasSent(error) && !wasGiven) custody.neverGiven(key.id);`,
         caughtBy: {
           file: "test/workflows/findings/endings.test.ts",
           test: "an installation that stops before its write has left > leaves the new key to be ended, since nobody was given it",

@@ -135,9 +135,9 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "takes-a-slot-for-moved-once-it-was-asked-to",
     file: moves,
-    find: `rotation.compromised.seen.set(keyId, { ...seen, heldBy: yes, unknown, left });`,
+    find: `saw(rotation, { ...seen, heldBy: yes, unknown, left });`,
     replace: `const heldBy = yes.filter((slot) => !rotation.compromised.started.has(slot));
-    rotation.compromised.seen.set(keyId, { ...seen, heldBy, unknown, left });`,
+    saw(rotation, { ...seen, heldBy, unknown, left });`,
     foundBy: workflows,
   },
   {
