@@ -1,4 +1,4 @@
-import { ApplicationFailure, CancellationScope, isCancellation } from "@temporalio/workflow";
+import { ApplicationFailure, CancellationScope, condition, isCancellation } from "@temporalio/workflow";
 
 import type { Compromised, EmergencyPlan, Inspection, RunningRotation } from "../activities/contract.ts";
 import { defined } from "../domain/defined.ts";
@@ -14,6 +14,7 @@ import { endWhenMoved, moveMeanwhile } from "./rotation/end-when-moved.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureDetails, failureMessage, failureType } from "./rotation/failures.ts";
 import { gatherEvidence } from "./rotation/gather-evidence.ts";
+import type { Leak } from "./rotation/known.ts";
 import { measureOutage } from "./rotation/measure-outage.ts";
 import { Rotation } from "./rotation/rotation.ts";
 import { finish } from "./rotation/settle.ts";
@@ -45,15 +46,17 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
   // Before anything is waited for: a run that is stopped at once answers for these keys too.
   const named = namedKeys(rotation, start);
   if (start.first !== undefined) for (const id of named) rotation.compromised.first.set(id, start.first);
-  startTheClocks(rotation, named, start.reason ?? "the key is compromised", start.since);
-  const leaked = named.length > 0 ? undefined : leakedKeys(rotation, start);
+  startTheClocks(rotation, named, start.reason ?? "the key is compromised", start);
+  rotation.compromised.leak = start.carried?.leak ?? (named.length > 0 ? undefined : leakOf(rotation, start));
+  const leaked = leakedKeys(rotation);
+  if (named.length > 0) void rotation.passage.beside(() => endLeaked(rotation, { leaked, named }));
   return rotation.toTheEnd(async () => {
     // A cut at once, where it is asked for, does not wait for the policy.
     if (start.strategy !== "cut-first") await rotation.readPolicy();
     const strategy = start.strategy ?? rotation.policy?.emergency.strategy;
     const reason = start.reason ?? `the key is compromised (${strategy})`;
     const keyIds = named.length > 0 ? named : ((await leaked) ?? (await plannedKeys(rotation, start)));
-    startTheClocks(rotation, keyIds, reason, start.since);
+    startTheClocks(rotation, keyIds, reason, start);
 
     if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
     for (const id of keyIds) startClocks(rotation, id);
@@ -64,7 +67,7 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
       rotation,
       compromised.map(({ id }) => id),
       reason,
-      start.since,
+      start,
     );
     record.oldKey = { id: mainOf(compromised, found)?.id ?? found.held.id };
 
@@ -104,20 +107,47 @@ function namedKeys({ record }: Rotation, start: EmergencyRotationStart): string[
   return [...new Set(named)].filter((id) => !record.custody.isEnded(id));
 }
 
-/** The keys that have the leaked value, and their clocks; a run that is stopped at once answers for them too. */
-function leakedKeys(rotation: Rotation, start: EmergencyRotationStart): Promise<string[]> | undefined {
-  const { leaked, reason = "its value leaked", since } = start;
+function leakOf({ startedAt }: Rotation, { leaked, reason, since }: EmergencyRotationStart): Leak | undefined {
   if (leaked === undefined) return undefined;
+  return { value: leaked, at: startedAt, by: reason ?? "its value leaked", ...defined({ since }) };
+}
+
+/** The keys that have the leaked value, and their clocks; a run that is stopped at once answers for them too. */
+function leakedKeys(rotation: Rotation): Promise<string[]> | undefined {
+  const { leak } = rotation.compromised;
+  if (leak === undefined) return undefined;
+  const { value: leaked, by, at, since } = leak;
   const found = CancellationScope.nonCancellable(async () => {
     const keys = await rotation.step("findCompromised", () => lookUpCompromised(rotation, { keyIds: [], leaked }), {
       says: describeFound,
     });
+    rotation.compromised.leak = undefined;
     const keyIds = keys.map(({ id }) => id);
-    startTheClocks(rotation, keyIds, reason, since);
+    startTheClocks(rotation, keyIds, by, { at, ...defined({ since }) });
     return keyIds;
   });
   void rotation.passage.beside(() => found.then(() => undefined));
   return found;
+}
+
+/** Where a run was stopped before it knew which key leaked, the one that follows finds it out beside its own. */
+async function endLeaked(
+  rotation: Rotation,
+  { leaked, named }: { leaked: Promise<string[]> | undefined; named: string[] },
+): Promise<void> {
+  if (leaked === undefined) return;
+  let keyIds: string[];
+  try {
+    keyIds = await leaked;
+  } catch (error) {
+    rotation.record.unknown("which key has the leaked value");
+    rotation.record.warn(
+      `which key has the leaked value could not be found out: ${failureMessage(error)}; start keyturn emergency with it again`,
+    );
+    return;
+  }
+  await condition(() => rotation.found !== undefined || rotation.passage.ending);
+  await Promise.all(keyIds.filter((id) => !named.includes(id)).map((id) => endWhenMoved(rotation, id)));
 }
 
 /** Without a name, the key that the slot holds, where that is no guess. */
@@ -148,13 +178,18 @@ function whichKey({ keys, ambiguous }: EmergencyPlan): string {
 }
 
 /** The clocks run from the start of the run. A slot that only moves off a key leaves the clock to the one that cuts. */
-function startTheClocks(rotation: Rotation, keyIds: string[], by: string, since: string | undefined): void {
+function startTheClocks(
+  rotation: Rotation,
+  keyIds: string[],
+  by: string,
+  { at = rotation.startedAt, since }: { at?: string; since?: string | undefined },
+): void {
   const { record, clock } = rotation;
   for (const keyId of keyIds) {
     record.custody.take(keyId, "compromised", record.custody.has(keyId) ? {} : { given: true });
     if (rotation.cutBy === undefined && clock.find(keyId) === undefined) {
       record.custody.reopen(keyId);
-      clock.tell({ keyId, at: rotation.startedAt, by, ...defined({ since }) });
+      clock.tell({ keyId, at, by, ...defined({ since }) });
       // An abort that came with the start calls it off as one that comes later does.
       if (rotation.mailbox.aborted !== undefined) clock.callOff(rotation.mailbox.aborted, [keyId]);
     }

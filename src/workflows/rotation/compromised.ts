@@ -67,6 +67,7 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     if (!rotation.compromised.seen.has(keyId))
       await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
     const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
+    const sent = { at: record.now(), slots: failingSlots(rotation, keyId) };
     const { at, how } = await cleanup.cutKey({ ...rotation.of, keyId, through }).catch((error: unknown) => {
       // One that was stopped, or not answered, may have been made, whatever a later attempt was told.
       const isUntold = isCancellation(error) || failureType(error) === "Unavailable";
@@ -78,6 +79,10 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     record.reached("cut", at);
     rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
+    // Answered when the slots had moved already, though it may have been made when it was asked for.
+    if (record.outage === undefined && sent.slots?.length !== 0) {
+      record.outage = { from: sent.at, until: record.times.verified ?? at, ...defined({ slots: sent.slots }) };
+    }
     if (rotation.compromised.lookedAt.has(keyId)) warnOfDoubt(rotation, keyId);
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;

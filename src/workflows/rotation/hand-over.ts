@@ -14,14 +14,14 @@ export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotati
     const who = clock.calledOff(id);
     if (who !== undefined && given) nameCalledOff(rotation, id, who);
   }
-  const { cut, cutUnsure } = rotation.compromised;
+  const { cut, cutUnsure, leak } = rotation.compromised;
   const { unanswered } = rotation.swap;
   const clocks = clock.all().filter(({ keyId }) => clock.has(keyId));
   const carried = {
     ...record.carry(said, clocks),
     cut: { keyIds: [...cut], unsure: [...cutUnsure] },
     ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
-    ...defined({ policy }),
+    ...defined({ policy, leak }),
   };
   return continueAsEmergency({ ...start, carried });
 }

@@ -1,8 +1,19 @@
 import type { Compromised } from "../../activities/contract.ts";
 import type { FirstTold } from "../../domain/escalation.ts";
 
+/** A value that leaked, sealed, whose key is not known yet; and what is to be said of that key once it is. */
+export interface Leak {
+  value: string;
+  /** When it was told. RFC 3339, as `since`. */
+  at: string;
+  by: string;
+  since?: string;
+}
+
 /** What a run knows of the keys that are called compromised, and what is under way with each. By key id, where not said. */
 export class KnownCompromised {
+  /** A leaked value whose key is not known yet. */
+  leak: Leak | undefined;
   /** What was seen of them: only a key that was seen is cut. */
   readonly seen = new Map<string, Compromised>();
   /** Those of which all slots were looked at, not their provider alone. */

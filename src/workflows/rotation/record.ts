@@ -17,6 +17,7 @@ import type {
   Wait,
 } from "../../domain/rotation.ts";
 import type { Told } from "./clock.ts";
+import type { Leak } from "./known.ts";
 
 export type StepName = RotationStep | EmergencyStep | Remedy;
 
@@ -32,6 +33,8 @@ export interface CarriedRecord {
   cut?: { keyIds: string[]; unsure: string[] };
   /** Keys whose write into the slot was not answered. */
   unanswered?: string[];
+  /** A leaked value whose key could not be found out yet. */
+  leak?: Leak;
   /** Deadlines of the keys that were called compromised. */
   clock: Told[];
   /** The slot's policy, where it is known: it says when those are. */

@@ -37,6 +37,33 @@ const running = (handle: Pick<WorkflowHandle, "workflowId">): WorkflowHandle =>
 const calls = (slots: Slots, ...names: string[]): unknown[] =>
   slots.played.calls.filter(({ name }) => names.includes(name)).map(({ order }) => order["keyId"]);
 
+describe("a leaked value whose key could not be found out", () => {
+  test("goes with a hand-over, and its key is ended by the deadline of the first word", async () => {
+    let asked = 0;
+    let release = (): void => undefined;
+    const told = new Promise<void>((resolve) => (release = resolve));
+    const slots = playSlots(skipping, undefined, (right) => ({
+      findCompromised: async ({ leaked, ...order }) => {
+        if (leaked === undefined) return right.findCompromised(order);
+        await told;
+        if (++asked === 1) throw failing("ResponseUnexpected");
+        return right.findCompromised({ ...order, keyIds: ["key_lost"] });
+      },
+    }));
+    const beganMs = await now();
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { leaked: "sealed.value" });
+      await handle.signal("escalateSignal", { compromisedKeyId: "key_old", by: "ada" });
+      release();
+      return endOf(handle);
+    });
+    expect(asked).toBe(2);
+    expect(fateOf(result, "key_old")).toBe("ended");
+    expect(fateOf(result, "key_lost")).toBe("ended");
+    expect((slots.endOf("key_lost")?.at ?? Infinity) - beganMs).toBeLessThanOrEqual(hour + minute);
+  });
+});
+
 describe("a new key that is called compromised after it was installed", () => {
   test("has its clocks at once, though aliases cannot be removed for hours", async () => {
     let toldMs = Infinity;
