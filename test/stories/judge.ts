@@ -344,8 +344,8 @@ class Judgement {
       }
       // A slot of another project cannot ask after the key: it sees only who holds it.
       const canAsk = world.slots.get(chain.slot)?.project === world.keys.get(id)?.project;
-      if (state === "dead" && canAsk && !this.#endedByPeople(id))
-        this.#say("fate", `${where} is said to be held, and is dead`);
+      const wasDead = world.stateAt(id, this.#lookedSince(chain) + 1_000) === "dead";
+      if (wasDead && canAsk && !this.#endedByPeople(id)) this.#say("fate", `${where} is said to be held, and is dead`);
     }
     if (fate === "ended") {
       // Without an admin credential a key that is off and one that is gone are refused alike.
