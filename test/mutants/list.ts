@@ -215,13 +215,13 @@ export const promises: PromiseMutants[] = [
         caughtBy: { file: activities.usage, test: "checkIdle > finds it in use also by last_used_at alone" },
       },
       {
-        name: "counts-no-model-requests-of-openai",
+        name: "takes-a-row-without-a-count-for-no-use",
         file: "src/providers/openai.ts",
-        find: `Math.max(result.num_model_requests ?? 0, result.num_requests ?? 0)`,
-        replace: `result.num_requests ?? 0`,
+        find: `const requests = used || counts.length === 0 ?`,
+        replace: `const requests = used ?`,
         caughtBy: {
-          file: contract,
-          test: "openai keeps the promises of a provider > tells which key was used, and when",
+          file: "test/providers/openai.test.ts",
+          test: "reading usage > takes a row that names a key for use unless it says zero, in whatever field it counts",
         },
       },
       {
