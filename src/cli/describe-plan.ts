@@ -189,10 +189,12 @@ export function whatJoiningDoes(
   const known = keys.find(({ id }) => id === keyId);
   const begun = steps.some(({ step, outcome }) => step === "revokeKey" && outcome !== "skipped");
   const others = (seen?.heldBy ?? []).filter((name) => name !== slot.name);
+  // An emergency's old key is the compromised one, which the slot need not hold.
+  const isHeld = seen?.heldBy.includes(slot.name) === true || (kind === "normal" && keyId === oldKey?.id);
   const { revokeWithin, atDeadline } = slot.policy.emergency;
   const row = decideEscalation({
     kind,
-    key: keyId === oldKey?.id ? "held" : keyId === newKey?.id ? "new" : "other",
+    key: keyId === newKey?.id ? "new" : isHeld ? "held" : "other",
     told: known?.role === "compromised",
     ended: known?.fate === "ended",
     installed: times.installed !== undefined,
@@ -211,6 +213,8 @@ export function commandsFor(command: string, candidates: Candidate[]): string[] 
   const ids = candidates.map(({ id }) => id);
   return [
     ...candidates.flatMap((key) => [`  ${key.id}: ${describeKey(key)}`, `      ${command}${keys([key.id])}`]),
-    ...(ids.length === 2 ? [`  both of them:`, `      ${command}${keys(ids)}`] : []),
+    ...(ids.length > 1
+      ? [ids.length === 2 ? `  both of them:` : `  all of them:`, `      ${command}${keys(ids)}`]
+      : []),
   ];
 }

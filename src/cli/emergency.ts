@@ -235,7 +235,8 @@ function readSince(text: string): string {
     : /^\d{4}-\d\d-\d\dT.*(?:Z|[+-]\d\d:\d\d)$/.test(text)
       ? Date.parse(text)
       : NaN;
-  if (Number.isNaN(at)) {
+  // Before there were providers nothing leaked; so long ago a number is mistyped.
+  if (Number.isNaN(at) || at < Date.UTC(2015)) {
     throw new RotationFailure(
       "InvalidInput",
       `--since ${text}: give a time such as 2026-11-23T02:40:00Z, or a length of time such as 48h`,

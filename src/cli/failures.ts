@@ -81,7 +81,7 @@ function howItFailed({ cause, message }: WorkflowFailedError): CommandFailure {
     return {
       type: "Terminated",
       message:
-        "the rotation was terminated from outside and cleaned up nothing: start it again, which sweeps what it left",
+        "the run was terminated from outside and cleaned up nothing: keyturn keys <slot> shows what it left, which keyturn sweep ends; start it again, and an emergency at once: nobody cuts its key",
     };
   }
   if (cause instanceof TimeoutFailure) {

@@ -100,7 +100,10 @@ async function waitForData(
   const { probeAt, askAt } = schedule(shown, ceilingMs);
   return rotation.waiting(
     {
-      for: `the old key to be idle for ${found.policy.quietPeriod} (${shown.note})`,
+      for:
+        shown.kind === "idle"
+          ? `clients to be seen on the new key, since they used the old one before (${shown.note})`
+          : `the old key to be idle for ${found.policy.quietPeriod} (${shown.note})`,
       until: new Date(ceilingMs).toISOString(),
       then: `the provider is asked again at ${new Date(askAt).toISOString()}; at the ceiling: ${
         decisionAtCeiling(shown, found) === "revoke" ? "the old key is revoked" : "a person is asked"

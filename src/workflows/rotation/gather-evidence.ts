@@ -32,6 +32,8 @@ export async function gatherEvidence(
     const to = new Date().toISOString();
     try {
       const evidence = await management.gatherEvidence({ ...rotation.of, keyId, from, to });
+      const former = rotation.record.incident?.compromisedKey.id ?? keyId;
+      if (former !== keyId) rotation.record.unknown(`use of ${former}: the report is that of ${keyId}`);
       rotation.record.incident = { compromisedKey: { id: keyId }, ...defined({ asked: since }), ...evidence };
       const settled = evidence.providerRequests === seen;
       if ((settled || round === evidenceRounds) && evidence.gatewayRequests === undefined) {

@@ -78,21 +78,25 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
       movers.asked.set(slot, asks + 1);
       await moveSlot(rotation, { slot, keyId, movers });
     }
-    const names = [
+    const holders = [
       ...others,
       ...untold.map(({ slot, why }) => `${slot} (it cannot be told whether it holds it: ${why})`),
-      ...new Set(leaving.map(({ slot }) => `${slot} (its edges may still send it)`)),
+    ];
+    const written = [...new Set(leaving.map(({ slot }) => slot))].join(", ");
+    const waitsFor = [
+      ...(holders.length === 0 ? [] : [`${holders.join(", ")} to move off ${keyId}`]),
+      ...(written === "" ? [] : [`edges that may still send ${keyId} for ${written}, which was written a moment ago`]),
     ];
     const wereMoving = movers.moving.size;
     const soonestMs = Math.min(pauseMs, ...leaving.map(({ leftMs }) => leftMs));
     await rotation.waiting(
       {
-        for: `${names.join(", ")} to move off ${keyId}`,
+        for: waitsFor.join("; "),
         until: rotation.clock.deadlineOf(keyId) ?? rotation.deadlineIn(pauseMs),
         then:
           rotation.clock.atDeadlineOf(keyId) === "hold"
             ? "it stays alive (policy: atDeadline hold)"
-            : "it is cut all the same, and requests fail where it is still held",
+            : "it is cut all the same, and requests fail where it is still held or sent",
       },
       () =>
         condition(() => movers.moving.size < wereMoving || isOver(rotation, keyId), soonestMs, {
