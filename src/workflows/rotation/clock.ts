@@ -54,6 +54,8 @@ export class RevokeClock {
       return false;
     }
     this.#told.set(told.keyId, told);
+    // Called off and told again it has a deadline of its own, though the one before had come.
+    this.#due.delete(told.keyId);
     this.#running ??= CancellationScope.nonCancellable(() => this.#run());
     return true;
   }

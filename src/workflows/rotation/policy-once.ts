@@ -18,7 +18,7 @@ const fewTries = 5;
 export class PolicyOnce {
   readonly #rotation: Rotation;
   #policy: Policy | undefined;
-  #reading: Promise<Policy> | undefined;
+  #reading: Promise<Policy | undefined> | undefined;
 
   constructor(rotation: Rotation) {
     this.#rotation = rotation;
@@ -36,13 +36,17 @@ export class PolicyOnce {
   }
 
   async read(): Promise<Policy> {
-    if (this.#policy !== undefined) return this.#policy;
-    this.#reading ??= CancellationScope.nonCancellable(() => this.#read());
-    return this.knows(await this.#reading);
+    while (this.#policy === undefined) {
+      this.#reading ??= CancellationScope.nonCancellable(() => this.#read());
+      const policy = await this.#reading;
+      if (policy !== undefined) return this.knows(policy);
+      if (this.#isUnwanted()) throw ApplicationFailure.nonRetryable(this.#rotation.stopReason, "Aborted");
+    }
+    return this.#policy;
   }
 
-  /** Ends once nobody waits for it: a key that is told later asks again. */
-  async #read(): Promise<Policy> {
+  /** Ends without it once nobody waits for it: who still does then, for a key that was told since, asks again. */
+  async #read(): Promise<Policy | undefined> {
     const scope = new CancellationScope();
     void condition(() => this.#isUnwanted()).then(() => scope.cancel());
     try {
@@ -50,7 +54,7 @@ export class PolicyOnce {
     } catch (error) {
       if (!isCancellation(error)) throw error;
       this.#reading = undefined;
-      throw ApplicationFailure.nonRetryable(this.#rotation.stopReason, "Aborted");
+      return undefined;
     }
   }
 

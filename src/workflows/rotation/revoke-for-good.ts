@@ -64,7 +64,10 @@ export async function withoutGivingUp<Result>(
       const { policy } = rotation;
       const alert = Date.now() - sinceMs >= (policy === undefined ? alertAfterMs : inMs(policy.revokeAlertAfter));
       log[alert ? "error" : "warn"]("a key could not be revoked yet", { keyId, alert });
-      const over = (): boolean => letGo() !== undefined || unless() !== undefined;
+      // At the deadline of a compromised key it is tried again at once.
+      const wasDue = rotation.clock.isDue(keyId);
+      const isDueNow = (): boolean => !wasDue && rotation.clock.isDue(keyId);
+      const over = (): boolean => letGo() !== undefined || unless() !== undefined || isDueNow();
       const { firstMs, longestMs } = cannotTell ? looking : trying;
       const pauseMs = Math.min(firstMs * 2 ** tries, longestMs);
       await rotation.waiting(
