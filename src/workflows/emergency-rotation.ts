@@ -55,10 +55,11 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
     if (start.strategy !== "cut-first") await rotation.readPolicy();
     const strategy = start.strategy ?? rotation.policy?.emergency.strategy;
     const reason = start.reason ?? `the key is compromised (${strategy})`;
-    const keyIds = named.length > 0 ? named : ((await leaked) ?? (await plannedKeys(rotation, start)));
-    startTheClocks(rotation, keyIds, reason, start);
+    const asked = named.length > 0 ? named : ((await leaked) ?? (await plannedKeys(rotation, start)));
+    startTheClocks(rotation, asked, reason, start);
 
-    if (strategy === "cut-first" && start.cutBy === undefined) await cutFirst(rotation, keyIds);
+    const cutsFirst = strategy === "cut-first" && start.cutBy === undefined;
+    const keyIds = cutsFirst ? await cutFirst(rotation, asked) : asked;
     for (const id of keyIds) startClocks(rotation, id);
     const found = await look(rotation, start);
     rotation.plan(found);
@@ -198,20 +199,28 @@ function startTheClocks(
   if (record.oldKey === null && keyIds[0] !== undefined) record.oldKey = { id: keyIds[0] };
 }
 
-/** Cuts the keys before anything else. One that is refused is replaced first, and cut at its deadline. */
-async function cutFirst(rotation: Rotation, keyIds: string[]): Promise<void> {
-  for (const keyId of keyIds) {
+/**
+ * Cuts the keys before anything else, none of them later for another's sake. One that fails is replaced first, and cut at
+ * its deadline. Returns them without those that nobody knows, or that only a person can cut; fails where that is all.
+ */
+async function cutFirst(rotation: Rotation, keyIds: string[]): Promise<string[]> {
+  const refused = new Map<string, unknown>();
+  const cuts = keyIds.map(async (keyId) => {
     try {
       await cutNow(rotation, keyId, { patiently: false });
     } catch (error) {
-      // A key that nobody knows, or that only a person can cut: that is said at once.
-      if (isCancellation(error) || isRefusal(error)) {
-        if (isRefusal(error)) refuse(rotation, keyId, error);
-        throw error;
-      }
-      rotation.record.warn(`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`);
+      if (isCancellation(error)) throw error;
+      if (isRefusal(error)) refused.set(keyId, error);
+      else rotation.record.warn(`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`);
     }
-  }
+  });
+  await Promise.all(cuts);
+  for (const [keyId, error] of refused) refuse(rotation, keyId, error);
+  const rest = keyIds.filter((id) => !refused.has(id));
+  const [first, ...more] = refused.values();
+  if (rest.length === 0 && first !== undefined) throw first;
+  if (first !== undefined) rotation.record.warn(...[first, ...more].map(failureMessage));
+  return rest;
 }
 
 function isRefusal(error: unknown): boolean {

@@ -95,6 +95,84 @@ describe("an emergency of a named key, whose slot cannot be looked at", () => {
   });
 });
 
+describe("a key that nobody answers for at once", () => {
+  test("is cut at its deadline, though its end was refused and the next try is yet to come", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, (right) => ({
+      endCompromisedKey: async (order) => {
+        const isRefused = (await skipping.env.currentTimeMs()) < beganMs + 35 * minute;
+        if (isRefused) throw failing("AdminCredentialRejected");
+        return right.endCompromisedKey(order);
+      },
+    }));
+    await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_stray" })),
+    );
+    expect(minutesTo(slots, "key_stray", beganMs)).toBeLessThanOrEqual(61);
+  });
+
+  test("has a new deadline where it is told again after an abort that came past the first", async () => {
+    let mended = false;
+    const slots = playSlots(skipping, undefined, (right) => ({
+      issueKey: () => Promise.reject(failing("KeyLimitReached")),
+      cutKey: async (order) => {
+        if (!mended) throw failing("AdminCredentialRejected");
+        return right.cutKey(order);
+      },
+      settleKeys: async (order) => {
+        if (!mended) throw failing("Unavailable", { retried: true });
+        return right.settleKeys(order);
+      },
+    }));
+    const told = { args: [{ compromisedKeyId: "key_old" }] as [object] };
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await handle.executeUpdate("escalate", told);
+      await skipping.env.sleep(80 * minute);
+      await handle.signal("abortSignal", { by: "ada" });
+      await skipping.env.sleep(2 * minute);
+      await handle.executeUpdate("escalate", told);
+      mended = true;
+      return endOf(handle);
+    });
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("delays no other that is cut first with it", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, (right) => ({
+      cutKey: async (order) => {
+        const isAway = order.keyId === "key_stray" && minutesTo(slots, "key_old", beganMs) === Infinity;
+        if (isAway) throw failing("Unavailable", { retried: true });
+        return right.cutKey(order);
+      },
+    }));
+    const compromisedKeyIds = ["key_stray", "key_old"];
+    await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { strategy: "cut-first", compromisedKeyIds })),
+    );
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(1);
+    expect(slots.endOf("key_stray")).toBeDefined();
+  });
+
+  test("keeps no other from being cut first and replaced, where nobody knows it at all", async () => {
+    const beganMs = await skipping.env.currentTimeMs();
+    const slots = playSlots(skipping, undefined, (right) => ({
+      findCompromised: async (order) => {
+        if (order.keyIds.includes("key_typo")) throw failing("KeyUnknown");
+        return right.findCompromised(order);
+      },
+    }));
+    const compromisedKeyIds = ["key_typo", "key_old"];
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { strategy: "cut-first", compromisedKeyIds })),
+    );
+    expect(minutesTo(slots, "key_old", beganMs)).toBeLessThanOrEqual(1);
+    expect(result).toMatchObject({ outcome: "rotated", newKey: { id: "key_1" } });
+    expect(fateOf(result, "key_typo")).toBeUndefined();
+  });
+});
+
 describe("an emergency whose policy is refused for a while", () => {
   test("goes on when it can be read, and cuts by the deadline that ran from the start", async () => {
     const beganMs = await skipping.env.currentTimeMs();
