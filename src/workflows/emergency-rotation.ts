@@ -9,7 +9,14 @@ import { everySlotOfLeak } from "./leaked-key.ts";
 import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
 import { oneRunPerSlot } from "./one-run-per-slot.ts";
-import { correctOutage, cutNow, lookUpCompromised, saw, startClocks } from "./rotation/compromised.ts";
+import {
+  correctOutage,
+  cutNow,
+  lookUpCompromised,
+  saw,
+  startClocks,
+  unlessHandedOver,
+} from "./rotation/compromised.ts";
 import { endWhenMoved, moveMeanwhile } from "./rotation/end-when-moved.ts";
 import type { End } from "./rotation/ending.ts";
 import { failureDetails, failureMessage, failureType } from "./rotation/failures.ts";
@@ -118,10 +125,10 @@ function leakedKeys(rotation: Rotation): Promise<string[]> | undefined {
   const { leak } = rotation.compromised;
   if (leak === undefined) return undefined;
   const { value: leaked, by, at, since } = leak;
+  const find = (): Promise<Compromised[]> =>
+    unlessHandedOver(rotation, () => lookUpCompromised(rotation, { keyIds: [], leaked }));
   const found = CancellationScope.nonCancellable(async () => {
-    const keys = await rotation.step("findCompromised", () => lookUpCompromised(rotation, { keyIds: [], leaked }), {
-      says: describeFound,
-    });
+    const keys = await rotation.step("findCompromised", find, { says: describeFound });
     rotation.compromised.leak = undefined;
     const keyIds = keys.map(({ id }) => id);
     startTheClocks(rotation, keyIds, by, { at, ...defined({ since }) });
@@ -141,6 +148,7 @@ async function endLeaked(
   try {
     keyIds = await leaked;
   } catch (error) {
+    if (rotation.handsOver) return; // the run that follows looks for it
     rotation.record.unknown("which key has the leaked value");
     rotation.record.warn(
       `which key has the leaked value could not be found out: ${failureMessage(error)}; start keyturn emergency with it again`,

@@ -87,7 +87,8 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
   };
-  await rotation.step("cutKey", () => (patiently ? withoutGivingUp(rotation, keyId, cut) : cut()));
+  const act = (): Promise<string> => unlessHandedOver(rotation, cut);
+  await rotation.step("cutKey", () => (patiently ? withoutGivingUp(rotation, keyId, act) : act()));
 }
 
 /** Ends a compromised key for good, in the order of the steps: first switched off at once where it was cut before its time. */
@@ -108,6 +109,8 @@ export async function cutAtDeadline(rotation: Rotation, keyId: string): Promise<
       await endForGood(rotation, keyId);
     });
   } catch (error) {
+    // Nobody else stops it: the run that follows cuts it.
+    if (isCancellation(error)) return;
     if (isGone(error)) {
       rotation.record.custody.settle(keyId, { fate: "named", why: `nothing was cut: ${failureMessage(error)}` });
     }
@@ -157,6 +160,20 @@ export async function unlessCompromised<Result>(
   await Promise.race([isOver, condition(isCompromised).catch(() => undefined)]);
   if (isCompromised()) scope.cancel();
   return done;
+}
+
+/** What the run that follows does again: attempts that are under way are stopped when this one hands over. */
+export async function unlessHandedOver<Result>(rotation: Rotation, work: () => Promise<Result>): Promise<Result> {
+  const scope = new CancellationScope();
+  let isDone = false;
+  void CancellationScope.nonCancellable(() => condition(() => isDone || rotation.handsOver)).then(() => {
+    if (!isDone) scope.cancel();
+  });
+  try {
+    return await scope.run(work);
+  } finally {
+    isDone = true;
+  }
 }
 
 /** Whether nothing is left to wait for: the key is settled, due, called off, or goes with a hand-over. */
@@ -234,18 +251,17 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
     return;
   }
   let tries = 0;
-  await rotation.step("revokeKey", () =>
-    withoutGivingUp(rotation, keyId, async () => {
-      if (!rotation.compromised.seen.has(keyId))
-        await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
-      if (tries++ > 0) await requireUnheld(rotation, keyId);
-      const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
-      const { at, seen, note } = await cleanup.endCompromisedKey({ ...rotation.of, keyId, through });
-      record.reached("revoked", at);
-      record.custody.settle(keyId, { fate: "ended", at, seen });
-      return note;
-    }),
-  );
+  const end = async (): Promise<string> => {
+    if (!rotation.compromised.seen.has(keyId))
+      await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
+    if (tries++ > 0) await requireUnheld(rotation, keyId);
+    const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
+    const { at, seen, note } = await cleanup.endCompromisedKey({ ...rotation.of, keyId, through });
+    record.reached("revoked", at);
+    record.custody.settle(keyId, { fate: "ended", at, seen });
+    return note;
+  };
+  await rotation.step("revokeKey", () => withoutGivingUp(rotation, keyId, () => unlessHandedOver(rotation, end)));
 }
 
 function endedAt({ record: { custody } }: Rotation, keyId: string): string {

@@ -1,4 +1,4 @@
-import { CancellationScope } from "@temporalio/workflow";
+import { CancellationScope, isCancellation } from "@temporalio/workflow";
 
 import type { EmergencyRotationStart } from "../messages.ts";
 
@@ -43,7 +43,10 @@ export class Passage {
   /** Runs beside the body, and is waited for at the end. */
   beside(work: () => Promise<void>): Promise<void> {
     const done = CancellationScope.nonCancellable(work)
-      .catch((error: unknown) => this.#onFailure(error))
+      .catch((error: unknown) => {
+        // Only a hand-over stops it: the run that follows does it again.
+        if (!isCancellation(error)) this.#onFailure(error);
+      })
       .finally(() => this.#tasks.delete(done));
     this.#tasks.add(done);
     return done;
