@@ -2,6 +2,7 @@ import { defineQuery, defineSignal, defineUpdate } from "@temporalio/workflow";
 import { ApplicationFailure } from "@temporalio/common";
 import { z } from "zod";
 
+import { keyRoles } from "../domain/custody.ts";
 import type { EscalationAnswer } from "../domain/escalation.ts";
 import type { Approved, Progress, Submitted } from "../domain/rotation.ts";
 import { whyNoKeyId } from "../domain/key-id.ts";
@@ -18,10 +19,15 @@ const slot = z
     "a slot, written environment/provider or environment/provider:alias",
   );
 /** An update that is refused here leaves no trace; what a workflow takes stands in its history. */
+const wordsAtMost = 500;
 const words = z
   .string()
-  .max(500)
+  .max(wordsAtMost)
   .refine((text) => !containsKey(text), "it holds the value of a key, which would stand in the history");
+/** As much of a text as a start takes as words: what people say is put together from several. Ends with a whole word. */
+export function asWords(text: string): string {
+  return text.length <= wordsAtMost ? text : `${text.slice(0, wordsAtMost - 1).replace(/\S*$/, "")}…`;
+}
 const keyId = z
   .string()
   .min(1)
@@ -50,6 +56,30 @@ const firstTold = z.strictObject({
   at: z.iso.datetime({ offset: true }).optional(),
 });
 
+/** What a run that follows another reads of what that hands it. What else there is passes as it is. */
+const carriedRecord = z.looseObject({
+  rotationId: z.string(),
+  custody: z.looseObject({
+    entries: z.array(z.looseObject({ id: z.string(), role: z.enum(keyRoles), given: z.boolean() })),
+    ordinals: z.array(z.number()),
+    issued: z.number().max(1000),
+  }),
+  unknown: z.array(z.string()),
+  warnings: z.array(z.string()),
+  cut: z.object({ keyIds: z.array(z.string()), unsure: z.array(z.string()) }).optional(),
+  unanswered: z.array(z.string()).optional(),
+  leak: z.looseObject({ value: z.string(), at: z.iso.datetime({ offset: true }), by: z.string() }).optional(),
+  clock: z.array(
+    z.looseObject({
+      keyId: z.string(),
+      at: z.iso.datetime({ offset: true }),
+      by: z.string(),
+      first: firstTold.optional(),
+    }),
+  ),
+  said: z.string(),
+});
+
 export const emergencyRotationInput = z
   .strictObject({
     /** Left out where only the leaked value is known: then each slot that holds it is found. */
@@ -69,7 +99,9 @@ export const emergencyRotationInput = z
     /** The deadline and policy of that slot. Not for people. */
     first: firstTold.optional(),
     /** What a rotation of the slot hands over that an emergency follows. Not for people. */
-    carried: z.custom<CarriedRecord>((value) => typeof value === "object" && value !== null).optional(),
+    carried: z
+      .custom<CarriedRecord>((value) => carriedRecord.safeParse(value).success, "only what a rotation hands over")
+      .optional(),
   })
   .refine(({ slot: named, leaked }) => named !== undefined || leaked !== undefined, {
     path: ["slot"],

@@ -23,7 +23,16 @@ export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotati
     ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
     ...defined({ policy, leak }),
   };
-  return continueAsEmergency({ ...start, carried });
+  return continueAsEmergency({ ...start, ...defined({ heldKeyId: heldNow(rotation) }), carried });
+}
+
+/** Which key the slot holds, where no mark tells: the last result of the slot does not know of this run's. */
+function heldNow({ found, swap, record }: Rotation): string | undefined {
+  const isTold = found?.held.how === "last result" || found?.held.how === "operator";
+  if (!isTold || swap.unanswered.size > 0) return undefined;
+  const { newKey, times, custody } = record;
+  if (times.installed === undefined) return found.held.id;
+  return newKey !== null && custody.find(newKey.id)?.given === true ? newKey.id : undefined;
 }
 
 const continueAsEmergency = makeContinueAsNewFunc<(start: EmergencyRotationStart) => Promise<never>>({

@@ -15,6 +15,7 @@ import {
   approvalInput,
   approveSignal,
   approveUpdate,
+  asWords,
   type Escalation,
   escalateSignal,
   escalateUpdate,
@@ -26,7 +27,7 @@ import {
   submitKeySignal,
   submitKeyUpdate,
 } from "../messages.ts";
-import { lookUpCompromised, startClocks } from "./compromised.ts";
+import { lookUpCompromised, startClocks, unlessHandedOver } from "./compromised.ts";
 import { endWhenMoved, moveMeanwhile } from "./end-when-moved.ts";
 import { failureDetails, failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
@@ -322,7 +323,7 @@ export class Mailbox {
           break;
         case "hands-over":
           rotation.passage.handOverTo(
-            { slot: rotation.of.slot, compromisedKeyIds: [keyId], reason: said, ...defined({ since }) },
+            { slot: rotation.of.slot, compromisedKeyIds: [keyId], reason: asWords(said), ...defined({ since }) },
             said,
           );
           break;
@@ -366,7 +367,7 @@ export class Mailbox {
     };
     if (told || facts.ended || key !== "other") return facts;
     try {
-      const [seen] = await lookUpCompromised(rotation, { keyIds: [keyId] });
+      const [seen] = await unlessHandedOver(rotation, () => lookUpCompromised(rotation, { keyIds: [keyId] }));
       if (seen === undefined) return { ...facts, heldElsewhere: "unknown" };
       if (seen.state === "dead") return { ...facts, ended: true };
       const here = seen.heldBy.includes(rotation.of.slot);

@@ -64,6 +64,61 @@ describe("a leaked value whose key could not be found out", () => {
   });
 });
 
+describe("a serving key that is called compromised while an emergency ends another one", () => {
+  const unanswered = { retried: true };
+
+  test("is replaced before it is cut, though the end of the other is not answered for hours", async () => {
+    const beganMs = await now();
+    const slots = playSlots(skipping, undefined, (right) => ({
+      endCompromisedKey: async (order) => {
+        const isAway = order.keyId === "key_stray" && (await now()) < beganMs + 5 * hour;
+        if (isAway) throw failing("Unavailable", unanswered);
+        return right.endCompromisedKey(order);
+      },
+      cutKey: async (order) => {
+        const isAway = order.keyId === "key_stray" && (await now()) < beganMs + 5 * hour;
+        if (isAway) throw failing("Unavailable", unanswered);
+        return right.cutKey(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_stray" });
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_old"));
+      return endOf(running(handle));
+    });
+    expect(slots.endOf("key_old")).toMatchObject({ heldBy: [] });
+    expect(fateOf(result, "key_old")).toBe("ended");
+    expect(fateOf(result, "key_stray")).toBe("ended");
+  });
+
+  test("is cut by its own deadline, though the cut of the other at its deadline is not answered for hours", async () => {
+    const beganMs = await now();
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_batch" }, (right) => ({
+      issueKey: async (order) => {
+        if (order.slot === otherSlot) throw failing("KeyLimitReached");
+        return right.issueKey(order);
+      },
+      cutKey: async (order) => {
+        const isAway = order.keyId === "key_batch" && (await now()) < beganMs + 9 * hour;
+        if (isAway) throw failing("Unavailable", unanswered);
+        return right.cutKey(order);
+      },
+    }));
+    const toldMs = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_batch" });
+      await passUntil(skipping, () => slots.played.names().includes("cutKey"));
+      const at = await now();
+      await handle.executeUpdate("escalate", toldOf("key_old"));
+      await endOf(running(handle));
+      return at;
+    });
+    expect((slots.endOf("key_old")?.at ?? Infinity) - toldMs).toBeLessThanOrEqual(61 * minute);
+    expect(slots.endOf("key_old")).toMatchObject({ heldBy: [] });
+    expect(slots.endOf("key_batch")).toBeDefined();
+  });
+});
+
 describe("a new key that is called compromised after it was installed", () => {
   test("has its clocks at once, though aliases cannot be removed for hours", async () => {
     let toldMs = Infinity;
@@ -280,6 +335,40 @@ describe("a new key that is called compromised after it was installed", () => {
     });
   });
 
+  test("goes on however much was said of it, though a start takes fewer words", async () => {
+    const slots = playSlots(skipping);
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      const why = "it was seen ".repeat(41);
+      await handle.executeUpdate("escalate", { args: [{ compromisedKeyId: "key_1", by: "ada", why }] });
+      return endOf(running(handle));
+    });
+    expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", newKey: { id: "key_2" } });
+    expect(fateOf(result, "key_1")).toBe("ended");
+  });
+
+  test("is replaced before it is cut where no mark tells that the slot holds it, and the last result names the old key", async () => {
+    const remembered = (id: string): string[] => (id === "key_old" ? [slot] : []);
+    const slots = playSlots(skipping, undefined, (right) => ({
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        held: { id: order.heldKeyId ?? "key_old", how: order.heldKeyId === undefined ? "last result" : "operator" },
+      }),
+      findCompromised: async (order) =>
+        (await right.findCompromised(order)).map((key) => ({ ...key, heldBy: remembered(key.id) })),
+      lookAtHolders: async ({ keyIds }) => keyIds.map((keyId) => ({ keyId, yes: remembered(keyId), unknown: [] })),
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(5 * minute);
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return endOf(running(handle));
+    });
+    expect(slots.endOf("key_1")).toMatchObject({ heldBy: [] });
+    expect(result).toMatchObject({ kind: "emergency", outcome: "rotated", newKey: { id: "key_2" } });
+  });
+
   test("does not bring back the emergency that a person called off before", async () => {
     let abortedMs = Infinity;
     const slots = playSlots(skipping, undefined, () => ({
@@ -346,6 +435,15 @@ describe("a new key that is called compromised after it was installed", () => {
 });
 
 describe("what a start carries", () => {
+  test.each([{}, { custody: {} }, "all of it"])("is refused where no rotation hands over %j", async (carried) => {
+    const slots = playSlots(skipping);
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old", carried })),
+    );
+    expect(result.failed).toBe("InvalidInput");
+    expect(slots.ends).toEqual([]);
+  });
+
   test("takes no list of keys to end, which nobody would look at", async () => {
     const slots = playSlots(skipping);
     const result = await skipping.withWorker(slots.played, async () =>
