@@ -84,10 +84,10 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "hands-over-without-the-key-whose-revocation-fails",
     file: "src/workflows/rotation/hand-over.ts",
-    find: `  const { cut, cutUnsure } = rotation.compromised;`,
+    find: `  const { cut, cutUnsure, leak } = rotation.compromised;`,
     replace: `  const old = rotation.found?.held.id;
   if (rotation.passage.returnPassed && old !== undefined) record.custody.drop(old);
-  const { cut, cutUnsure } = rotation.compromised;`,
+  const { cut, cutUnsure, leak } = rotation.compromised;`,
     foundBy: workflows,
   },
   {
@@ -103,10 +103,10 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "starts-no-clock-before-it-could-look",
     file: emergency,
-    find: `    startTheClocks(rotation, keyIds, reason, start.since);
+    find: `    startTheClocks(rotation, asked, reason, start);
 
-    if (strategy`,
-    replace: `    if (strategy`,
+    const cutsFirst`,
+    replace: `    const cutsFirst`,
     foundBy: workflows,
   },
   {
