@@ -237,6 +237,11 @@ describe("the prompt of an emergency that joins a rotation", () => {
       "no slot holds it: it is cut now",
     );
     expect(whatJoiningDoes("key_x", of())).toContain("cannot be told yet");
+    // In an emergency the old key is the compromised one: the slot may hold another.
+    const ofAStranger = { kind: "emergency", oldKey: { id: "key_lost" }, newKey: null } as const;
+    expect(whatJoiningDoes("key_x", of(ofAStranger, key({ id: "key_x", heldBy: [slot.name] })))).toContain(
+      "one of key_x follows at once",
+    );
   });
 });
 
