@@ -222,7 +222,9 @@ async function cutFirst(rotation: Rotation, keyIds: string[]): Promise<string[]>
       else rotation.record.warn(`${keyId} could not be cut at once, and is replaced first: ${failureMessage(error)}`);
     }
   });
-  await Promise.all(cuts);
+  // Each comes to its end, a cancelled one too: none is left running.
+  const stopped = (await Promise.allSettled(cuts)).find(({ status }) => status === "rejected");
+  if (stopped?.status === "rejected") throw stopped.reason;
   for (const [keyId, error] of refused) refuse(rotation, keyId, error);
   const rest = keyIds.filter((id) => !refused.has(id));
   const [first, ...more] = refused.values();

@@ -185,7 +185,10 @@ export const promises: PromiseMutants[] = [
         file: "src/workflows/rotation/await-idle.ts",
         find: `if (answer.kind !== "idle") return false;`,
         replace: `if (answer.kind === "used") return false;`,
-        caughtBy: { file: "test/e2e/normal-rotation.test.ts", test: `${liveTraffic} > loses no request` },
+        caughtBy: {
+          file: "test/workflows/normal-rotation.test.ts",
+          test: "with the documented waits > waits 30 s for propagation and 10 min for caches, then revokes only when the provider shows the old key idle",
+        },
       },
       {
         name: "is-content-with-the-begin-of-a-quiet-period",
@@ -367,18 +370,13 @@ export const promises: PromiseMutants[] = [
     words: "kill anything at any time",
     mutants: [
       {
-        name: "leaves-the-key-that-a-killed-worker-made",
+        name: "finds-no-key-by-the-name-it-was-given",
         file: "src/activities/revocation.ts",
         find: `|| !ordinals.includes(name.ordinal) ||`,
         replace: `|| ordinals.length > 0 ||`,
         caughtBy: {
-          file: "test/faults/kill-points.test.ts",
-          test: "* > with the worker killed > goes on to the same end from each request, before, after and answered",
-          build: true,
-          env: {
-            KEYTURN_FAULTS_SUBJECTS: "^a normal rotation of OpenAI$",
-            KEYTURN_FAULTS_ONLY: "openai POST .*/service_accounts/.*/api_keys #1, executed$",
-          },
+          file: "test/activities/revocation.test.ts",
+          test: "settleKeys, at a run's end > ends nothing while it finds what its run did not know: an answer that is lost would lose it for good",
         },
       },
       {
@@ -746,13 +744,13 @@ export const promises: PromiseMutants[] = [
         },
       },
       {
-        name: "puts-a-compromised-value-back",
-        file: "src/workflows/rotation/prove-in-slot.ts",
-        find: `rotation.swap.prevAnswered && !rotation.isCompromised(found.held.id)`,
-        replace: `rotation.swap.prevAnswered`,
+        name: "goes-on-bringing-a-compromised-key-back",
+        file: "src/workflows/rotation/compromised.ts",
+        find: `if (isCompromised()) scope.cancel();`,
+        replace: ``,
         caughtBy: {
-          file: "test/workflows/findings/remedies.test.ts",
-          test: "an emergency whose slot does not answer with the new key > never puts the compromised value back",
+          file: "test/workflows/findings/deadline.test.ts",
+          test: "a rotation that is told that its old key is compromised > stops switching it on again where the word comes meanwhile",
         },
       },
     ],
