@@ -59,6 +59,8 @@ export interface Told {
   chain: Chain;
   keyId: string;
   at: number;
+  /** The earliest moment at which it can have been heard, where a worker that died leaves it open. */
+  earliest?: number;
   how: "start" | "escalate";
   cutFirst: boolean;
 }
@@ -137,7 +139,8 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       if (keyId === undefined || answer?.value?.failure !== undefined) continue;
       // A signal that comes as the run ends may find nobody.
       if (what === "escalateSignal" && chain.closedAt - at < 10_000) continue;
-      told.push({ chain, keyId, at: heardAt(played, at), how: "escalate", cutFirst: false });
+      const earliest = played.ground.workersUp(at);
+      told.push({ chain, keyId, at: heardAt(played, at), earliest, how: "escalate", cutFirst: false });
     }
   }
   return told.filter(({ keyId }) => played.world.keys.has(keyId)).toSorted((a, b) => a.at - b.at);
@@ -382,8 +385,8 @@ class Judgement {
   #couldEnd(chain: Chain, id: string): boolean {
     const sent = chain.calls.some(({ name, order, outcome, failure, attempts }) => {
       if (name !== "installKey" || (order["key"] as { id: string }).id !== id) return false;
-      // Of one whose time ran out while no worker lived the run cannot tell that it never began.
-      if (attempts === 0 && outcome !== "failed") return false;
+      // Of one whose time ran out while no worker lived, or that was cancelled, the run cannot tell that it never began.
+      if (attempts === 0 && outcome !== "failed" && outcome !== "cancelled") return false;
       return outcome === "completed" || (failure?.details as { sent?: boolean } | undefined)?.sent !== false;
     });
     const looked = chain.calls.some(
@@ -481,7 +484,12 @@ class Judgement {
 
   /** Whether a person aborted a run that had been told of the key: that calls its emergency off. */
   #isCalledOff({ keyId, at }: Pick<Told, "keyId" | "at">, before = Infinity): boolean {
-    const tellers = this.#told.filter((told) => told.keyId === keyId).map((told) => told.chain);
+    // Also of one that heard the word as it ended.
+    const heardOf = ({ heard }: Chain): boolean =>
+      heard.some(({ arg }) => (arg as { compromisedKeyId?: string } | undefined)?.compromisedKeyId === keyId);
+    const tellers = this.#chains.filter(
+      (chain) => heardOf(chain) || this.#told.some((told) => told.keyId === keyId && told.chain === chain),
+    );
     const aborts = tellers.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
     return aborts.some((said) => this.#played.ground.workersUp(said.at) >= at && said.at < before);
   }
@@ -531,7 +539,7 @@ class Judgement {
       (write) => write.after.keyId === keyId && write.at <= at && sentAt - write.at < 5_000,
     );
     if (justNow) return;
-    const told = this.#told.filter((word) => word.keyId === keyId && word.at <= at);
+    const told = this.#told.filter((word) => word.keyId === keyId && (word.earliest ?? word.at) <= at);
     const [first] = told;
     if (first === undefined) {
       // A write that was under way may have put it in after the last look.
@@ -541,7 +549,7 @@ class Judgement {
       return;
     }
     const policy = this.#policy(first.chain.slot);
-    const deadline = first.at + durationMs(policy?.emergency.revokeWithin ?? "1h");
+    const deadline = (first.earliest ?? first.at) + durationMs(policy?.emergency.revokeWithin ?? "1h");
     const cutFirst = told.some((word) => word.cutFirst);
     const byDeadline = at >= deadline - 1_000 && policy?.emergency.atDeadline === "revoke";
     const bySaid = byPeople.some(({ what, at: then }) => what === "approve-cut" && then <= at);

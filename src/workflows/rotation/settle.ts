@@ -3,7 +3,7 @@ import { sleep } from "@temporalio/workflow";
 import type { CustodyEntry } from "../../domain/custody.ts";
 import { inMs } from "../../domain/duration.ts";
 import { cleanup } from "../groups.ts";
-import { lookForLateWrites } from "./compromised.ts";
+import { lookForLateWrites, unlessHandedOver } from "./compromised.ts";
 import { failureMessage } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -54,8 +54,9 @@ export async function lookAgainWhereWritten(rotation: Rotation): Promise<void> {
 
 async function removeAliases(rotation: Rotation): Promise<void> {
   try {
-    await patiently(rotation, () => cleanup.removeAliases(rotation.of));
+    await patiently(rotation, () => unlessHandedOver(rotation, () => cleanup.removeAliases(rotation.of)));
   } catch (error) {
+    if (rotation.handsOver) return; // the run that follows removes them at its end
     rotation.record.warn(
       `aliases of this rotation could not be removed: ${failureMessage(error)}; keyturn sweep finds them`,
     );
@@ -83,7 +84,8 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
     }
   };
   try {
-    const settled = await patiently(rotation, () => cleanup.settleKeys({ ...rotation.of, keys, ordinals, known }));
+    const order = { ...rotation.of, keys, ordinals, known };
+    const settled = await patiently(rotation, () => unlessHandedOver(rotation, () => cleanup.settleKeys(order)));
     const { found = [] } = settled;
     if (found.length > 0) {
       // They are the run's before they are ended: an answer that is lost then loses none of them.
