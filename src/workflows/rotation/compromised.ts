@@ -87,7 +87,7 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
   };
-  const act = (): Promise<string> => unlessHandedOver(rotation, cut);
+  const act = (): Promise<string> => unlessHandedOver(rotation, cut, keyId);
   await rotation.step("cutKey", () => (patiently ? withoutGivingUp(rotation, keyId, act) : act()));
 }
 
@@ -162,11 +162,20 @@ export async function unlessCompromised<Result>(
   return done;
 }
 
-/** What the run that follows does again: attempts that are under way are stopped when this one hands over. */
-export async function unlessHandedOver<Result>(rotation: Rotation, work: () => Promise<Result>): Promise<Result> {
+/**
+ * What the run that follows does again: attempts that are under way are stopped when this one hands over. What is done to a
+ * key that is due goes on until nothing else keeps this run from it: until then the deadline is its own.
+ */
+export async function unlessHandedOver<Result>(
+  rotation: Rotation,
+  work: () => Promise<Result>,
+  keyId?: string,
+): Promise<Result> {
+  const isLate = (): boolean => keyId !== undefined && rotation.clock.isDue(keyId) && !rotation.passage.ending;
+  const isOver = (): boolean => rotation.handsOver && !isLate();
   const scope = new CancellationScope();
   let isDone = false;
-  void CancellationScope.nonCancellable(() => condition(() => isDone || rotation.handsOver)).then(() => {
+  void CancellationScope.nonCancellable(() => condition(() => isDone || isOver())).then(() => {
     if (!isDone) scope.cancel();
   });
   try {
@@ -261,7 +270,9 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
     record.custody.settle(keyId, { fate: "ended", at, seen });
     return note;
   };
-  await rotation.step("revokeKey", () => withoutGivingUp(rotation, keyId, () => unlessHandedOver(rotation, end)));
+  await rotation.step("revokeKey", () =>
+    withoutGivingUp(rotation, keyId, () => unlessHandedOver(rotation, end, keyId)),
+  );
 }
 
 function endedAt({ record: { custody } }: Rotation, keyId: string): string {
