@@ -115,8 +115,9 @@ describe("what runs left behind", () => {
     ]);
   });
 
+  const looked = { step: "inspectSlot", outcome: "done" };
   const ended = (keys: KeyEntry[]) =>
-    played({ last: { status: "COMPLETED", result: { outcome: "aborted", steps: [], keys } } });
+    played({ last: { status: "COMPLETED", result: { outcome: "aborted", steps: [looked], keys } } });
   const named = (id: string): KeyEntry => ({ id, role: "old", fate: "named", why: "clients may still use it" });
 
   test("is named until it is seen dead", async () => {
