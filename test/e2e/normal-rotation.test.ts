@@ -59,7 +59,8 @@ describe("a rotation under live traffic, with usage that comes later than the qu
     const old = keys.find(({ id }) => id === result.oldKey?.id);
     const { lastUsedAt, revokedAt, deadAt } = old ?? {};
     expect(Date.parse(lastUsedAt ?? "")).toBeLessThanOrEqual(Date.parse(revokedAt ?? ""));
-    expect(Date.parse(deadAt ?? "")).toBeLessThanOrEqual(Date.parse(result.times.confirmedDead ?? ""));
+    // Refusals in a row are of whichever instance answers: the last of them may drop the key a moment later.
+    expect(Date.parse(deadAt ?? "")).toBeLessThanOrEqual(Date.parse(result.times.confirmedDead ?? "") + 250);
     expect(Date.parse(result.times.revoked ?? "")).toBeLessThanOrEqual(Date.parse(result.times.confirmedDead ?? ""));
     // OpenAI reports these by project only.
     expect(result.unknown).toEqual(["use of vector_stores by key", "use of code_interpreter_sessions by key"]);
