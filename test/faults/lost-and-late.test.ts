@@ -72,7 +72,7 @@ async function meet(ground: Ground, { point, lie, deed }: Case): Promise<void> {
   await delay(underWayMs);
 }
 
-describe.for(groups({ first: 6, others: 2 }, 1))("$name", ({ subjects, moments }) => {
+describe.for(groups({ first: 5, others: 2 }, 1))("$name", ({ subjects, moments }) => {
   let temporal: DevServer;
   let lanes: Ground[] = [];
   beforeAll(async () => {
