@@ -18,8 +18,8 @@ const slot = z
     (text) => parseSlot(text) !== undefined,
     "a slot, written environment/provider or environment/provider:alias",
   );
-/** An update that is refused here leaves no trace; what a workflow takes stands in its history. */
 const wordsAtMost = 500;
+/** An update that is refused here leaves no trace; what a workflow takes stands in its history. */
 const words = z
   .string()
   .max(wordsAtMost)

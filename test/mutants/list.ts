@@ -746,7 +746,7 @@ export const promises: PromiseMutants[] = [
       {
         name: "goes-on-bringing-a-compromised-key-back",
         file: "src/workflows/rotation/compromised.ts",
-        find: `if (isCompromised()) scope.cancel();`,
+        find: `if (!isDone) scope.cancel();`,
         replace: ``,
         caughtBy: {
           file: "test/workflows/findings/deadline.test.ts",

@@ -145,37 +145,36 @@ export async function whileItMatters(rotation: Rotation, keyId: string, ask: () 
 }
 
 /** What brings a key back into use. Where it is called compromised meanwhile, attempts that are under way are stopped. */
-export async function unlessCompromised<Result>(
+export function unlessCompromised<Result>(
   rotation: Rotation,
   keyId: string,
   bringBack: () => Promise<Result>,
-  scope: CancellationScope = new CancellationScope(),
+  scope?: CancellationScope,
 ): Promise<Result> {
-  const done = scope.run(bringBack);
-  const isCompromised = (): boolean => rotation.isCompromised(keyId);
-  const isOver = done.then(
-    () => true,
-    () => true,
-  );
-  await Promise.race([isOver, condition(isCompromised).catch(() => undefined)]);
-  if (isCompromised()) scope.cancel();
-  return done;
+  return stoppedOnce(() => rotation.isCompromised(keyId), bringBack, scope);
 }
 
 /**
  * What the run that follows does again: attempts that are under way are stopped when this one hands over. What is done to a
  * key that is due goes on until nothing else keeps this run from it: until then the deadline is its own.
  */
-export async function unlessHandedOver<Result>(
+export function unlessHandedOver<Result>(
   rotation: Rotation,
   work: () => Promise<Result>,
   keyId?: string,
 ): Promise<Result> {
   const isLate = (): boolean => keyId !== undefined && rotation.clock.isDue(keyId) && !rotation.passage.ending;
-  const isOver = (): boolean => rotation.handsOver && !isLate();
-  const scope = new CancellationScope();
+  return stoppedOnce(() => rotation.handsOver && !isLate(), work);
+}
+
+/** Does the work, and stops its attempts once it is so. */
+async function stoppedOnce<Result>(
+  isSo: () => boolean,
+  work: () => Promise<Result>,
+  scope: CancellationScope = new CancellationScope(),
+): Promise<Result> {
   let isDone = false;
-  void CancellationScope.nonCancellable(() => condition(() => isDone || isOver())).then(() => {
+  void CancellationScope.nonCancellable(() => condition(() => isDone || isSo())).then(() => {
     if (!isDone) scope.cancel();
   });
   try {
