@@ -22,6 +22,11 @@ export async function keyByHand(world: World, name: string): Promise<{ id: strin
   return (await world.openai("POST", path, { name })) as { id: string; value: string };
 }
 
+/** Revokes a key as somebody does in the provider's console. */
+export async function revokeByHand(world: World, keyId: string): Promise<void> {
+  await world.openai("DELETE", `/organization/projects/${project}/api_keys/${keyId}`);
+}
+
 /** Makes a key and serves it under the alias, as somebody would in the dashboard; returns the key's id. */
 export async function serveByHand(world: World, alias: string, gateway = moreGateway): Promise<string> {
   const key = await keyByHand(world, `by hand for ${alias}`);
