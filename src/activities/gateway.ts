@@ -274,9 +274,10 @@ async function install(
     );
   }
   Context.current().cancellationSignal.throwIfAborted();
-  await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) }, () => {
+  const leaving = (): void => {
     write.sent = true;
-  });
+  };
+  await secrets.write(place, { value, comment: markOf(key, rotationId, new Date()) }, { seen: now, leaving });
   const replaced = mark === undefined && !isOurs(held.comment) ? held.comment : undefined;
   return {
     ...installedAt(new Date(), final.expiresAt),

@@ -60,7 +60,7 @@ export function createGuideSecrets({ place: own, secretId, ...options }: GuideOp
     },
 
     /** The comment is dropped: there is no field for it. */
-    async write(place, { value }, leaving) {
+    async write(place, { value }, { leaving } = {}) {
       if (!isOwn(place)) throw inPlaceOnly(place);
       leaving?.();
       await api.tell({

@@ -54,9 +54,14 @@ export interface SlotSecrets {
   look(place: Place, listed?: Held): Promise<Held | undefined>;
   /**
    * Overwrites value and comment in one request. Repeating it with the same value changes nothing but the time.
-   * `leaving` is called when that request is about to leave: what fails before has changed nothing.
+   * `seen` is what was read of the place just before, and spares the lists, which may miss it. `leaving` is called when
+   * the request is about to leave: what fails before has changed nothing.
    */
-  write(place: Place, content: { value: Redacted; comment: string }, leaving?: () => void): Promise<void>;
+  write(
+    place: Place,
+    content: { value: Redacted; comment: string },
+    given?: { seen?: Held; leaving?: () => void },
+  ): Promise<void>;
   /** Makes the place, or overwrites what is there. A repetition ends at the same. */
   make(place: Place, content: { value: Redacted; comment: string }): Promise<void>;
   /** Makes the place with a copy of what another holds; the value never leaves Cloudflare. Does nothing when it is there. */
@@ -128,11 +133,30 @@ export function createSlotSecrets({
   }
 
   /** By name for its id, then by id: lists lag a write by seconds. */
-  async function find(place: Place): Promise<{ storeId: string; secret: SecretRecord | undefined }> {
+  async function find(
+    place: Place,
+    configOf = async () => findConfig(place),
+  ): Promise<{ storeId: string; secret: SecretRecord | undefined }> {
     const storeId = await storeIdOf(place.gateway);
-    const listed = await store.findSecret(storeId, nameOf(place));
-    const secret = listed === undefined ? undefined : await store.getSecret(storeId, listed.id);
-    return { storeId, secret };
+    return { storeId, secret: await findIn(storeId, place, configOf) };
+  }
+
+  /** A list may miss the secret, and the config still record its id. */
+  async function findIn(
+    storeId: string,
+    place: Place,
+    configOf: () => Promise<ProviderConfig | undefined>,
+  ): Promise<SecretRecord | undefined> {
+    const name = nameOf(place);
+    const id = (await store.findSecret(storeId, name))?.id ?? (await configOf())?.secretId;
+    const secret = id === undefined ? undefined : await store.getSecret(storeId, id);
+    return secret?.name === name ? secret : undefined;
+  }
+
+  async function findId(place: Place): Promise<{ storeId: string; id: string }> {
+    const { storeId, secret } = await find(place);
+    if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
+    return { storeId, id: secret.id };
   }
 
   async function findConfig(place: Place): Promise<ProviderConfig | undefined> {
@@ -162,7 +186,8 @@ export function createSlotSecrets({
     },
 
     async read(place) {
-      const [{ storeId, secret }, config] = await Promise.all([find(place), findConfig(place)]);
+      const asked = findConfig(place);
+      const [{ storeId, secret }, config] = await Promise.all([find(place, async () => asked), asked]);
       if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
       if (config === undefined) throw missing(place, `a provider config for alias ${place.alias}`);
       return heldOf(storeId, secret, config);
@@ -176,16 +201,9 @@ export function createSlotSecrets({
       }
       const storeId = await orNotThere(storeIdOf(place.gateway));
       if (storeId === undefined) return undefined;
-      const [secrets, configs] = await Promise.all([
-        store.listSecrets(storeId),
-        orNotThere(gateways.listProviderConfigs(place.gateway)),
-      ]);
-      const config = configs?.find((one) => isConfigOf(one, place));
-      const named = secrets.find(({ name }) => name === nameOf(place));
-      // A list may miss the secret, and the config still record its id.
-      const id = named?.id ?? config?.secretId;
-      const secret = id === undefined ? undefined : await store.getSecret(storeId, id);
-      return secret?.name === nameOf(place) ? heldOf(storeId, secret, config) : undefined;
+      const asked = orNotThere(findConfig(place));
+      const [secret, config] = await Promise.all([findIn(storeId, place, async () => asked), asked]);
+      return secret === undefined ? undefined : heldOf(storeId, secret, config);
     },
 
     async readAll(places) {
@@ -207,11 +225,10 @@ export function createSlotSecrets({
       });
     },
 
-    async write(place, { value, comment }, leaving) {
-      const { storeId, secret } = await find(place);
-      if (secret === undefined) throw missing(place, `secret ${nameOf(place)}`);
+    async write(place, { value, comment }, { seen, leaving } = {}) {
+      const { storeId, id } = seen?.secret ?? (await findId(place));
       leaving?.();
-      await store.updateSecret(storeId, secret.id, { value, comment, scopes });
+      await store.updateSecret(storeId, id, { value, comment, scopes });
     },
 
     async make(place, { value, comment }) {
@@ -227,15 +244,13 @@ export function createSlotSecrets({
     async makeCopy(place, from, comment) {
       const { storeId, secret } = await find(place);
       if (secret !== undefined) return link(place, secret.id);
-      const source = (await find(from)).secret;
-      if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
+      const source = await findId(from);
       const copy = await store.duplicateSecret(storeId, source.id, { name: nameOf(place), comment, scopes });
       await link(place, made(place, copy).id);
     },
 
     async replaceByCopy(place, from, { comment, seen }) {
-      const source = (await find(from)).secret;
-      if (source === undefined) throw missing(from, `secret ${nameOf(from)}`);
+      const source = await findId(from);
       // Read by id, right before it is deleted.
       const { storeId, secret } = await find(place);
       if (secret !== undefined) {

@@ -77,7 +77,20 @@ describe("what lists do not show, and what lies there without a provider config"
     const held = await secrets.read(place);
     await fault("/secrets\\?");
     expect(await secrets.look(place)).toEqual(held);
+    expect(await secrets.read(place)).toEqual(held);
     expect(await secrets.readAll([place])).toEqual([undefined]);
+    await secrets.makeCopy({ ...place, alias: "kt-0a1b2c3d-prev" }, place, "a copy");
+    await secrets.write(place, { value, comment: "written" });
+    expect(await secrets.read(place)).toMatchObject({ comment: "written" });
+  });
+
+  test("what was just read is written to though no list shows it by then", async () => {
+    const { secrets, fault } = await stores();
+    const seen = await secrets.read(place);
+    await fault("/secrets\\?");
+    await fault("/provider_configs");
+    await secrets.write(place, { value, comment: "written" }, { seen });
+    expect(await secrets.look(place, seen)).toMatchObject({ comment: "written" });
   });
 
   test("a secret that was made anew is found although its former id is gone, and has another", async () => {
