@@ -383,6 +383,8 @@ export interface Settled {
   keys: { id: string; role: KeyRole; fate: Fate }[];
   /** Live keys under the ordinals that the run did not know by id: it takes them, and asks again. */
   found?: string[];
+  /** Keys that were given, and that the order's own slot does not hold: seen twice, not guessed. */
+  notHeld?: string[];
   warnings: string[];
 }
 

@@ -608,8 +608,10 @@ async function settle(
   let ends = 0;
   for (const one of open) {
     const ours = wroteOf(access, order, one, open);
-    const { fate, ended, warning } = await settleOne(deps, door, { one, access, ours, mayEnd: ends < endsPerCall });
+    const look = { one, access, ours, mayEnd: ends < endsPerCall };
+    const { fate, ended, warning, notHeld } = await settleOne(deps, door, look);
     if (ended) ends += 1;
+    if (notHeld === true && one.given) (settled.notHeld ??= []).push(one.id);
     if (warning !== undefined) settled.warnings.push(warning);
     settled.keys.push({ id: one.id, role: one.role, fate });
   }
@@ -671,7 +673,7 @@ async function settleOne(
   deps: Dependencies,
   door: Door,
   look: Look,
-): Promise<{ fate: Fate; ended?: true; warning?: string }> {
+): Promise<{ fate: Fate; ended?: true; warning?: string; notHeld?: boolean }> {
   const { one, access, ours, mayEnd } = look;
   const { id, role, given } = one;
   const { of, blind } = await lookAtKey(door, access, one);
@@ -680,10 +682,11 @@ async function settleOne(
   const { key } = of;
 
   const warning = key?.flag === undefined ? {} : { warning: `${id}: ${key.flag}` };
-  const named = (why: string) => ({ fate: { fate: "named", why } as const, ...warning });
   const options = { patient: true, ...(ours === undefined ? {} : { ours }) };
   const { yes, unknown } = await holdersOf(deps, access, { id, key }, options);
-  if (yes.length > 0) return { fate: { fate: "held", by: yes.join(", ") }, ...warning };
+  const notHeld = ![...yes, ...unknown.map(({ slot }) => slot)].includes(access.name);
+  const named = (why: string) => ({ fate: { fate: "named", why } as const, notHeld, ...warning });
+  if (yes.length > 0) return { fate: { fate: "held", by: yes.join(", ") }, notHeld, ...warning };
   const doubts = [
     ...(unknown.length === 0 ? [] : [`; whether a slot holds it cannot be told: ${unknownWords(unknown)}`]),
     ...(blind === undefined ? [] : [`; it could not be looked at: ${blind}`]),

@@ -270,6 +270,20 @@ describe("settleKeys, at a run's end", () => {
     expect(await deletions(stage)).toEqual([]);
   });
 
+  test("says that the slot does not hold a key that was given, where what lies there shows it", async () => {
+    const { stage, key } = await installed();
+    const order = { keys: [entry(key.id, "new", true)], ordinals: [] };
+    expect((await stage.run("settleKeys", order)).notHeld).toBeUndefined();
+    // What an earlier attempt of the same rotation sent lands late.
+    const other = await stage.keyByHand("another of the rotation");
+    const mark = `keyturn/1 key=${other.id} rot=${stage.of.rotationId} fp=0123456789abcdef at=${new Date().toISOString()}`;
+    await stage.edit(prodGateway, { value: other.value, comment: mark });
+    expect((await stage.run("settleKeys", order)).notHeld).toEqual([key.id]);
+    // Another's edit: whether the rotation's own write may still arrive cannot be told.
+    await stage.edit(prodGateway, { value: other.value, comment: "by hand" });
+    expect((await stage.run("settleKeys", order)).notHeld).toBeUndefined();
+  });
+
   test("leaves alone what its run knows by id and does not ask about, whatever its name: it may be anywhere", async () => {
     const stage = await startStage();
     const known = await madeKey(stage, "1-1");

@@ -772,10 +772,12 @@ const bodies: Record<string, Body> = {
     }
     if (found.length > 0) return { keys, found, warnings };
     let ends = 0;
+    const notHeld: string[] = [];
     for (const { id, role, given } of order.keys) {
       yield 50;
       const key = world.key(id);
       const { yes, unknown } = holdersOf(stage, out, id, slot.name);
+      if (given && ![...yes, ...unknown.map((one) => one.slot)].includes(slot.name)) notHeld.push(id);
       const known = !slot.byHand && key !== undefined && key.project === slot.project;
       const name = (why: string): void => void keys.push({ id, role, fate: { fate: "named", why } });
       const dead = known && key.state === "dead";
@@ -793,7 +795,7 @@ const bodies: Record<string, Body> = {
         keys.push({ id, role, fate: { fate: "ended", at: iso(out.now), seen: true } });
       }
     }
-    return { keys, warnings };
+    return { keys, warnings, notHeld };
   },
 
   *revokeOrphan() {

@@ -54,10 +54,11 @@ function reopenHeldElsewhere({ of, record: { custody } }: Rotation): void {
 /** What the run has to say at its end, when every key has its fate. */
 export function conclude(
   rotation: Rotation,
-  end: End | { error: unknown },
+  told: End | { error: unknown },
   scopeCancelled: boolean,
 ): { result: RotationResult } | { failure: ApplicationFailure } {
   const { record, mailbox } = rotation;
+  const end = unlessWrittenOver(rotation, told);
   if ("outcome" in end) return finished(rotation, end.outcome, end.reason);
   const { error } = end;
   const { newKey, custody } = record;
@@ -83,6 +84,14 @@ export function conclude(
       details: [record.result("aborted", reason), ...details],
     }),
   };
+}
+
+/** What is rotated holds its new key. A write over it, by hand or of an attempt that landed late, is somebody's to look at. */
+function unlessWrittenOver({ of, record, swap }: Rotation, end: End | { error: unknown }): End | { error: unknown } {
+  const { newKey } = record;
+  if (!("outcome" in end) || end.outcome !== "rotated" || newKey === null || !swap.notHeld.has(newKey.id)) return end;
+  const message = `${of.slot} was written over: it does not hold ${newKey.id} any more; look which key it holds (keyturn keys ${of.slot}), and start again`;
+  return { error: ApplicationFailure.nonRetryable(message, "SlotChanged") };
 }
 
 function finished(

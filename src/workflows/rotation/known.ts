@@ -38,6 +38,8 @@ export class KnownSwap {
   readonly given = new Set<string>();
   /** Those of which a write was not answered: it may land yet. */
   readonly unanswered = new Set<string>();
+  /** Those that the slot was seen not to hold at the end. */
+  readonly notHeld = new Set<string>();
   /** Set once aliases may have been made: lists show them late, so a clean-up looks twice. */
   stageStarted = false;
   /** Set where a key may have been made whose id nobody knows: the clean-up looks twice for it. */

@@ -98,6 +98,10 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
       custody.take(id, role);
       custody.settle(id, fate);
     }
+    for (const { id } of settled.keys) {
+      if (settled.notHeld?.includes(id) === true) rotation.swap.notHeld.add(id);
+      else rotation.swap.notHeld.delete(id);
+    }
     rotation.record.warn(...settled.warnings);
     nameUntold("the clean-up said nothing of it: look whether it is alive and who uses it");
     if (which === undefined && !rotation.swap.issueUnsure) custody.accountFor(ordinals);

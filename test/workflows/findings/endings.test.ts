@@ -161,6 +161,17 @@ describe("a clean-up", () => {
     );
     expect(fateOf(result, "key_old")).toBe("named");
   });
+
+  test.each([true, false])("that sees the new key out of its slot (%s) calls nothing rotated", async (seen) => {
+    const slots = playSlots(skipping, undefined, (right) => ({
+      settleKeys: async (order) => ({ ...(await right.settleKeys(order)), ...(seen ? { notHeld: ["key_1"] } : {}) }),
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "normalRotation")),
+    );
+    expect(result.failed).toBe(seen ? "SlotChanged" : undefined);
+    expect(result.outcome).toBe(seen ? "aborted" : "rotated");
+  });
 });
 
 describe("an installation that stops before its write has left", () => {
