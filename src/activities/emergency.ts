@@ -40,12 +40,10 @@ export const emergencyActivities = (deps: Dependencies) => ({
   async findCompromised({ slot, keyIds, leaked, providerOnly }: CompromisedOrder): Promise<Compromised[]> {
     const access = deps.slotAccess(slot);
     const found = await findNamed(deps, access, { keyIds, leaked, providerOnly });
-    const holders =
-      providerOnly === true
-        ? undefined
-        : await whoHolds(deps, access, await Promise.all(found.map(asked)), { patient: true });
+    const all = providerOnly === true ? [] : await Promise.all(found.map(asked));
+    const holders = providerOnly === true ? undefined : await whoHolds(deps, access, all, { patient: true });
     return found.map(({ id, how, through, record, state }) => {
-      const ending = endingOf(record?.maskedValue);
+      const ending = endingOf(record?.maskedValue ?? all.find((one) => one.id === id)?.maskedValue);
       return {
         id,
         how,

@@ -312,14 +312,14 @@ function foundHeld(access: SlotAccess, held: HeldKey, records: KeyRecord[] | und
 
 /** The keys in words by which an operator knows them, and who holds each. */
 async function seen(deps: Dependencies, access: SlotAccess, keys: FoundKey[], looked: Looked): Promise<SeenKey[]> {
-  const holders: HoldersById = keys.length === 0 ? new Map() : await holdersOf(deps, access, keys, looked);
+  const { holders, masks } = await holdersOf(deps, access, keys, looked);
   return keys.map((key): SeenKey => {
     const { id, record, through, state } = key;
     const { yes = [], unknown = [] } = holders.get(id) ?? {};
     const isHeld = looked.held?.id === id;
     const heldBy = isHeld && !yes.includes(access.name) ? [access.name, ...yes] : yes;
     const left = looked.leftOver.get(id);
-    const ending = endingOf(record?.maskedValue);
+    const ending = endingOf(record?.maskedValue ?? masks.get(id));
     const createdAt = record?.createdAt ?? (isHeld ? looked.held?.since : undefined);
     return {
       id,
@@ -345,18 +345,23 @@ async function seen(deps: Dependencies, access: SlotAccess, keys: FoundKey[], lo
 
 type HoldersById = Awaited<ReturnType<typeof whoHolds>>;
 
+/** Who holds each, and how each is masked where only its value could tell, which is read for the question. */
 async function holdersOf(
   deps: Dependencies,
   access: SlotAccess,
   keys: FoundKey[],
   { unknown }: Looked,
-): Promise<HoldersById> {
+): Promise<{ holders: HoldersById; masks: Map<string, string | undefined> }> {
+  const masks = new Map<string, string | undefined>();
+  if (keys.length === 0) return { holders: new Map(), masks };
   try {
-    return await whoHolds(deps, access, await Promise.all(keys.map(asked)), { patient: true });
+    const all = await Promise.all(keys.map(asked));
+    for (const { id, maskedValue } of all) masks.set(id, maskedValue);
+    return { holders: await whoHolds(deps, access, all, { patient: true }), masks };
   } catch (error) {
     if (!(error instanceof RotationFailure)) throw error;
     unknown.push(`which slots hold ${keys.map(({ id }) => id).join(", ")}: ${error.message}`);
-    return new Map();
+    return { holders: new Map(), masks };
   }
 }
 

@@ -55,6 +55,15 @@ async function edit(stage: Stage, change: { value?: string; comment?: string }):
   await stage.cloudflare("PATCH", `${path}/${secret?.id}`, change);
 }
 
+test("an emergency says how the key ends that it means, which no list of Google's shows", async () => {
+  const stage = await withGemini();
+  const ending = (await stage.valueOf("gemini-prod-1")).slice(-4);
+  const plan = await stage.run("planEmergency", { slot: gemini });
+  expect(plan.keys).toMatchObject([{ id: "gemini-prod-1", ending }]);
+  const found = await stage.run("findCompromised", { slot: gemini, keyIds: ["gemini-prod-1"] });
+  expect(found).toMatchObject([{ id: "gemini-prod-1", ending }]);
+});
+
 describe("inspectSlot knows which key a Gemini slot holds", () => {
   test("by the value that fits the gateway's preview, among keys of many accounts", async () => {
     const stage = await withGemini();
