@@ -6,6 +6,7 @@ import { RotationFailure } from "../domain/failure.ts";
 import { withTemporal } from "../temporal/client.ts";
 import { describeSlotKeys } from "./describe-keys.ts";
 import { createOutput } from "./output.ts";
+import { findRunning } from "./running-rotation.ts";
 import { readSlot } from "./slot-argument.ts";
 import { keysOf } from "./which-key.ts";
 
@@ -34,6 +35,9 @@ async function keys(text: string, flags: Flags): Promise<void> {
       throw new RotationFailure("Unavailable", `which keys ${name} has cannot be told: ${look.why}`);
     }
     if (look.by === "here") output.say("no worker answered: looked at from here, with the credentials of this machine");
+    if ((await findRunning(temporal, name)) !== undefined) {
+      output.say(`a rotation of ${name} is running: keyturn status ${name} says what it does with each of its keys`);
+    }
     output.result({ ...look.seen, by: look.by }, describeSlotKeys(look.seen));
   });
 }

@@ -5,7 +5,17 @@ import { slotWorkflowId } from "../domain/rotation.ts";
 import type { Temporal } from "../temporal/client.ts";
 
 /** The rotation of a slot that runs now. Fails with `InvalidInput` when there is none. */
-export async function runningRotation({ client }: Temporal, slot: string): Promise<WorkflowHandle> {
+export async function runningRotation(temporal: Temporal, slot: string): Promise<WorkflowHandle> {
+  const running = await findRunning(temporal, slot);
+  if (running !== undefined) return running;
+  throw new RotationFailure(
+    "InvalidInput",
+    `no rotation of ${slot} is running: keyturn status ${slot} says how the last one ended`,
+  );
+}
+
+/** The rotation of a slot that runs now, if one does. */
+export async function findRunning({ client }: Temporal, slot: string): Promise<WorkflowHandle | undefined> {
   const workflowId = slotWorkflowId(slot);
   const found = await client.workflow
     .getHandle(workflowId)
@@ -14,11 +24,7 @@ export async function runningRotation({ client }: Temporal, slot: string): Promi
       if (error instanceof WorkflowNotFoundError) return undefined;
       throw error;
     });
-  if (found?.status.name === "RUNNING") return client.workflow.getHandle(workflowId, found.runId);
-  throw new RotationFailure(
-    "InvalidInput",
-    `no rotation of ${slot} is running: keyturn status ${slot} says how the last one ended`,
-  );
+  return found?.status.name === "RUNNING" ? client.workflow.getHandle(workflowId, found.runId) : undefined;
 }
 
 /** The slot's run before the one that is about to be started: which keys stayed behind stands in its result. */

@@ -132,7 +132,7 @@ function describeState(state: SlotState): string {
           progress?.clocks === undefined ? undefined : describeClocks(progress.clocks).replace(/^clocks: /, ""),
         ],
         ["requests could fail", progress?.outage === undefined ? undefined : describeOutage(progress.outage)],
-        ["old key", progress?.oldKey?.id],
+        [isCompromised(progress) ? "compromised key" : "old key", progress?.oldKey?.id],
         ["new key", progress?.newKey?.id],
         ...leftOverRows(progress?.keys ?? []),
         ["workflow", `${workflowId}, run ${runId}`],
@@ -150,6 +150,10 @@ function describeState(state: SlotState): string {
       return [told, table(rows)].filter((part) => part !== "").join("\n");
     }
   }
+}
+
+function isCompromised(progress: Progress | null): boolean {
+  return progress?.keys.some(({ id, role }) => id === progress.oldKey?.id && role === "compromised") === true;
 }
 
 /** Keys that a run answers for and names: they may be alive. */

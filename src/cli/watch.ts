@@ -162,15 +162,19 @@ function createPicture(output: Output, sinceMs: number) {
   let lastClocks = "";
   let shown: string | undefined;
 
-  /** A rotation that is followed by an emergency goes on under the same workflow id, with a record of its own. */
-  const of = (rotationId: string): void => {
-    if (shown !== undefined && shown !== rotationId) {
+  /**
+   * A rotation that is followed by an emergency goes on under the same ids, with a record of its own: its steps begin
+   * anew.
+   */
+  const of = ([first]: StepRecord[]): void => {
+    if (first === undefined) return;
+    if (shown !== undefined && shown !== first.started) {
       begun.clear();
       ended.clear();
       lastWait = lastClocks = "";
       output.say("goes on as the emergency that follows");
     }
-    shown = rotationId;
+    shown = first.started;
   };
   const clocks = (running: Clocks | undefined): void => {
     if (running === undefined || JSON.stringify(running) === lastClocks) return;
@@ -195,12 +199,12 @@ function createPicture(output: Output, sinceMs: number) {
     end(end: Watched) {
       const result = end.kind === "ended" ? end.result : end.kind === "failed" ? end.failure.result : undefined;
       if (result === undefined) return;
-      of(result.rotationId);
+      of(result.steps);
       steps(result.steps);
       clocks(result.clocks);
     },
     progress(progress: Progress) {
-      of(progress.rotationId);
+      of(progress.steps);
       steps(progress.steps);
       clocks(progress.clocks);
       const { waiting } = progress;

@@ -126,6 +126,7 @@ test("one rotation at a time, looked at, approved by nobody, left, and aborted",
   const status = await type("status", "openai", "--json");
   expect(status.code).toBe(0);
   expect(JSON.parse(status.stdout)).toMatchObject({ slot: "production/openai", state: "running" });
+  expect((await type("keys", "openai")).stderr).toContain("a rotation of production/openai is running: keyturn status");
   expect(await type("approve", "openai")).toMatchObject({ code: 2, stderr: expect.stringContaining("no approval") });
 
   const aborted = await type("abort", "openai", "--why", "a test", "--json");
