@@ -1,4 +1,5 @@
 import type { WorkflowHandle } from "@temporalio/client";
+import pc from "picocolors";
 import { expect, test } from "vitest";
 
 import { createOutput, type Output } from "../../src/cli/output.ts";
@@ -28,13 +29,18 @@ test("a rotation that goes on as an emergency shows its steps anew, under the sa
   } as unknown as WorkflowHandle;
   const connection = { withDeadline: async (_by: number, call: () => Promise<unknown>) => call() };
   const lines: string[] = [];
-  const output: Output = { ...createOutput(), say: (line) => void lines.push(line), live: () => undefined };
+  const output: Output = {
+    ...createOutput(),
+    paint: pc.createColors(false),
+    say: (line) => void lines.push(line),
+    live: () => undefined,
+  };
 
   expect(await watchRotation({ client: { connection } } as unknown as Temporal, handle, output)).toEqual({
     kind: "ended",
     result,
   });
-  expect(lines.map((line) => line.replaceAll(/\u001B\[\d+m/g, "").replace(/ \(.*/, ""))).toEqual([
+  expect(lines.map((line) => line.replace(/ \(.*/, ""))).toEqual([
     "✓ inspectSlot",
     "✓ issueKey",
     "goes on as the emergency that follows",
