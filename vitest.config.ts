@@ -1,8 +1,16 @@
 import { defineConfig } from "vitest/config";
 
+/** They change nothing that outlives a test: their files share what a process has loaded. */
+const alike = ["activities", "cloudflare", "docs", "doctor", "domain", "providers", "sandbox"].map(
+  (area) => `test/${area}/**/*.test.ts`,
+);
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
+    projects: [
+      { extends: true, test: { name: "alone", include: ["test/**/*.test.ts"], exclude: alike } },
+      { extends: true, test: { name: "together", include: alike, isolate: false } },
+    ],
     pool: "forks",
     globalSetup: "./test/support/share-bundle.ts",
     // Tests start servers and workers of their own, and wait most of the time; more at once make each other late.

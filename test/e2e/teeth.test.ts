@@ -1,7 +1,6 @@
 import { Runtime } from "@temporalio/worker";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 
-import type { DevServer } from "../../src/temporal/dev-server.ts";
 import { keepingLogger } from "../support/secrecy.ts";
 import { idleByNoRows, lateUsage, lateUsagePolicy, noWaits } from "../support/teeth.ts";
 import { startTemporal, startWorld, type WorldOptions } from "../support/world.ts";
@@ -9,14 +8,12 @@ import { startTemporal, startWorld, type WorldOptions } from "../support/world.t
 /** The sandbox can only show that nothing is lost if it shows what is lost when keyturn is broken. */
 
 const timeScale = 60;
-let temporal: DevServer;
-beforeAll(async () => {
+beforeAll(() => {
   Runtime.install({ logger: keepingLogger });
-  temporal = await startTemporal();
 });
-afterAll(() => temporal.stop());
 
 async function lostBy(options: Omit<WorldOptions, "temporal" | "timeScale">): Promise<number> {
+  const temporal = await startTemporal();
   const world = await startWorld({ temporal, timeScale, ...options });
   try {
     const traffic = world.traffic(100);
@@ -27,14 +24,15 @@ async function lostBy(options: Omit<WorldOptions, "temporal" | "timeScale">): Pr
     return traffic.failed;
   } finally {
     await world.stop();
+    await temporal.stop();
   }
 }
 
-test("without waits and without the idle check, requests are lost", async () => {
+test.concurrent("without waits and without the idle check, requests are lost", async () => {
   expect(await lostBy({ policy: noWaits })).toBeGreaterThan(0);
 }, 60_000);
 
-test("taking no rows for no use loses requests where usage comes late", async () => {
+test.concurrent("taking no rows for no use loses requests where usage comes late", async () => {
   // The wait for the longest request would hide some of what the wrong answer does.
   const policy = { ...lateUsagePolicy(timeScale), longestRequest: "1ms" };
   const lost = await lostBy({ sandbox: lateUsage, policy, breakActivities: idleByNoRows });

@@ -5,9 +5,9 @@ import type { TestProject } from "vitest/node";
 
 import { sharedBundleVariable } from "./workflow-bundle.ts";
 
-/** Before a run of tests: a folder for what its files share. Under `--watch` the sources change, so nothing is shared. */
+/** Before a run of tests, once for all its projects: a folder for what its files share. Under `--watch` the sources change, so nothing is shared. */
 export async function setup({ config }: TestProject): Promise<void> {
-  if (config.watch) return;
+  if (config.watch || process.env[sharedBundleVariable] !== undefined) return;
   process.env[sharedBundleVariable] = join(await mkdtemp(join(tmpdir(), "keyturn-bundle-")), "workflows.js");
 }
 
