@@ -308,6 +308,15 @@ export interface CutOrder extends OfRotation {
   through: string;
 }
 
+/** An end for good of a compromised key. */
+export interface EndOrder extends CutOrder {
+  /**
+   * Set where no slot held it at the look before: until then, RFC 3339, an attempt that comes long after that look asks
+   * again. From then on, and without it, the key is ended whoever holds it.
+   */
+  unheldUntil?: string;
+}
+
 export interface Cut {
   at: string;
   how: "disabled" | "revoked" | "dead already";

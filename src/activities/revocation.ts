@@ -12,6 +12,7 @@ import type {
   Cut,
   CutFailed,
   CutOrder,
+  EndOrder,
   OfRotation,
   Revoked,
   RevokeOrder,
@@ -60,11 +61,15 @@ export const revocationActivities = (deps: Dependencies, endings: Endings) => {
     /**
      * Ends a compromised key for good, whoever uses it, through the slot at which it was seen: repeating is safe, since
      * not being there any more is then success. Fails with `KeyUnknown` where another project's credential would be
-     * needed.
+     * needed; before the time when the key is ended whoever holds it, with `SlotChanged` where an attempt that comes long
+     * after the last look sees a slot that holds it, and with `NotYetPropagated` where that cannot be told.
      */
-    async endCompromisedKey(order: CutOrder): Promise<Revoked> {
+    async endCompromisedKey(order: EndOrder): Promise<Revoked> {
       const of = await door.compromised(order);
-      await requireNone(compromised, of);
+      await requireNone(
+        isOldLook(order) && of.key !== undefined && isAlive(of.key) ? compromisedUnheld : compromised,
+        of,
+      );
       return door.end(of);
     },
 
@@ -309,6 +314,9 @@ const switchedOff: Check<Replaced>[] = [canBeUndone, ...replaced];
 /** A compromised key: whoever uses it. Which slots hold it is the workflow's to ask before; a look may not delay a cut. */
 const compromised: Check<Case>[] = [isAnId, hasCredential, isItsProviders, isNotElsewhere];
 
+/** The same where it was not held a while ago, and nothing presses yet. */
+const compromisedUnheld: Check<Case>[] = [...compromised, nobodyHoldsIt];
+
 /** A key that a run made and nobody can have been given. That it is one is seen by its id or its exact name. */
 const leftover: Check<Case>[] = [isAnId, hasCredential, nobodyHoldsIt];
 
@@ -329,6 +337,17 @@ async function firstOf<One>(checks: Check<One>[], of: One): Promise<Refusal | un
     if (refusal !== undefined) return refusal;
   }
   return undefined;
+}
+
+/** So long a look at who holds a key counts. */
+const lookCountsMs = 10_000;
+
+/** Whether the look that was made before an end was ordered is too old by now, and the end not due yet. */
+function isOldLook({ unheldUntil }: EndOrder): boolean {
+  const now = Date.now();
+  if (unheldUntil === undefined || now >= Date.parse(unheldUntil)) return false;
+  const { scheduledTimestampMs } = Context.current().info;
+  return now - scheduledTimestampMs > lookCountsMs;
 }
 
 async function requireNone<One>(checks: Check<One>[], of: One): Promise<void> {

@@ -142,6 +142,27 @@ describe("a compromised key", () => {
     expect(await stage.alive()).toEqual([]);
   });
 
+  test("that no slot held is not ended by an attempt that comes late, where a slot holds it by then and it is not due", async () => {
+    const stage = await startStage();
+    const within = (unheldUntil: string, agoMs: number) =>
+      stage.run("endCompromisedKey", { ...told, unheldUntil }, 3, {
+        info: { scheduledTimestampMs: Date.now() - agoMs },
+      });
+    const later = new Date(Date.now() + 3_600_000).toISOString();
+    await expect(within(later, 60_000)).rejects.toMatchObject({ type: "SlotChanged", nonRetryable: true });
+    expect(await stage.alive()).toContain(old);
+    // Past its time it is ended whoever holds it.
+    expect(await within(new Date(Date.now() - 1).toISOString(), 60_000)).toMatchObject({ seen: true });
+    expect(await within(later, 60_000)).toMatchObject({ note: expect.stringContaining("was gone already") as string });
+  });
+
+  test("is ended without another look right after one", async () => {
+    const stage = await startStage();
+    const order = { ...told, unheldUntil: "9999-12-31T23:59:59Z" };
+    const info = { scheduledTimestampMs: Date.now() };
+    expect(await stage.run("endCompromisedKey", order, 1, { info })).toMatchObject({ seen: true });
+  });
+
   test("is never said to be revoked twice: gone is gone", async () => {
     const stage = await startStage();
     await stage.run("endCompromisedKey", told);

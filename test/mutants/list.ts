@@ -942,6 +942,16 @@ export const promises: PromiseMutants[] = [
         },
       },
       {
+        name: "ends-late-by-an-old-look",
+        file: "src/activities/revocation.ts",
+        find: `now - scheduledTimestampMs > lookCountsMs`,
+        replace: `now - scheduledTimestampMs > 10_000 * lookCountsMs`,
+        caughtBy: {
+          file: "test/activities/revocation.test.ts",
+          test: "a compromised key > that no slot held is not ended by an attempt that comes late, where a slot holds it by then and it is not due",
+        },
+      },
+      {
         name: "guesses-which-key-is-meant",
         file: "src/activities/which-key.ts",
         find: `if (why !== undefined || heldKey === undefined) {`,

@@ -4,6 +4,7 @@ import type {
   CompromisedOrder,
   ConfirmOrder,
   CutOrder,
+  EndOrder,
   EarlierKey,
   EmergencyPlan,
   EvidenceOrder,
@@ -96,6 +97,11 @@ class Outside {
 
   get now(): number {
     return this.#stage.ground.now;
+  }
+
+  /** Whether this attempt comes long after the look that the workflow made before it. */
+  get isRepeated(): boolean {
+    return this.#context.attempt > 1;
   }
 
   get doer(): Doer {
@@ -706,9 +712,14 @@ const bodies: Record<string, Body> = {
     });
   },
 
-  *endCompromisedKey(stage, out, order: CutOrder) {
+  *endCompromisedKey(stage, out, order: EndOrder) {
     yield 100;
-    seenThrough(stage, order.keyId, order.through);
+    const key = seenThrough(stage, order.keyId, order.through);
+    if (out.isRepeated && out.now < Date.parse(order.unheldUntil ?? "") && key.state !== "dead") {
+      const { yes, unknown } = holdersOf(stage, out, order.keyId, order.slot);
+      if (yes.length > 0) throw new PlayedFailure("SlotChanged", `${yes.join(", ")} holds ${order.keyId}`);
+      if (unknown.length > 0) throw new PlayedFailure("NotYetPropagated", `who holds ${order.keyId} cannot be told`);
+    }
     return yield* out.write(() => {
       stage.world.end(order.keyId, out.doer);
       return answerOfEnd(stage, out, order.keyId);

@@ -264,7 +264,8 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
       await lookUpCompromised(rotation, { keyIds: [keyId], providerOnly: true });
     if (tries++ > 0) await requireUnheld(rotation, keyId);
     const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
-    const { at, seen, note } = await cleanup.endCompromisedKey({ ...rotation.of, keyId, through });
+    const order = { ...rotation.of, keyId, through, ...defined({ unheldUntil: unheldUntil(rotation, keyId) }) };
+    const { at, seen, note } = await cleanup.endCompromisedKey(order);
     record.reached("revoked", at);
     record.custody.settle(keyId, { fate: "ended", at, seen });
     return note;
@@ -273,6 +274,14 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
     withoutGivingUp(rotation, keyId, () => unlessHandedOver(rotation, end, keyId)),
   );
 }
+
+/** Up to when the key is ended only while no slot holds it; undefined where that does not count. */
+function unheldUntil({ clock, compromised }: Rotation, keyId: string): string | undefined {
+  if (compromised.cut.has(keyId) || clock.isDue(keyId)) return undefined;
+  return clock.atDeadlineOf(keyId) === "hold" ? never : clock.deadlineOf(keyId);
+}
+
+const never = "9999-12-31T23:59:59Z";
 
 function endedAt({ record: { custody } }: Rotation, keyId: string): string {
   const fate = custody.find(keyId)?.fate;
