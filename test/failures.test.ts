@@ -55,7 +55,7 @@ describe.each(types)("%s", (type) => {
     expect(shown).not.toEqual([]);
     for (const { groups: { file = "", name = "" } = {} } of shown) {
       const source = readFileSync(fileURLToPath(new URL(file, root)), "utf8");
-      expect(source.includes(`test("${name}"`), `${file} has a test "${name}"`).toBe(true);
+      expect(source.includes(`("${name}", async`), `${file} has a test "${name}"`).toBe(true);
     }
   });
 });
