@@ -40,7 +40,7 @@ export const storyMutants: StoryMutant[] = [
     find: `if (rotation.hurry !== undefined) await endHurried(rotation, found);`,
     replace: `const [other] = found.sharedWith;
       if (rotation.hurry !== undefined && other !== undefined) {
-        rotation.record.custody.settle(held.id, { fate: "held", by: other });
+        rotation.record.custody.settle(held.id, { fate: "held", by: rotation.of.slot });
       } else if (rotation.hurry !== undefined) await endHurried(rotation, found);`,
     foundBy: workflows,
   },
