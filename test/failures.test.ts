@@ -55,7 +55,10 @@ describe.each(types)("%s", (type) => {
     expect(shown).not.toEqual([]);
     for (const { groups: { file = "", name = "" } = {} } of shown) {
       const source = readFileSync(fileURLToPath(new URL(file, root)), "utf8");
-      expect(source.includes(`("${name}", async`), `${file} has a test "${name}"`).toBe(true);
+      expect(
+        ["test", "inTurn"].some((call) => source.includes(`${call}("${name}"`)),
+        `${file} has a test "${name}"`,
+      ).toBe(true);
     }
   });
 });

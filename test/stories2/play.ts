@@ -306,7 +306,6 @@ class Run {
         { keys: open.map(({ id, role, given }) => ({ id, role, given })), ordinals: this.#custody.ordinals },
         { last: true },
       );
-    const before = await ground.truth.fresh();
     let settled = await settle();
     // What was made without an answer is the run's before it is ended.
     for (let found = foundBy(settled); found.length > 0; found = foundBy(settled)) {
@@ -327,10 +326,7 @@ class Run {
       this.#met.add(`settled ${role} ${fate.fate}`);
       this.#say(`settled ${id} (${role}): ${JSON.stringify(fate)}`);
       if (fate.fate === "ended") await this.#requireDead(id, "settleKeys says it is ended", ["revoked", "expired"]);
-      // What was under way may have landed while it was looked at.
-      const holders = [before, then].flatMap((seen) =>
-        ground.truth.holders(ground.truth.find(id, seen)?.id ?? "", seen),
-      );
+      const holders = ground.truth.holders(ground.truth.find(id, then)?.id ?? "", then);
       if (fate.fate === "held" && !fate.by.split(", ").every((slot) => holders.includes(slot))) {
         this.#wrong(`settleKeys says that ${fate.by} holds ${id}, and it does not`);
       }
