@@ -1,6 +1,6 @@
 import { Context } from "@temporalio/activity";
 
-import { canReadAll, type Held } from "../cloudflare/slot-secrets.ts";
+import { canReadAll, type Held, later } from "../cloudflare/slot-secrets.ts";
 import { inMs } from "../domain/duration.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import {
@@ -298,8 +298,8 @@ export type HeldBy = Omit<Holders, "keyId">;
 /**
  * Which slots hold each of the keys, at this moment: by hand a key can get into any slot of its provider. One list of
  * each account rules out the slots whose mark is believed and names another key; the rest, and the slot itself, are read
- * by the id of their secret. A slot's secret is gone only where it was not found twice, some seconds apart, and what a
- * list showed in a slot is not in it only where two reads agree.
+ * by the id of their secret. A slot's secret is gone only where it was not found twice, some seconds apart, and where a list
+ * and the read do not say the same of a key, what was written last counts, and is read once more.
  */
 export async function whoHolds(
   deps: Dependencies,
@@ -367,26 +367,29 @@ export async function judgeSlots(
     const now = judge(suspect.slot, what);
     seen.set(suspect.slot.name, what);
     judged.set(suspect.slot.name, now);
-    // A read may be stale as a list may: where one says yes and the other no, it is made again.
-    const contradicted = [...now].some(([id, { answer }]) => {
-      const said = suspect.answers.get(id);
-      return (answer === "no" && said === "yes") || (answer === "yes" && said === "no");
-    });
+    // A read may be stale as a list may: where the two do not say the same, it is made again.
+    const contradicted = [...suspect.answers].some(([id, said]) => now.get(id)?.answer !== said);
     if (what.kind === "gone" || contradicted) again.push(suspect);
   }
   if (again.length > 0) await Context.current().sleep(Math.max(...again.map(({ slot }) => slot.secondLookMs)));
   for (const { slot } of again) {
-    const looked = await lookAt(deps, slot, undefined, patient);
-    const before = seen.get(slot.name)?.kind;
-    // Seen a moment ago: once not found is no proof.
-    const what: SeenSlot =
-      looked.kind === "gone" && before !== "gone"
-        ? { kind: "unreadable", why: "its secret was there a moment ago, and was not found again" }
-        : looked;
+    const what = agreed(seen.get(slot.name), await lookAt(deps, slot, undefined, patient));
     seen.set(slot.name, what);
     judged.set(slot.name, judge(slot, what));
   }
   return { judged, seen };
+}
+
+/** What counts of two looks at a slot, a moment apart. */
+function agreed(before: SeenSlot | undefined, looked: SeenSlot): SeenSlot {
+  // Seen a moment ago: once not found is no proof.
+  if (looked.kind === "gone" && before?.kind !== "gone") {
+    return { kind: "unreadable", why: "its secret was there a moment ago, and was not found again" };
+  }
+  if (looked.kind === "held" && before?.kind === "held") {
+    return { kind: "held", held: later(looked.held, before.held) };
+  }
+  return looked;
 }
 
 /** By slot, then by key. */

@@ -49,7 +49,7 @@ export interface SlotSecrets {
   /**
    * What the place's secret holds right now, by its id, also where no provider config is listed; nothing where the
    * secret or its gateway is not found: lists may miss what is there, so once is no proof. `listed` is what `readAll`
-   * told of the place just before, and spares the lists.
+   * told of the place just before, and spares the lists; where it is of a later write than the read, it is the answer.
    */
   look(place: Place, listed?: Held): Promise<Held | undefined>;
   /**
@@ -148,9 +148,10 @@ export function createSlotSecrets({
     configOf: () => Promise<ProviderConfig | undefined>,
   ): Promise<SecretRecord | undefined> {
     const name = nameOf(place);
-    const id = (await store.findSecret(storeId, name))?.id ?? (await configOf())?.secretId;
+    const listed = await store.findSecret(storeId, name);
+    const id = listed?.id ?? (await configOf())?.secretId;
     const secret = id === undefined ? undefined : await store.getSecret(storeId, id);
-    return secret?.name === name ? secret : undefined;
+    return secret?.name === name ? later(secret, listed) : undefined;
   }
 
   async function findId(place: Place): Promise<{ storeId: string; id: string }> {
@@ -197,7 +198,7 @@ export function createSlotSecrets({
       if (listed?.secret !== undefined) {
         const { storeId, id } = listed.secret;
         const secret = await orNotThere(store.getSecret(storeId, id));
-        if (secret !== undefined) return withConfigOf(listed, heldOf(storeId, secret, undefined));
+        if (secret !== undefined) return later(withConfigOf(listed, heldOf(storeId, secret, undefined)), listed);
       }
       const storeId = await orNotThere(storeIdOf(place.gateway));
       if (storeId === undefined) return undefined;
@@ -296,6 +297,14 @@ export function createSlotSecrets({
       return config !== undefined;
     },
   };
+}
+
+/**
+ * What was read, or what was seen of the same before, where that is of a later write: then the read is an old one. Of
+ * two with the same time, which may be in whole seconds, the read counts.
+ */
+export function later<Seen extends { modified: Date }>(read: Seen, before: Seen | undefined): Seen {
+  return before !== undefined && before.modified > read.modified ? before : read;
 }
 
 /** What is about to be made is seldom there, and its creation says where it is: no list of configs is read for it. */

@@ -54,6 +54,8 @@ const notFound = {
   messages: [],
   result: null,
 };
+const markOf = (keyId: string): string =>
+  formatMark({ keyId, rotationId: "r", fingerprint: new Redacted(keyId).fingerprint(), at: new Date() });
 const gone = (times: number) => once("/secrets/[^/?]+$", notFound, { status: 404, times });
 
 /** A secret of the right name and no provider config: what a script leaves that knows nothing of configs. */
@@ -162,9 +164,8 @@ describe("lookAtHolders", () => {
     await stage.serve(prodGateway, "batch", await stage.valueOf("key_prod_1"));
     const { id } = await stage.secret(prodGateway, "batch");
     const mark = async (keyId: string): Promise<void> => {
-      const fingerprint = new Redacted(keyId).fingerprint();
-      const comment = formatMark({ keyId, rotationId: "r", fingerprint, at: new Date() });
-      await stage.cloudflare("PATCH", `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${id}`, { comment });
+      const path = `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${id}`;
+      await stage.cloudflare("PATCH", path, { comment: markOf(keyId) });
     };
     await mark("key_former");
     await pause(1_000);
@@ -174,11 +175,37 @@ describe("lookAtHolders", () => {
     expect(await holdersOf(stage, byHand)).toMatchObject({ yes: [batch] });
   });
 
+  test("says yes of no slot because one read of its secret is stale, though the list of the same second cannot tell", async () => {
+    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
+    const { value } = await stage.keyByHand("by hand");
+    // Both writes in one second, so that their times do not tell which is the later.
+    await pause(1_000 - (Date.now() % 1_000) + 50);
+    await stage.edit(prodGateway, { value: await stage.valueOf("key_prod_1"), comment: markOf("key_prod_1") });
+    await pause(400);
+    await stage.edit(prodGateway, { value, comment: "by alice" });
+    await pause(50);
+    await lie(stage, [{ about: "secrets", mode: "stale", times: 1, agoMs: 250 }]);
+    const { yes, unknown } = await holdersOf(stage, "key_prod_1");
+    expect(yes).toEqual([]);
+    expect(unknown.map(({ slot }) => slot)).toEqual([prod]);
+  });
+
+  test("says yes of no slot because one read of its secret is older than the list", async () => {
+    const stage = await startStage({ sandbox: { patchRefreshesPreview: false } });
+    const { value } = await stage.keyByHand("by hand");
+    await pause(1_100);
+    await stage.edit(prodGateway, { value, comment: "by alice" });
+    for (const skip of [0, 1]) {
+      await lie(stage, [{ about: "secrets", mode: "stale", times: 1, agoMs: 1_050, skip }]);
+      const { yes, unknown } = await holdersOf(stage, "key_prod_1");
+      expect(yes).toEqual([]);
+      expect(unknown.map(({ slot }) => slot)).toEqual([prod]);
+    }
+  });
+
   test("reads the slot itself by its id, whatever lists still show", async () => {
     const stage = await startStage();
-    const mark = (keyId: string): string =>
-      formatMark({ keyId, rotationId: "r", fingerprint: new Redacted(keyId).fingerprint(), at: new Date() });
-    await stage.edit(prodGateway, { comment: mark("key_former") });
+    await stage.edit(prodGateway, { comment: markOf("key_former") });
     const { id } = await stage.keyByHand("by hand");
     const { id: secretId } = await stage.secret(prodGateway);
     await pause(20);
@@ -186,7 +213,7 @@ describe("lookAtHolders", () => {
     await stage.options({ listLagMs: 600 * 1_000 });
     await pause(1_000);
     const path = `/secrets_store/stores/${stage.seed["storeId"]}/secrets/${secretId}`;
-    await stage.cloudflare("PATCH", path, { comment: mark(id) });
+    await stage.cloudflare("PATCH", path, { comment: markOf(id) });
     expect((await holdersOf(stage, id)).yes).toEqual([prod]);
   });
 

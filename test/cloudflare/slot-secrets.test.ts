@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { createAiGateway } from "../../src/cloudflare/ai-gateway.ts";
 import { createGuideSecrets } from "../../src/cloudflare/guide.ts";
@@ -57,7 +58,10 @@ describe("what lists do not show, and what lies there without a provider config"
       const given = { service: "cloudflare", method: "GET", path, mode: "status", status: 200, body, ...more };
       await fetch(`${sandbox.control}/faults`, { method: "POST", body: JSON.stringify(given) });
     };
-    return { store, secrets, fault, storeId: sandbox.seed["storeId"] ?? "" };
+    const lie = async (told: Record<string, unknown>): Promise<void> => {
+      await fetch(`${sandbox.control}/lies`, { method: "POST", body: JSON.stringify(told) });
+    };
+    return { store, secrets, fault, lie, storeId: sandbox.seed["storeId"] ?? "" };
   };
   const value = new Redacted("sk-svcacct-madeUpMadeUpMadeUp0001");
 
@@ -66,9 +70,11 @@ describe("what lists do not show, and what lies there without a provider config"
     const alone: Place = { ...place, alias: "alone" };
     const name = `${place.gateway}_openai_alone`;
     await store.createSecret(storeId, { name, value, scopes: ["ai_gateway"], comment: "by a script" });
-    const held = await secrets.look(alone);
-    expect(held).toMatchObject({ withoutConfig: true, comment: "by a script", secret: { storeId } });
-    expect(await secrets.readAll([alone])).toEqual([held]);
+    const byId = await secrets.look(alone);
+    expect(byId).toMatchObject({ withoutConfig: true, comment: "by a script", secret: { storeId } });
+    // A value that was just written may become active between the two.
+    const [fromList] = await secrets.readAll([alone]);
+    expect(fromList).toEqual({ ...byId, status: expect.any(String) });
     expect((await failureOf(secrets.read(alone))).message).toContain("provider config for alias alone");
   });
 
@@ -91,6 +97,17 @@ describe("what lists do not show, and what lies there without a provider config"
     await fault("/provider_configs");
     await secrets.write(place, { value, comment: "written" }, { seen });
     expect(await secrets.look(place, seen)).toMatchObject({ comment: "written" });
+  });
+
+  test("a read that is older than what a list shows is not believed", async () => {
+    const { secrets, lie } = await stores();
+    await pause(1_100); // times are in whole seconds
+    await secrets.write(place, { value, comment: "written" });
+    const [listed] = await secrets.readAll([place]);
+    for (const look of [() => secrets.read(place), () => secrets.look(place), () => secrets.look(place, listed)]) {
+      await lie({ about: "secrets", mode: "stale", times: 1, agoMs: 1_000 });
+      expect(await look()).toMatchObject({ comment: "written", modified: listed?.modified });
+    }
   });
 
   test("a secret that was made anew is found although its former id is gone, and has another", async () => {
