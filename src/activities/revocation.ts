@@ -327,6 +327,7 @@ const orphan: Check<Orphan>[] = [isAnId, hasCredential, nameIsOurs, nobodyOwnsIt
 export const purposes = {
   replaced: replaced.map(({ must }) => must),
   compromised: compromised.map(({ must }) => must),
+  compromisedUnheld: compromisedUnheld.map(({ must }) => must),
   leftover: leftover.map(({ must }) => must),
   orphan: orphan.map(({ must }) => must),
 };

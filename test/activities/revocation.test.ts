@@ -477,6 +477,13 @@ describe("the door", () => {
           "the id is its provider's, not one that keyturn gave the key while it could not ask",
           "the key is one of the project that is asked to end it",
         ],
+        "compromisedUnheld": [
+          "what names the key is an id, not a value",
+          "an admin credential that can end keys is configured",
+          "the id is its provider's, not one that keyturn gave the key while it could not ask",
+          "the key is one of the project that is asked to end it",
+          "no slot holds the key",
+        ],
         "leftover": [
           "what names the key is an id, not a value",
           "an admin credential that can end keys is configured",
