@@ -20,9 +20,7 @@ import type { Redacted } from "../redacted.ts";
 import type { Holders, HoldersOrder, Inspection, OfRotation } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { lookUp } from "./managed.ts";
-
-/** Attempts at a look that can be repeated, before its slot is one of which it cannot be told. */
-const patientAttempts = 3;
+import { orWhy } from "./or-why.ts";
 
 /** The most keys whose values are read to find out which of them a slot holds. */
 const mostValues = 50;
@@ -529,20 +527,6 @@ function maskOf({ id, maskedValue }: KeyRecord, values: ReadonlyMap<string, Reda
 function maskOfValue(value: Redacted): string {
   const text = value.reveal();
   return text.length < 16 ? "****" : `${text.slice(0, 2)}...${text.slice(-4)}`;
-}
-
-/** The answer; or, of one who is patient, why there is none: for good, or after a few attempts. */
-async function orWhy<T>(
-  ask: () => Promise<T>,
-  patient: boolean,
-): Promise<{ value: T; why?: undefined } | { why: string }> {
-  try {
-    return { value: await ask() };
-  } catch (error) {
-    if (!patient || !(error instanceof RotationFailure)) throw error;
-    if (error.retried && Context.current().info.attempt < patientAttempts) throw error;
-    return { why: error.message };
-  }
 }
 
 function invalid(message: string): RotationFailure {

@@ -1,8 +1,5 @@
-import { Context } from "@temporalio/activity";
-
 import { canListAliases } from "../cloudflare/slot-secrets.ts";
 import { type Duration, inMs, readableMs } from "../domain/duration.ts";
-import { RotationFailure } from "../domain/failure.ts";
 import type { AskedKey } from "../domain/held.ts";
 import { installationPrefix, slotPrefix } from "../domain/key-name.ts";
 import { parseAliasComment } from "../domain/mark.ts";
@@ -12,6 +9,7 @@ import type { KeyRecord } from "../providers/provider.ts";
 import type { Dependencies, OpenRotation, SlotAccess } from "./dependencies.ts";
 import { askedKey, heldByOf, type Judged, judgeSlots, type SeenSlot } from "./held-key.ts";
 import { managed } from "./managed.ts";
+import { orWhy } from "./or-why.ts";
 
 export interface SweepSelection {
   environment?: string | undefined;
@@ -41,9 +39,6 @@ export interface EndOrphanOrder {
 
 /** What came of an orphan that was to be ended. */
 export type OrphanEnd = { kind: "ended"; at: string } | { kind: "spared"; why: string };
-
-/** Attempts at what can be repeated, before everything is spared for it. */
-const patientAttempts = 3;
 
 /** The longest look back at a key's use: whoever used it before may be gone. */
 const longestLookMs = 86_400_000;
@@ -447,15 +442,4 @@ function itemOf({ key, owner, through }: Candidate): Omit<SweepItem, "why"> {
     created: key.createdAt.toISOString(),
     ...(key.lastUsedAt === undefined ? {} : { lastUsed: key.lastUsedAt.toISOString() }),
   };
-}
-
-/** The answer, or why there is none. What may pass is repeated a few times first. */
-async function orWhy<T>(ask: () => Promise<T>): Promise<{ value: T; why?: undefined } | { why: string }> {
-  try {
-    return { value: await ask() };
-  } catch (error) {
-    if (!(error instanceof RotationFailure)) throw error;
-    if (error.retried && Context.current().info.attempt < patientAttempts) throw error;
-    return { why: error.message };
-  }
 }

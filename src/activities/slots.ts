@@ -10,13 +10,11 @@ import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
 import type { EarlierKey, InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
 import { askedKey, findHeldKey, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
+import { orWhy } from "./or-why.ts";
 import { brothersOf, oneOfEachKeyring, stateOf } from "./seen-keys.ts";
 
 /** The secrets a rotation needs beside the slot's own: one for each of its aliases. */
 const aliasesNeeded = 2;
-
-/** Attempts at a look that only tells of earlier runs, before it is named as unknown. */
-const patientAttempts = 3;
 
 export const slotActivities = (deps: Dependencies) => ({
   /** The slot's policy, from the inventory alone. Fails with `InvalidInput` when there is no such slot. */
@@ -210,17 +208,6 @@ async function stateOfEarlier(deps: Dependencies, access: SlotAccess, id: string
     if (found !== undefined) return stateOf(found);
   }
   return "dead";
-}
-
-/** The answer; or, after a few attempts, why there is none. */
-async function orWhy<T>(ask: () => Promise<T>): Promise<{ value: T; why?: undefined } | { why: string }> {
-  try {
-    return { value: await ask() };
-  } catch (error) {
-    if (!(error instanceof RotationFailure)) throw error;
-    if (error.retried && Context.current().info.attempt < patientAttempts) throw error;
-    return { why: error.message };
-  }
 }
 
 /** The rule by which a key of this kind counts as dead; `google-standard` for those that belong to no service account. */
