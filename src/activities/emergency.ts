@@ -15,7 +15,16 @@ import type {
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { whoHolds } from "./held-key.ts";
 import { managed } from "./managed.ts";
-import { asked, brothersOf, endingOf, findById, findByValue, type FoundKey, readMarks } from "./seen-keys.ts";
+import {
+  asked,
+  brothersOf,
+  endingOf,
+  findById,
+  findByValue,
+  type FoundKey,
+  lookAgain,
+  readMarks,
+} from "./seen-keys.ts";
 import { deadRuleOf } from "./slots.ts";
 
 /** Statuses with which the three providers refuse a key: the tables of docs/providers.md. */
@@ -138,11 +147,22 @@ export const emergencyActivities = (deps: Dependencies) => ({
   },
 });
 
+/** Keys that somebody named. */
+interface Named {
+  keyIds: string[];
+  leaked?: string | undefined;
+  providerOnly?: true | undefined;
+}
+
 /** The keys that were named by id or shown by value, each once. */
-export async function findNamed(
+export async function findNamed(deps: Dependencies, access: SlotAccess, named: Named): Promise<FoundKey[]> {
+  return lookAgain(access.secondLookMs, (again) => findOnce(deps, access, { ...named, again }));
+}
+
+async function findOnce(
   deps: Dependencies,
   access: SlotAccess,
-  { keyIds, leaked, providerOnly }: { keyIds: string[]; leaked?: string | undefined; providerOnly?: true | undefined },
+  { keyIds, leaked, providerOnly, again }: Named & { again: boolean },
 ): Promise<FoundKey[]> {
   if (keyIds.length === 0 && leaked === undefined) {
     throw new RotationFailure("InvalidInput", "no key id and no leaked value: name the key");
@@ -152,7 +172,7 @@ export async function findNamed(
   const found = new Map<string, FoundKey>();
   if (leaked !== undefined) {
     const value = await deps.open(leaked, { slot: access.name, purpose: "leaked" });
-    const { found: fitting, several, unknown, passing } = await findByValue(value, slots, marks);
+    const { found: fitting, several, unknown, passing } = await findByValue(value, slots, { marks, again });
     if (several.length > 0) throw severalFit(several);
     if (fitting.length === 0 && keyIds.length === 0) {
       if (passing !== undefined) throw passing;
@@ -165,7 +185,7 @@ export async function findNamed(
     for (const key of fitting) found.set(key.id, key);
   }
   for (const id of new Set(keyIds)) {
-    if (!found.has(id)) found.set(id, await findById(id, slots, marks));
+    if (!found.has(id)) found.set(id, await findById(id, slots, { marks, again }));
   }
   return [...found.values()];
 }

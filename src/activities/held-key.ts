@@ -93,6 +93,34 @@ export async function findHeldKey(
 }
 
 /**
+ * `findHeldKey` where the list `keys` may miss the key: one that it does not show, and a slot whose key nothing tells, are
+ * looked at once more, some seconds later. Also answers with the keys that were seen by then.
+ */
+export async function findHeldSurely(
+  access: SlotAccess,
+  held: Held,
+  keys: KeyRecord[] | undefined,
+  heldKeyId: string | undefined,
+): Promise<{ key: HeldKey; keys: KeyRecord[] | undefined }> {
+  const { provider } = access;
+  const look = (among: KeyRecord[] | undefined): Promise<HeldKey> => findHeldKey(access, held, among, heldKeyId);
+  if (keys === undefined || !canManage(provider)) return { key: await look(keys), keys };
+  let key: HeldKey | undefined;
+  try {
+    key = await look(keys);
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "InvalidInput") throw error;
+  }
+  if (key !== undefined && (isOurId(key.id) || keys.some(({ id }) => id === key?.id))) return { key, keys };
+  await Context.current().sleep(access.secondLookMs);
+  const named = key?.id ?? heldKeyId;
+  const byId = named === undefined || isOurId(named) ? undefined : await provider.findKey(named);
+  const seen = [...(byId === undefined ? [] : [byId]), ...(await provider.listKeys()), ...keys];
+  const all = seen.filter(({ id }, index) => seen.findIndex((one) => one.id === id) === index);
+  return { key: key ?? (await look(all)), keys: all };
+}
+
+/**
  * Finds out which key a slot holds: by its mark, else by what the operator says, else by the one key of the provider
  * whose value or masked value fits the gateway's preview. Fails with `InvalidInput` when none or several fit, or when
  * the operator's word contradicts what is seen; nothing is changed. Without `keys`, since no admin credential lists

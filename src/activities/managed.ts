@@ -1,3 +1,5 @@
+import { Context } from "@temporalio/activity";
+
 import { RotationFailure } from "../domain/failure.ts";
 import { maskOfId } from "../domain/key-id.ts";
 import { canManage, isByHand, type KeyRecord, type ManagedProvider } from "../providers/provider.ts";
@@ -15,6 +17,38 @@ export function managed({ name, provider }: SlotAccess): ManagedProvider {
 /** What is not configured, where the slot's provider has no admin credential. */
 export function missingOf({ provider }: Pick<SlotAccess, "provider">): string | undefined {
   return isByHand(provider) ? provider.missing : undefined;
+}
+
+/**
+ * The keys of these ids that their provider knows, by id. What is read can be behind, and lists miss rows: a key is not
+ * there only where two reads by its id, some seconds apart, and a list do not show it. Only reads, so repeating is safe.
+ */
+export async function findSurely(
+  { provider, secondLookMs }: { provider: ManagedProvider; secondLookMs: number },
+  keyIds: string[],
+): Promise<Map<string, KeyRecord>> {
+  const found = new Map<string, KeyRecord>();
+  const look = async (again: boolean): Promise<void> => {
+    for (const id of keyIds) {
+      const record = found.has(id) ? undefined : await findOrListed(provider, id, again);
+      if (record !== undefined) found.set(id, record);
+    }
+  };
+  await look(false);
+  if (keyIds.every((id) => found.has(id))) return found;
+  await Context.current().sleep(secondLookMs);
+  await look(true);
+  return found;
+}
+
+/** The key by its id; where that does not show it, and it is asked again, by the list. */
+export async function findOrListed(
+  provider: ManagedProvider,
+  keyId: string,
+  again: boolean,
+): Promise<KeyRecord | undefined> {
+  const record = await provider.findKey(keyId);
+  return record !== undefined || !again ? record : (await provider.listKeys()).find(({ id }) => id === keyId);
 }
 
 /** What is known of a key: what its provider lists, or, where it cannot be asked, what the id itself tells. */

@@ -1,3 +1,5 @@
+import { Context } from "@temporalio/activity";
+
 import { canReadAll } from "../cloudflare/slot-secrets.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import type { AskedKey } from "../domain/held.ts";
@@ -9,6 +11,7 @@ import type { Redacted } from "../redacted.ts";
 import type { Compromised } from "./contract.ts";
 import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { askedKey } from "./held-key.ts";
+import { findOrListed } from "./managed.ts";
 
 /** A key that somebody named by its id or showed by its value, as far as providers and marks know it. */
 export interface FoundKey {
@@ -21,6 +24,31 @@ export interface FoundKey {
   state: Compromised["state"];
   /** Of its value, where that is known. */
   fingerprint?: string;
+}
+
+/**
+ * Looks keys up, and once more some seconds later where one was not found, or is known by no more than a mark: lists miss
+ * rows, and reads can be behind. The second time, `again` says so, and lists are asked as well. Only reads.
+ */
+export async function lookAgain(
+  secondLookMs: number,
+  look: (again: boolean) => Promise<FoundKey[]>,
+): Promise<FoundKey[]> {
+  let first: FoundKey[] = [];
+  try {
+    first = await look(false);
+    if (first.every(isSure)) return first;
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "KeyUnknown") throw error;
+  }
+  await Context.current().sleep(secondLookMs);
+  const second = await look(true);
+  return second.map((key) => (isSure(key) ? key : (first.find((one) => one.id === key.id && isSure(one)) ?? key)));
+}
+
+/** Whether its provider showed it; or a mark names it, and no provider can be asked. */
+function isSure({ record, state, fingerprint }: FoundKey): boolean {
+  return record !== undefined || (state === "unknown" && fingerprint !== undefined);
 }
 
 /** The slots of the slot's provider, itself first. */
@@ -59,7 +87,11 @@ export function stateOf(record: KeyRecord): Compromised["state"] {
  * no slot is looked at. Fails with `KeyUnknown` where nobody knows the id; where a project could not be asked, and the
  * key could be there, with that project's failure if it may pass.
  */
-export async function findById(id: string, slots: SlotAccess[], marks?: SeenMarks): Promise<FoundKey> {
+export async function findById(
+  id: string,
+  slots: SlotAccess[],
+  { marks, again }: { marks: SeenMarks | undefined; again: boolean },
+): Promise<FoundKey> {
   refuseValue(id);
   const [first] = slots;
   if (first === undefined) throw new RangeError("no slot to look through");
@@ -69,7 +101,7 @@ export async function findById(id: string, slots: SlotAccess[], marks?: SeenMark
     const { name, provider } = access;
     if (!canManage(provider)) continue;
     try {
-      const record = await provider.findKey(id);
+      const record = await findOrListed(provider, id, again);
       if (record !== undefined) return { id, how: "id", through: access, record, state: stateOf(record) };
     } catch (error) {
       if (!(error instanceof RotationFailure) || access === first) throw error;
@@ -159,12 +191,16 @@ export interface FoundByValue {
  * Looks the value up: by the fingerprints in marks, then by asking the providers that tell, then by the one masked value
  * that fits alone. A provider is not asked about a value that has another one's shape.
  */
-export async function findByValue(value: Redacted, slots: SlotAccess[], marks?: SeenMarks): Promise<FoundByValue> {
+export async function findByValue(
+  value: Redacted,
+  slots: SlotAccess[],
+  { marks, again }: { marks: SeenMarks | undefined; again: boolean },
+): Promise<FoundByValue> {
   const fingerprint = value.fingerprint();
   const marked = new Map<string, FoundKey>();
   for (const { access, mark } of marks?.marks ?? []) {
     if (mark.fingerprint !== fingerprint || marked.has(mark.keyId)) continue;
-    marked.set(mark.keyId, { ...(await recordOf(mark.keyId, access)), how: "fingerprint", fingerprint });
+    marked.set(mark.keyId, { ...(await recordOf(mark.keyId, access, again)), how: "fingerprint", fingerprint });
   }
   const seen: FoundByValue = { found: [...marked.values()], several: [], unknown: [...(marks?.unread ?? [])] };
   if (marks?.passing !== undefined) seen.passing = marks.passing;
@@ -209,10 +245,10 @@ export async function findByValue(value: Redacted, slots: SlotAccess[], marks?: 
   return { ...seen, found: alone, several: alone.length === 0 ? fitting : [] };
 }
 
-async function recordOf(id: string, access: SlotAccess): Promise<FoundKey> {
+async function recordOf(id: string, access: SlotAccess, again: boolean): Promise<FoundKey> {
   const { provider } = access;
   if (!canManage(provider) || isOurId(id)) return { id, how: "id", through: access, state: "unknown" };
-  const record = await provider.findKey(id);
+  const record = await findOrListed(provider, id, again);
   if (record === undefined) return { id, how: "id", through: access, state: "dead" };
   return { id, how: "id", through: access, record, state: stateOf(record) };
 }

@@ -9,7 +9,7 @@ import { canDisable, canHandIn, canIssue, canManage, isByHand, type KeyRecord } 
 import { canPurge, type Held } from "../cloudflare/slot-secrets.ts";
 import type { EarlierKey, InspectOrder, Inspection } from "./contract.ts";
 import type { Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
-import { askedKey, findHeldKey, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
+import { askedKey, findHeldSurely, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
 import { orWhy } from "./or-why.ts";
 import { brothersOf, oneOfEachKeyring, stateOf } from "./seen-keys.ts";
 
@@ -47,12 +47,13 @@ export const slotActivities = (deps: Dependencies) => ({
     const held = await readSurely(access);
     if (canManage(provider)) await provider.checkAdminCredential();
     const which: WhichRun = { hint: formerRunId, except: Context.current().info.workflowExecution?.runId };
-    const keys = canManage(provider)
+    const listed = canManage(provider)
       ? withCut(await provider.listKeys(), [...cutKeys, ...(await endedByLastRun(deps, access, { heldKeyId, which }))])
       : undefined;
     const remembered =
       secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(access.name, which);
-    const { warnings, ...key } = await findHeldKey(access, held, keys, heldKeyId ?? remembered);
+    const { key: found, keys } = await findHeldSurely(access, held, listed, heldKeyId ?? remembered);
+    const { warnings, ...key } = found;
     if (remembered !== undefined) key.how = "last result";
     const record = keys?.find(({ id }) => id === key.id);
     if (keys !== undefined) warnings.push(...doubtState(access, key, record));

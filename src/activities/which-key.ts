@@ -8,9 +8,9 @@ import { canManage, type KeyRecord } from "../providers/provider.ts";
 import type { EmergencyPlan, LeakedFound, LeakedOrder, PlanOrder, SeenKey, SlotKeys } from "./contract.ts";
 import type { ClosedRun, Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
 import { findNamed, severalFit, valueUnknown } from "./emergency.ts";
-import { findHeldKey, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
-import { missingOf } from "./managed.ts";
-import { asked, endingOf, findByValue, type FoundKey, readMarks, stateOf } from "./seen-keys.ts";
+import { findHeldSurely, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
+import { findSurely, missingOf } from "./managed.ts";
+import { asked, endingOf, findByValue, type FoundKey, lookAgain, readMarks, stateOf } from "./seen-keys.ts";
 
 /** More are not shown: somebody who reads them at night has to choose. */
 const candidatesAtMost = 20;
@@ -92,17 +92,20 @@ export const whichKeyActivities = (deps: Dependencies) => ({
   async findLeaked({ leaked }: LeakedOrder): Promise<LeakedFound> {
     const value = await deps.open(leaked, { purpose: "leaked" });
     const slots = deps.allSlots();
-    const { found: fitting, several, unknown, passing } = await findByValue(value, slots, await readMarks(slots));
-    if (several.length > 0) throw severalFit(several);
-    if (fitting.length === 0) {
+    const unknown: string[] = [];
+    const fitting = await lookAgain(Math.max(0, ...slots.map(({ secondLookMs }) => secondLookMs)), async (again) => {
+      const seen = await findByValue(value, slots, { marks: await readMarks(slots), again });
+      unknown.splice(0, unknown.length, ...seen.unknown);
+      if (seen.several.length > 0) throw severalFit(seen.several);
+      if (seen.found.length > 0) return seen.found;
       // Where somebody could not be asked who may answer in a moment, "nobody knows it" would be a guess.
-      if (passing !== undefined) throw passing;
+      if (seen.passing !== undefined) throw seen.passing;
       throw valueUnknown(
         "no provider shows a key with the leaked value, and no mark bears its fingerprint, over",
         slots,
         unknown,
       );
-    }
+    });
     const matches: LeakedFound["matches"] = [];
     for (const key of fitting) {
       const holders = (await whoHolds(deps, key.through, [await asked(key)], { patient: true })).get(key.id);
@@ -163,7 +166,9 @@ async function lookAround(
   if (former !== undefined) looked.former = former;
   if (records !== undefined || !canManage(provider)) {
     try {
-      looked.held = await heldNow(deps, access, { records, heldKeyId, which });
+      const { key, keys } = await heldNow(deps, access, { records, heldKeyId, which });
+      looked.held = key;
+      if (keys !== undefined) looked.records = keys;
     } catch (error) {
       if (!(error instanceof RotationFailure)) throw error;
       // What cannot be told is an answer here; what may pass is not.
@@ -171,18 +176,22 @@ async function lookAround(
       looked.why = error.message;
     }
   }
-  for (const entry of former?.result?.keys ?? []) {
-    const accepted = entry.fate === "ended" && entry.seen !== true;
-    if (entry.id === looked.held?.id || !(entry.fate === "named" || entry.fate === "open" || accepted)) continue;
-    const record = await orMissed(`whether ${entry.id} lives, which the last run named`, () =>
-      stillKnown(access, entry.id, records),
-    );
-    const state =
-      record === undefined
-        ? canManage(provider) && !isOurId(entry.id) && records !== undefined
-          ? "dead"
-          : "unknown"
-        : stateOf(record);
+  const left = (former?.result?.keys ?? []).filter(({ id, fate, seen }) => {
+    const accepted = fate === "ended" && seen !== true;
+    return id !== looked.held?.id && (fate === "named" || fate === "open" || accepted);
+  });
+  const ids = left.map(({ id }) => id).join(", ");
+  const known = await orMissed(`whether ${ids} lives, which the last run named`, () =>
+    stillKnown(
+      access,
+      left.map(({ id }) => id),
+      looked.records,
+    ),
+  );
+  for (const entry of left) {
+    const record = known?.get(entry.id);
+    const wasAsked = canManage(provider) && !isOurId(entry.id) && known !== undefined && records !== undefined;
+    const state = record === undefined ? (wasAsked ? "dead" : "unknown") : stateOf(record);
     looked.leftOver.set(entry.id, { entry, state, ...(record === undefined ? {} : { record }) });
   }
   return looked;
@@ -193,24 +202,25 @@ async function heldNow(
   deps: Dependencies,
   access: SlotAccess,
   { records, heldKeyId, which }: { records: KeyRecord[] | undefined; heldKeyId: string | undefined; which: WhichRun },
-): Promise<HeldKey> {
+): Promise<{ key: HeldKey; keys: KeyRecord[] | undefined }> {
   const { name, secrets } = access;
   const held = await readSurely(access);
   const remembered =
     secrets.keepsMarks || heldKeyId !== undefined ? undefined : await deps.runs.lastInstalledKey(name, which);
-  const found = await findHeldKey(access, held, records, heldKeyId ?? remembered);
-  return remembered === undefined ? found : { ...found, how: "last result" };
+  const { key, keys } = await findHeldSurely(access, held, records, heldKeyId ?? remembered);
+  return { key: remembered === undefined ? key : { ...key, how: "last result" }, keys };
 }
 
-/** Lists miss rows: a key that was named and is not listed is asked for by its id. */
+/** Those of the keys that are listed, or found where they are asked for: lists miss rows. */
 async function stillKnown(
-  { provider }: SlotAccess,
-  id: string,
-  records: KeyRecord[] | undefined,
-): Promise<KeyRecord | undefined> {
-  const listed = records?.find((record) => record.id === id);
-  if (listed !== undefined || !canManage(provider) || isOurId(id)) return listed;
-  return provider.findKey(id);
+  { provider, secondLookMs }: SlotAccess,
+  keyIds: string[],
+  records: KeyRecord[] = [],
+): Promise<Map<string, KeyRecord>> {
+  const listed = new Map(records.flatMap((record) => (keyIds.includes(record.id) ? [[record.id, record]] : [])));
+  const missed = keyIds.filter((id) => !listed.has(id) && !isOurId(id));
+  if (missed.length === 0 || !canManage(provider)) return listed;
+  return new Map([...listed, ...(await findSurely({ provider, secondLookMs }, missed))]);
 }
 
 /** Keys that were the slot's and may be alive: named by its last run, or by our exact names of the slot. */

@@ -107,7 +107,7 @@ async function leftOverOf(slot: SlotGround): Promise<Found> {
   const named = result.keys.filter(({ id, fate }) => (fate === "named" || fate === "open") && id !== held?.id);
   const alive: string[] = [];
   for (const { id, role, why = "" } of named) {
-    const record = missingOf(access) === undefined && !isOurId(id) ? await managed(access).findKey(id) : "unasked";
+    const record = missingOf(access) === undefined && !isOurId(id) ? await knownKey(slot, id) : "unasked";
     const dead =
       record === undefined || (record !== "unasked" && record.state !== "active" && record.state !== "disabled");
     if (dead) continue;
@@ -244,5 +244,10 @@ async function recordOf(slot: SlotGround): Promise<{ id: string; key: KeyRecord 
   const held = await orMissing(slot.held);
   if (held === undefined) return undefined;
   if (missingOf(slot.access) !== undefined) return { id: held.id, key: undefined };
-  return { id: held.id, key: (await slot.keys()).find(({ id }) => id === held.id) };
+  return { id: held.id, key: await knownKey(slot, held.id) };
+}
+
+/** The key as its provider knows it, by its list or by id: lists miss rows, and reads can be behind. */
+async function knownKey({ access, keys }: SlotGround, keyId: string): Promise<KeyRecord | undefined> {
+  return (await keys()).find(({ id }) => id === keyId) ?? managed(access).findKey(keyId);
 }

@@ -122,6 +122,40 @@ describe("findCompromised", () => {
     await expect(stage.run("findCompromised", leaked)).rejects.toMatchObject({ type: "KeyUnknown" });
   });
 
+  test("calls no key dead or unknown because one read, one list or one mark does not show it", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const { id: unmarked } = await stage.keyByHand("of a script");
+    const unseen = { about: "openai-keys", mode: "not-found", times: 1 };
+    for (const id of [key.id, unmarked]) {
+      await stage.lie({ ...unseen, which: id });
+      expect(await stage.run("findCompromised", { keyIds: [id] })).toMatchObject([{ id, state: "alive" }]);
+      await stage.lie({ ...unseen, which: id });
+      expect(await stage.run("findCompromised", { keyIds: [id], providerOnly: true })).toMatchObject([
+        { id, state: "alive" },
+      ]);
+    }
+    const marked = await leak(stage, await stage.valueOf(key.id));
+    await stage.lie({ ...unseen, which: key.id });
+    expect(await stage.run("findCompromised", marked)).toMatchObject([{ id: key.id, state: "alive" }]);
+    const listed = await leak(stage, await stage.valueOf(unmarked));
+    await stage.lie({ about: "openai-keys", mode: "missing", which: unmarked, times: 1 });
+    expect(await stage.run("findCompromised", listed)).toMatchObject([{ id: unmarked, state: "alive" }]);
+  });
+
+  test("finds the key that a mark alone knows, though a list misses the mark once", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const value = await stage.valueOf(key.id);
+    const blind = await startStage({ env: { OPENAI_ADMIN_KEY: "" } });
+    const mark = `keyturn/1 key=${key.id} rot=r fp=${new Redacted(value).fingerprint()} at=${new Date().toISOString()}`;
+    await blind.edit("github-ai-agent-staging", { value, comment: mark });
+    await blind.lie({ about: "secrets", mode: "missing", which: "agent-staging", times: 1 });
+    expect(await blind.run("findCompromised", await leak(blind, value))).toMatchObject([
+      { id: key.id, through: staging },
+    ]);
+  });
+
   test("names every slot that holds it", async () => {
     const stage = await startStage();
     await stage.edit("github-ai-agent-staging", { value: await stage.valueOf(old) });

@@ -149,6 +149,21 @@ describe("inspectSlot finds the held key", () => {
     expect(warnings).toContainEqual(expect.stringContaining("owner_project_access: inactive"));
   });
 
+  test("also where one list misses it, with no word of its death", async () => {
+    const stage = await startStage();
+    const missing = (which: string) => stage.lie({ about: "openai-keys", mode: "missing", which, times: 1 });
+    const honest = await inspect(stage);
+    await missing("key_prod_1");
+    expect(await inspect(stage)).toEqual(honest);
+    await missing("key_prod_1");
+    expect((await inspect(stage, { heldKeyId: "key_prod_1" })).held).toMatchObject({ id: "key_prod_1" });
+    const { key } = await stage.installed();
+    await missing(key.id);
+    const marked = await inspect(stage);
+    expect(marked.held).toMatchObject({ id: key.id, how: "mark" });
+    expect(marked.warnings.join()).not.toContain("not alive");
+  });
+
   test("not at all where only the last result names it and it is dead: that is not what the slot holds", async () => {
     const settings = { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } };
     const stage = await startStage({

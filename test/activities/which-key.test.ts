@@ -117,6 +117,31 @@ describe("planEmergency", () => {
     expect((await stage.run("planEmergency", {})).keys).toMatchObject([{ id: old }]);
   });
 
+  test("calls no key dead that one list or one read misses: held, former, or named", async () => {
+    const stage = await startStage({ lastClosed: () => Promise.resolve(closed([named(old)])) });
+    const { key } = await stage.installed();
+    const missing = { about: "openai-keys", mode: "missing", times: 1 };
+    const unseen = { about: "openai-keys", mode: "not-found", times: 1 };
+    await stage.lie({ ...missing, which: key.id });
+    expect((await stage.run("planEmergency", { keyIds: [old] })).held).toMatchObject({ id: key.id, state: "alive" });
+    await stage.lie({ ...missing, which: key.id });
+    expect((await stage.run("listSlotKeys", {})).keys.find(({ id }) => id === key.id)).toMatchObject({
+      state: "alive",
+    });
+    // A former key that lives is asked about, whatever one look says.
+    await stage.lie({ ...missing, which: old });
+    await stage.lie({ ...unseen, which: old });
+    expect((await stage.run("planEmergency", {})).ambiguous?.candidates.map(({ id }) => id)).toContain(old);
+    await stage.lie({ ...unseen, which: old });
+    expect((await stage.run("planEmergency", { keyIds: [old] })).keys).toMatchObject([{ id: old, state: "alive" }]);
+  });
+
+  test("does not ask which key the slot holds because one list misses it", async () => {
+    const stage = await startStage();
+    await stage.lie({ about: "openai-keys", mode: "missing", which: old, times: 1 });
+    expect((await stage.run("planEmergency", {})).keys).toMatchObject([{ id: old, state: "alive" }]);
+  });
+
   test("asks for the key where nothing tells which one the slot holds", async () => {
     const stage = await startStage();
     await stage.edit(prodGateway, { value: "sk-svcacct-MadeUpMadeUpMadeUpMadeUp1234" });
@@ -221,6 +246,18 @@ describe("findLeaked", () => {
     const { matches } = await stage.run("findLeaked", await leak(stage, await stage.valueOf(key.id)));
     expect(matches).toMatchObject([{ keyId: key.id, how: "fingerprint", held: true }]);
     expect(matches[0]?.slots.toSorted()).toEqual([prod, staging]);
+  });
+
+  test("finds a key that one list misses, of its provider or of the slots", async () => {
+    const stage = await startStage();
+    const { key } = await stage.installed();
+    const order = await leak(stage, await stage.valueOf("key_stg_1"));
+    await stage.lie({ about: "openai-keys", mode: "missing", which: "key_stg_1", times: 1 });
+    expect((await stage.run("findLeaked", order)).matches).toMatchObject([{ keyId: "key_stg_1", slots: [staging] }]);
+    const marked = await leak(stage, await stage.valueOf(key.id));
+    await stage.lie({ about: "secrets", mode: "missing", which: prodGateway, times: 1 });
+    await stage.lie({ about: "openai-keys", mode: "missing", which: key.id, times: 1 });
+    expect((await stage.run("findLeaked", marked)).matches).toMatchObject([{ keyId: key.id, slots: [prod] }]);
   });
 
   test("names the slot through which its provider knows a key that no slot holds", async () => {

@@ -135,6 +135,11 @@ describe("what runs left behind", () => {
     expect(await look([named(id), { ...named(id), role: "compromised" }])).toMatchObject([
       { level: "problem", remedy: `cut it: keyturn emergency ${prod} --key ${id}` },
     ]);
+    // Neither a list nor a read that misses it is its death.
+    for (const mode of ["missing", "not-found"]) {
+      await stage.lie({ about: "openai-keys", mode, which: id, times: 1 });
+      expect(await look([named(id)])).toMatchObject([{ level: "warning" }]);
+    }
     await stage.openai("DELETE", `/organization/projects/proj_abc/api_keys/${id}`);
     expect(await look([named(id), named("key_long_gone")])).toMatchObject([{ level: "ok" }]);
   });

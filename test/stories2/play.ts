@@ -3,6 +3,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import type {
   Compromised,
   Cut,
+  EmergencyPlan,
   Holders,
   IdleAnswer,
   Inspection,
@@ -108,8 +109,8 @@ class Run {
     this.#takeEarlier(inspection);
     let through = ground.slot;
     if (told) {
-      const [found] = (await this.#do("findCompromised", { keyIds: [this.#old] })) as Compromised[];
-      through = found?.through ?? through;
+      await this.#plan();
+      through = (await this.#findCompromised(this.#old))?.through ?? through;
     }
     if (kind === "cut-first") {
       const cut = (await this.#do("cutKey", { keyId: this.#old, through })) as Cut;
@@ -141,6 +142,36 @@ class Run {
       await this.#untilIdle(this.#old);
     if (told) await this.#endCompromised(this.#old, through);
     else await this.#endOld(this.#old, inspection);
+  }
+
+  /** What an operator would be asked before a yes: the key that the slot holds, or which of several is meant. */
+  async #plan(): Promise<void> {
+    const { truth, slot } = this.#ground;
+    const before = await truth.fresh();
+    const done = await this.#try("planEmergency", {});
+    if (!done.ok) return;
+    const { keys, held } = done.value as EmergencyPlan;
+    for (const { id, state } of [...keys, ...(held === undefined ? [] : [held])]) {
+      await this.#checkState("planEmergency", { id, state });
+      const after = await truth.fresh();
+      // Somebody may edit it meanwhile.
+      const holds = (at: Snapshot): boolean => truth.holders(truth.find(id, at)?.id ?? "", at).includes(slot);
+      if (!holds(before) && !holds(after)) {
+        this.#wrong(`planEmergency means ${id}, and ${slot} holds another`);
+      }
+    }
+    this.#met.add(keys.length === 0 ? "asked which key is meant" : "meant the held key");
+  }
+
+  async #findCompromised(id: string): Promise<Compromised | undefined> {
+    const done = await this.#try("findCompromised", { keyIds: [id] });
+    if (!done.ok && done.type === "KeyUnknown" && this.#ground.truth.find(id)?.state === "active") {
+      this.#wrong(`findCompromised knows no key ${id}, and it lives`);
+    }
+    if (!done.ok) throw new Stopped(`findCompromised: ${done.type} ${done.message}`);
+    const [found] = done.value as Compromised[];
+    if (found !== undefined) await this.#checkState("findCompromised", found);
+    return found;
   }
 
   async #newKey(): Promise<void> {
@@ -513,9 +544,15 @@ class Run {
     }
   }
 
-  #checkHeld({ held, sharedWith, unknown }: Inspection): void {
+  #checkHeld({ held, sharedWith, unknown, warnings }: Inspection): void {
     const { truth, slot, neighbour } = this.#ground;
     const key = truth.find(held.id);
+    if (
+      key?.state === "active" &&
+      warnings.some((warning) => warning.includes(`${held.id}, which the slot holds, is`))
+    ) {
+      this.#wrong(`inspectSlot says that ${held.id} is not alive, and it is`);
+    }
     const holders = key === undefined ? [] : truth.holders(key.id);
     if (!holders.includes(slot)) this.#wrong(`inspectSlot says that ${slot} holds ${held.id}, and it holds another`);
     const said = neighbour !== undefined && [...sharedWith, ...unknown].some((text) => text.includes(neighbour));
@@ -534,6 +571,12 @@ class Run {
       if (holders.yes.includes(slot) || holders.unknown.some((one) => one.slot === slot)) continue;
       this.#wrong(`lookAtHolders says that ${slot} does not hold ${key.id}, and it does`);
     }
+  }
+
+  async #checkState(activity: string, { id, state }: Pick<Compromised, "id" | "state">): Promise<void> {
+    const { truth } = this.#ground;
+    const isAlive = ["active", "disabled"].includes(truth.find(id, await truth.fresh())?.state ?? "");
+    if (state === "dead" && isAlive) this.#wrong(`${activity} says that ${id} is dead, and it lives`);
   }
 
   async #requireDead(id: string, said: string, states: string[]): Promise<void> {
