@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { inspect } from "node:util";
 
+import { secretShapes } from "./domain/key-shape.ts";
+
 /**
  * A secret string that cannot leave by accident: printing it shows `[redacted]`, serialising it throws, so that
  * neither a log line nor a placeholder stored as a key can come of it. `reveal()` is called once, where the request
@@ -35,10 +37,6 @@ export class Redacted {
     return "[redacted]";
   }
 }
-
-/** Shapes of credentials: a last guard for text that others wrote. reference: docs/providers.md, "key formats". */
-const secretShapes =
-  /sk-[A-Za-z0-9_-]{16,}|AIza[0-9A-Za-z_-]{30,}|AQ\.[0-9A-Za-z._-]{20,}|(?:gsk_|xai-|hf_)[A-Za-z0-9_-]{16,}/g;
 
 /** The text with everything that looks like a key masked. */
 export function maskSecrets(text: string): string {

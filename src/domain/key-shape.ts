@@ -10,14 +10,19 @@ export const keyShapes: Record<ProviderName, RegExp> = {
   anthropic: /^sk-ant-api(?!01-)\d\d-[A-Za-z0-9_-]{16,}$/,
 };
 
-/** The admin credentials of OpenAI and Anthropic, and Anthropic's keys of other kinds: no less secret. */
-const otherSecrets = /^sk-(?:admin|ant)-[\w-]{16,}$/;
+/**
+ * What looks like a credential of a provider's, admin credentials among them, wherever it stands in a text: a last guard
+ * for words of people and of others. reference: docs/providers.md, "key formats".
+ */
+export const secretShapes =
+  /sk-[A-Za-z0-9_-]{16,}|AIza[0-9A-Za-z_-]{30,}|AQ\.[0-9A-Za-z._-]{20,}|(?:gsk_|xai-|hf_)[A-Za-z0-9_-]{16,}/g;
 
-/** Whether a word of the text has the shape of a secret of a provider's. */
+/** The same, but that a `sk-` within a word is a key's only with what vendors write after it: nobody means `task-…`. */
+const secretInWords = new RegExp(
+  String.raw`(?<![A-Za-z])(?:${secretShapes.source})|sk-(?:proj|svcacct|ant|admin)-[A-Za-z0-9_-]{16,}`,
+);
+
+/** Whether something in a person's words has the shape of a secret of a provider's, whatever marks stand around it. */
 export function containsKey(text: string): boolean {
-  const shapes = [...Object.values(keyShapes), otherSecrets];
-  return text.split(/[\s=:,;"'`()]+/).some((word) => {
-    const bare = word.replace(/\.$/, "");
-    return shapes.some((shape) => shape.test(bare));
-  });
+  return secretInWords.test(text);
 }

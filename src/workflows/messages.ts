@@ -38,7 +38,15 @@ const keyId = z
   });
 /** The slot's run before this one, where the starter knows it. */
 const formerRunId = z.string().min(1).max(100).optional();
-const sealed = z.string().min(1).max(10_000);
+/** A sealed value has five parts (JWE); a key that somebody forgot to seal has its provider's shape. */
+const sealed = z
+  .string()
+  .min(1)
+  .max(10_000)
+  .refine(
+    (text) => text.split(".").length === 5 || !containsKey(text),
+    "the value of a key that is not sealed: treat that key as leaked where this was a signal, which stands in the history",
+  );
 
 export const normalRotationInput = z.strictObject({
   slot,
@@ -122,7 +130,7 @@ export const slotInput = z.strictObject({ slot });
 
 export const submissionInput = z.strictObject({
   /** The key's value, sealed for the slot and the rotation that waits for it. */
-  sealed: z.string().min(1).max(10_000),
+  sealed,
   /** The id the provider shows for the key. Without an admin credential nobody else can tell it. */
   keyId: keyId.optional(),
   by: words.optional(),

@@ -23,6 +23,7 @@ describe("a key's value", () => {
     ["one of several", emergencyRotationInput, { slot, compromisedKeyIds: ["key_1", value] }],
     ["an escalation", escalationInput, { compromisedKeyId: value }],
     ["a submission", submissionInput, { sealed: "sealed", keyId: value }],
+    ["a submission that nobody sealed", submissionInput, { sealed: value }],
     ["the reason of an approval", approvalInput, { why: `it is ${value}` }],
     ["the reason of an abort", abortInput, { why: `leaked: ${value}` }],
   ])("in place of an id or among words is refused, and not repeated: %s", (_, schema, input) => {
