@@ -395,11 +395,12 @@ export async function judgeSlots(
     judged.set(suspect.slot.name, now);
     // A read may be stale as a list may: where the two do not say the same, it is made again.
     const contradicted = [...suspect.answers].some(([id, said]) => now.get(id)?.answer !== said);
-    if (what.kind === "gone" || contradicted) again.push(suspect);
+    const isOld = what.kind === "held" && what.held.contradicted === true;
+    if (what.kind === "gone" || isOld || contradicted) again.push(suspect);
   }
   if (again.length > 0) await Context.current().sleep(Math.max(...again.map(({ slot }) => slot.secondLookMs)));
   for (const { slot } of again) {
-    const what = agreed(seen.get(slot.name), await lookAt(deps, slot, undefined, patient));
+    const what = ofTwo(seen.get(slot.name), await lookAt(deps, slot, undefined, patient));
     seen.set(slot.name, what);
     judged.set(slot.name, judge(slot, what));
   }
@@ -407,15 +408,17 @@ export async function judgeSlots(
 }
 
 /** What counts of two looks at a slot, a moment apart. */
-function agreed(before: SeenSlot | undefined, looked: SeenSlot): SeenSlot {
+function ofTwo(before: SeenSlot | undefined, looked: SeenSlot): SeenSlot {
   // Seen a moment ago: once not found is no proof.
   if (looked.kind === "gone" && before?.kind !== "gone") {
     return { kind: "unreadable", why: "its secret was there a moment ago, and was not found again" };
   }
-  if (looked.kind === "held" && before?.kind === "held") {
-    return { kind: "held", held: later(looked.held, before.held) };
+  if (looked.kind !== "held") return looked;
+  if (looked.held.contradicted === true) {
+    return { kind: "unreadable", why: "lists and reads of its secret do not tell the same" };
   }
-  return looked;
+  const isKnown = before?.kind === "held" && before.held.contradicted !== true;
+  return isKnown ? { kind: "held", held: later(looked.held, before.held) } : looked;
 }
 
 /** By slot, then by key. */

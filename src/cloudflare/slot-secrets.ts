@@ -21,6 +21,8 @@ export interface Held {
   previewModified?: Date;
   /** Where the value lies; a secret that was deleted and made anew has another id. Nothing where the dialect has no ids. */
   secret?: { storeId: string; id: string };
+  /** Set where a list tells of a later write than the read by id, or of what that does not find: one of the two is old. */
+  contradicted?: true;
   /** Set where no provider config is listed for it. A correctly named secret alone was seen to serve, too (2026). */
   withoutConfig?: true;
 }
@@ -49,7 +51,7 @@ export interface SlotSecrets {
   /**
    * What the place's secret holds right now, by its id, also where no provider config is listed; nothing where the
    * secret or its gateway is not found: lists may miss what is there, so once is no proof. `listed` is what `readAll`
-   * told of the place just before, and spares the lists; where it is of a later write than the read, it is the answer.
+   * told of the place just before, and spares the lists. Where the two contradict each other, that is said.
    */
   look(place: Place, listed?: Held): Promise<Held | undefined>;
   /**
@@ -138,7 +140,8 @@ export function createSlotSecrets({
     configOf = async () => findConfig(place),
   ): Promise<{ storeId: string; secret: SecretRecord | undefined }> {
     const storeId = await storeIdOf(place.gateway);
-    return { storeId, secret: await findIn(storeId, place, configOf) };
+    const { secret, listed } = await findIn(storeId, place, configOf);
+    return { storeId, secret: secret === undefined ? undefined : later(secret, listed) };
   }
 
   /** A list may miss the secret, and the config still record its id. */
@@ -146,12 +149,12 @@ export function createSlotSecrets({
     storeId: string,
     place: Place,
     configOf: () => Promise<ProviderConfig | undefined>,
-  ): Promise<SecretRecord | undefined> {
+  ): Promise<{ secret: SecretRecord | undefined; listed: SecretRecord | undefined }> {
     const name = nameOf(place);
     const listed = await store.findSecret(storeId, name);
     const id = listed?.id ?? (await configOf())?.secretId;
     const secret = id === undefined ? undefined : await store.getSecret(storeId, id);
-    return secret?.name === name ? later(secret, listed) : undefined;
+    return { secret: secret?.name === name ? secret : undefined, listed };
   }
 
   async function findId(place: Place): Promise<{ storeId: string; id: string }> {
@@ -198,13 +201,16 @@ export function createSlotSecrets({
       if (listed?.secret !== undefined) {
         const { storeId, id } = listed.secret;
         const secret = await orNotThere(store.getSecret(storeId, id));
-        if (secret !== undefined) return later(withConfigOf(listed, heldOf(storeId, secret, undefined)), listed);
+        if (secret !== undefined) return agreed(withConfigOf(listed, heldOf(storeId, secret, undefined)), listed);
       }
       const storeId = await orNotThere(storeIdOf(place.gateway));
       if (storeId === undefined) return undefined;
       const asked = orNotThere(findConfig(place));
-      const [secret, config] = await Promise.all([findIn(storeId, place, async () => asked), asked]);
-      return secret === undefined ? undefined : heldOf(storeId, secret, config);
+      const [found, config] = await Promise.all([findIn(storeId, place, async () => asked), asked]);
+      const [read, listedNow] = [found.secret, found.listed].map((secret) =>
+        secret === undefined ? undefined : heldOf(storeId, secret, config),
+      );
+      return agreed(read, listedNow);
     },
 
     async readAll(places) {
@@ -305,6 +311,12 @@ export function createSlotSecrets({
  */
 export function later<Seen extends { modified: Date }>(read: Seen, before: Seen | undefined): Seen {
   return before !== undefined && before.modified > read.modified ? before : read;
+}
+
+/** What a read by id and a list tell of one secret. */
+function agreed(read: Held | undefined, listed: Held | undefined): Held | undefined {
+  if (listed === undefined || (read !== undefined && later(read, listed) === read)) return read;
+  return { ...listed, contradicted: true };
 }
 
 /** What is about to be made is seldom there, and its creation says where it is: no list of configs is read for it. */

@@ -1,3 +1,4 @@
+import { setTimeout as pause } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 
 import type { CustodyEntry } from "../../src/domain/custody.ts";
@@ -59,6 +60,35 @@ describe("revokeKey, when a proven key has replaced it", () => {
     const done = await stage.run("revokeKey", { keyId: old, installedKeyId: key.id });
     expect(done).toMatchObject({ seen: false, note: expect.stringContaining("cannot be told") as string });
     expect(await stage.alive()).not.toContain(old);
+  });
+
+  test("ends no key while lists and reads of a slot tell different things: a secret was made anew, or times run apart", async () => {
+    const { stage, key } = await installed({
+      slots: { "production/openai:batch": { openai: { project: "proj_abc", serviceAccount: "svc_acct_1" } } },
+    });
+    const order = { keyId: old, installedKeyId: key.id };
+    await stage.serve(prodGateway, "batch", await stage.valueOf(key.id));
+    await pause(1_200);
+    const { id } = await stage.secret(prodGateway, "batch");
+    // So late that the former secret is all that lists show, at both looks.
+    await stage.options({ listLagMs: 600 * 1_000 });
+    const secrets = `/secrets_store/stores/${stage.seed["storeId"]}/secrets`;
+    const value = await stage.valueOf(old);
+    await stage.cloudflare("DELETE", `${secrets}/${id}`);
+    await stage.cloudflare("POST", secrets, [{ name: `${prodGateway}_openai_batch`, value, scopes: ["ai_gateway"] }]);
+    await expect(stage.run("revokeKey", order)).rejects.toMatchObject({ type: "NotYetPropagated" });
+    expect(await deletions(stage)).toEqual([]);
+
+    const apart = await installed();
+    const row = { ...(await apart.stage.secret(prodGateway)), modified: new Date(Date.now() + 5_000).toISOString() };
+    await apart.stage.edit(prodGateway, { value: await apart.stage.valueOf(old), comment: "by alice" });
+    const body = { success: true, errors: [], messages: [], result: [row] };
+    const list = { service: "cloudflare", method: "GET", path: "/secrets\\?", mode: "status", status: 200, body };
+    await apart.stage.fault(list);
+    await expect(apart.stage.run("revokeKey", { keyId: old, installedKeyId: apart.key.id })).rejects.toMatchObject({
+      type: expect.stringMatching(/^(?:NotYetPropagated|SlotChanged)$/),
+    });
+    expect(await deletions(apart.stage)).toEqual([]);
   });
 
   test("ends no key that another slot holds", async () => {
