@@ -185,9 +185,27 @@ async function findOnce(
     for (const key of fitting) found.set(key.id, key);
   }
   for (const id of new Set(keyIds)) {
-    if (!found.has(id)) found.set(id, await findById(id, slots, { marks, again }));
+    if (!found.has(id)) found.set(id, await knownById(deps, access, id, () => findById(id, slots, { marks, again })));
   }
   return [...found.values()];
+}
+
+/** A key that nobody knows any more, and that the slot's last run saw dead, is no slip of the pen: it is dead. */
+async function knownById(
+  { runs }: Dependencies,
+  access: SlotAccess,
+  id: string,
+  find: () => Promise<FoundKey>,
+): Promise<FoundKey> {
+  try {
+    return await find();
+  } catch (error) {
+    if (!(error instanceof RotationFailure) || error.type !== "KeyUnknown") throw error;
+    const last = await runs.lastClosed(access.name).catch(() => undefined);
+    const entry = last?.result?.keys.find((key) => key.id === id);
+    if (entry?.fate !== "ended" || entry.seen !== true) throw error;
+    return { id, how: "id", through: access, state: "dead" };
+  }
 }
 
 /** Several keys look like a leaked value: nobody guesses. */

@@ -112,8 +112,8 @@ export async function findById(
   const marked = marks?.marks.find(({ mark }) => mark.keyId === id || idOfFingerprint(mark.fingerprint) === id);
   if (marked !== undefined) {
     const { access, mark } = marked;
-    // An id of ours is known to no provider; one of its own that it knows no more is dead.
-    const dead = canManage(access.provider) && !isOurId(id);
+    // An id of ours is known to no provider; one of its own that each project knows no more is dead.
+    const dead = canManage(access.provider) && !isOurId(id) && unasked.length === 0;
     const { fingerprint } = mark;
     return { id, how: "id", through: access, state: dead ? "dead" : "unknown", fingerprint };
   }

@@ -2,6 +2,7 @@ import { setTimeout as pause } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 
 import { emergencyActivities } from "../../src/activities/emergency.ts";
+import type { RotationResult } from "../../src/domain/rotation.ts";
 import { Redacted } from "../../src/redacted.ts";
 import type { Sealing } from "../../src/sealing.ts";
 import { inFuture, prod, type Stage, staging, startStage } from "../support/activities.ts";
@@ -141,6 +142,33 @@ describe("findCompromised", () => {
     const listed = await leak(stage, await stage.valueOf(unmarked));
     await stage.lie({ about: "openai-keys", mode: "missing", which: unmarked, times: 1 });
     expect(await stage.run("findCompromised", listed)).toMatchObject([{ id: unmarked, state: "alive" }]);
+  });
+
+  test.each([503, 403])(
+    "calls no key dead whose own project answers %i, though a slot's mark names it and no other project knows it",
+    async (status) => {
+      const stage = await startStage();
+      const fp = new Redacted(await stage.valueOf("key_stg_1")).fingerprint();
+      const comment = `keyturn/1 key=key_stg_1 rot=r fp=${fp} at=${new Date().toISOString()}`;
+      await stage.edit("github-ai-agent-staging", { comment });
+      await stage.fault({ service: "openai", method: "GET", path: "/proj_stg/api_keys", mode: "status", status });
+      expect(await stage.run("findCompromised", { keyIds: ["key_stg_1"] })).toMatchObject([
+        { id: "key_stg_1", state: "unknown", heldBy: [staging] },
+      ]);
+    },
+  );
+
+  test("knows a key that the slot's last run saw dead, so that it keeps no live one that is named beside it from its cut", async () => {
+    const gone = { id: "key_gone", role: "old", fate: "ended", at: new Date().toISOString(), seen: true } as const;
+    const unseen = { ...gone, id: "key_unseen", seen: false };
+    const result = { keys: [gone, unseen] } as unknown as RotationResult;
+    const lastClosed = () => Promise.resolve({ runId: "run-1", status: "COMPLETED", result });
+    const stage = await startStage({ lastClosed });
+    expect(await stage.run("findCompromised", { keyIds: [gone.id, old] })).toMatchObject([
+      { id: gone.id, state: "dead" },
+      { id: old, state: "alive" },
+    ]);
+    await expect(stage.run("findCompromised", { keyIds: [unseen.id] })).rejects.toMatchObject({ type: "KeyUnknown" });
   });
 
   test("finds the key that a mark alone knows, though a list misses the mark once", async () => {
