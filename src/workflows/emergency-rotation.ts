@@ -81,8 +81,8 @@ async function rotateInEmergency(start: EmergencyRotationStart): Promise<Rotatio
 
     correctOutage(rotation);
 
-    const held = compromised.find(({ id }) => id === found.held.id);
-    const others = compromised.filter(({ id }) => id !== found.held.id);
+    const held = heldOf(compromised, found) ?? mayBeHeld(rotation, compromised, found);
+    const others = compromised.filter((key) => key !== held);
     const strangers = others.map(({ id }) => rotation.passage.beside(() => endWhenMoved(rotation, id)));
     if (held === undefined) {
       await Promise.all(strangers);
@@ -328,8 +328,24 @@ function describeFound(found: Compromised[]): string {
     .join("; ");
 }
 
-function mainOf(compromised: Compromised[], { held }: Inspection): Compromised | undefined {
-  return compromised.find(({ id }) => id === held.id) ?? compromised[0];
+function mainOf(compromised: Compromised[], found: Inspection): Compromised | undefined {
+  return heldOf(compromised, found) ?? compromised[0];
+}
+
+function heldOf(compromised: Compromised[], { held }: Inspection): Compromised | undefined {
+  return compromised.find(({ id }) => id === held.id);
+}
+
+/**
+ * Without an admin credential the slot's key has a name of ours, which nobody can compare with the id that a person gave:
+ * where the slot may hold that key, a new one goes in before anybody is asked to revoke it.
+ */
+function mayBeHeld({ of }: Rotation, compromised: Compromised[], { byHand }: Inspection): Compromised | undefined {
+  if (byHand === undefined) return undefined;
+  return compromised.find(
+    ({ state, heldBy, unknown }) =>
+      state !== "dead" && (heldBy.includes(of.slot) || unknown.some(({ slot }) => slot === of.slot)),
+  );
 }
 
 /** Puts a new key in. Where that fails the exit waits for the deadline, at which the key is cut. */

@@ -49,7 +49,8 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
     const order = inspectOrder(start, rotation.of);
     const found = await rotation.step("inspectSlot", () => management.inspectSlot(order), { says: heldKey });
     rotation.plan(found);
-    if (!found.due.due) return keep(rotation, found);
+    // A key that was called compromised before the look is due, whatever its age.
+    if (!found.due.due && !rotation.clock.has(found.held.id)) return keep(rotation, found);
 
     const key = await swapKey(rotation, found); // 2 to 9
 
@@ -79,7 +80,8 @@ async function rotateKey(start: NormalRotationStart): Promise<RotationResult> {
         const suspect = { keyId: held.id, since: rotation.clock.find(held.id)?.since };
         await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));
       }
-      return { outcome: "rotated", reason: start.reason ?? found.due.reason };
+      const why = found.due.due ? found.due.reason : (rotation.clock.find(held.id)?.by ?? found.due.reason);
+      return { outcome: "rotated", reason: start.reason ?? why };
     });
   });
 }

@@ -802,7 +802,7 @@ export const promises: PromiseMutants[] = [
       {
         name: "starts-what-its-timeout-would-kill",
         file: "src/workflows/rotation/rotation.ts",
-        find: `refuseShortTimeout(found);`,
+        find: `refuseShortTimeout(this, found);`,
         replace: `void refuseShortTimeout;`,
         caughtBy: {
           file: workflows.normal,
@@ -949,6 +949,76 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: "test/activities/revocation.test.ts",
           test: "a compromised key > that no slot held is not ended by an attempt that comes late, where a slot holds it by then and it is not due",
+        },
+      },
+      {
+        name: "believes-one-look-that-does-not-find-a-key",
+        file: "src/activities/seen-keys.ts",
+        find: `if (first.every(isSure)) return first;`,
+        replace: `if (first.length >= 0) return first;`,
+        caughtBy: {
+          file: "test/activities/emergency.test.ts",
+          test: "findCompromised > calls no key dead or unknown because one read, one list or one mark does not show it",
+        },
+      },
+      {
+        name: "believes-a-read-that-a-list-contradicts",
+        file: "src/cloudflare/slot-secrets.ts",
+        find: `return { ...listed, contradicted: true };`,
+        replace: `return read;`,
+        caughtBy: {
+          file: "test/activities/revocation.test.ts",
+          test: "revokeKey, when a proven key has replaced it > ends no key while lists and reads of a slot tell different things: a secret was made anew, or times run apart",
+        },
+      },
+      {
+        name: "ends-past-its-deadline-what-policy-holds",
+        file: "src/workflows/rotation/compromised.ts",
+        find: `if (rotation.compromised.cut.has(keyId) || isCutNow(rotation, keyId)) return;`,
+        replace: `if (rotation.compromised.cut.has(keyId) || rotation.clock.isDue(keyId)) return;`,
+        caughtBy: {
+          file: "test/workflows/findings/odd-moments.test.ts",
+          test: "a key that policy holds past its deadline > is not ended by a try that succeeds at last, where a slot took it meanwhile",
+        },
+      },
+      {
+        name: "names-past-its-deadline-what-nobody-holds",
+        file: "src/workflows/rotation/end-when-moved.ts",
+        find: `if (!isPastLooking(rotation, keyId)) await lookAgain`,
+        replace: `if (!clock.isDue(keyId) && !isPastLooking(rotation, keyId)) await lookAgain`,
+        caughtBy: {
+          file: "test/workflows/findings/odd-moments.test.ts",
+          test: "a key that policy holds past its deadline > is ended after it, once the slot moved and nobody holds it",
+        },
+      },
+      {
+        name: "hands-over-what-was-called-off",
+        file: "src/workflows/rotation/passage.ts",
+        find: `if (!this.#left) this.handOver = undefined;`,
+        replace: `if (this.#left) this.handOver = undefined;`,
+        caughtBy: {
+          file: "test/workflows/findings/odd-moments.test.ts",
+          test: "a hand-over > is called off by an abort that comes while what is under way ends",
+        },
+      },
+      {
+        name: "keeps-a-key-that-was-called-compromised",
+        file: "src/workflows/normal-rotation.ts",
+        find: `if (!found.due.due && !rotation.clock.has(found.held.id)) return keep`,
+        replace: `if (!found.due.due) return keep`,
+        caughtBy: {
+          file: "test/workflows/findings/odd-moments.test.ts",
+          test: "a rotation that is told of its held key while it looks whether it is due > replaces it, whatever its age",
+        },
+      },
+      {
+        name: "takes-a-key-that-nobody-sealed",
+        file: "src/workflows/messages.ts",
+        find: `text.split(".").length === 5 || !containsKey(text)`,
+        replace: `text.split(".").length > 0 || !containsKey(text)`,
+        caughtBy: {
+          file: "test/workflows/messages.test.ts",
+          test: "a key's value > in place of an id or among words is refused, and not repeated: a submission that nobody sealed",
         },
       },
       {

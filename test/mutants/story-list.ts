@@ -112,14 +112,12 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "starts-the-clock-of-a-hand-over-after-its-clean-up",
     file: ending,
-    find: `    if (rotation.handsOver) break;
-    if (compromisedAndOpen`,
+    find: `    if (rotation.handsOver) {
+      rotation.passage.leave();`,
     replace: `    if (rotation.handsOver) {
       for (const { keyId } of clock.all()) clock.forget(keyId);
       await cleanUp(rotation);
-      break;
-    }
-    if (compromisedAndOpen`,
+      rotation.passage.leave();`,
     foundBy: workflows,
   },
   {

@@ -85,6 +85,7 @@ export class RevokeClock {
   /** Takes back a word about a key that does not exist. */
   forget(keyId: string): void {
     this.#told.delete(keyId);
+    this.#calledOff.delete(keyId);
   }
 
   all(): Told[] {

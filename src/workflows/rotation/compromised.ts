@@ -139,7 +139,7 @@ export async function whileItMatters(rotation: Rotation, keyId: string, ask: () 
     if (isCancellation(error)) return;
     rotation.record.warn(`who holds ${keyId} could not be asked: ${failureMessage(error)}`);
   });
-  await Promise.race([asked, condition(() => isOver(rotation, keyId))]);
+  await Promise.race([asked, condition(() => isPastLooking(rotation, keyId))]);
   scope.cancel();
   await asked;
 }
@@ -186,12 +186,22 @@ async function stoppedOnce<Result>(
 
 /** Whether nothing is left to wait for: the key is settled, due, called off, or goes with a hand-over. */
 export function isOver(rotation: Rotation, keyId: string): boolean {
+  return rotation.clock.isDue(keyId) || isPastLooking(rotation, keyId);
+}
+
+/** The same, but that a key which policy holds past its deadline is still looked at: unheld, it is ended. */
+export function isPastLooking(rotation: Rotation, keyId: string): boolean {
   return (
     rotation.handsOver ||
-    rotation.clock.isDue(keyId) ||
+    isCutNow(rotation, keyId) ||
     rotation.clock.calledOff(keyId) !== undefined ||
     rotation.record.custody.find(keyId)?.fate !== undefined
   );
+}
+
+/** Whether the key's deadline has come, and it is ended whoever holds it. */
+function isCutNow({ clock }: Rotation, keyId: string): boolean {
+  return clock.isDue(keyId) && clock.atDeadlineOf(keyId) === "revoke";
 }
 
 /** The slots whose edges may still send the key that was there before their last write, and for how long yet. */
@@ -245,10 +255,10 @@ export async function endUnheld(rotation: Rotation, keyId: string): Promise<bool
 
 /** Fails with `SlotChanged` where a slot holds the key that is neither cut nor due. */
 async function requireUnheld(rotation: Rotation, keyId: string): Promise<void> {
-  if (rotation.compromised.cut.has(keyId) || rotation.clock.isDue(keyId)) return;
+  if (rotation.compromised.cut.has(keyId) || isCutNow(rotation, keyId)) return;
   await lookBeside(rotation, keyId);
   const holders = rotation.compromised.seen.get(keyId)?.heldBy ?? [];
-  if (holders.length === 0 || rotation.clock.isDue(keyId)) return;
+  if (holders.length === 0 || isCutNow(rotation, keyId)) return;
   throw ApplicationFailure.nonRetryable(`${holders.join(", ")} holds ${keyId} by now`, "SlotChanged");
 }
 
@@ -276,8 +286,9 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
 }
 
 /** Up to when the key is ended only while no slot holds it; undefined where that does not count. */
-function unheldUntil({ clock, compromised }: Rotation, keyId: string): string | undefined {
-  if (compromised.cut.has(keyId) || clock.isDue(keyId)) return undefined;
+function unheldUntil(rotation: Rotation, keyId: string): string | undefined {
+  const { clock, compromised } = rotation;
+  if (compromised.cut.has(keyId) || isCutNow(rotation, keyId)) return undefined;
   return clock.atDeadlineOf(keyId) === "hold" ? never : clock.deadlineOf(keyId);
 }
 

@@ -1,6 +1,6 @@
 import { ApplicationFailure, condition } from "@temporalio/workflow";
 
-import { endOrAsk, endUnheld, isOver, stillLeaving, whoHoldsBack } from "./compromised.ts";
+import { cutAtDeadline, endOrAsk, endUnheld, isPastLooking, stillLeaving, whoHoldsBack } from "./compromised.ts";
 import { lookAgain, moveOthers, startWhereCut } from "./move-others.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -13,29 +13,30 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
   if (rotation.compromised.cut.has(keyId)) return endCut(rotation, keyId);
   // Who started this one ends it: its slots and its deadline are not this run's to know.
   if (rotation.cutBy !== undefined && !clock.has(keyId)) return;
-  let holders: string | undefined;
   for (;;) {
     await moveOthers(rotation, keyId);
     // Asked again at the moment of the act: a slot may have put it back meanwhile.
-    if (!isOver(rotation, keyId)) await lookAgain(rotation, keyId);
+    if (!isPastLooking(rotation, keyId)) await lookAgain(rotation, keyId);
     if (rotation.handsOver || record.custody.find(keyId)?.fate !== undefined) return;
     const who = clock.calledOff(keyId);
     if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
-    holders = whoHoldsBack(rotation, keyId);
     // Where only a person can end it, it is the person who looks.
     if (rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
-    if (holders === undefined && (await endUnheld(rotation, keyId))) return;
+    if (whoHoldsBack(rotation, keyId) === undefined && (await endUnheld(rotation, keyId))) return;
     const held = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     const others = held || stillLeaving(rotation, keyId).length > 0;
     if (clock.isDue(keyId) || !others) break;
   }
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
   if (rotation.clock.atDeadlineOf(keyId) === "hold") {
+    const holders = whoHoldsBack(rotation, keyId) ?? "a slot";
     const why = `it is compromised and ALIVE: ${holders} holds it, and policy says to hold it past its deadline`;
     record.custody.settle(keyId, { fate: "named", why });
     return;
   }
   await condition(() => rotation.handsOver || !rotation.compromised.ends.has(keyId));
+  // Its deadline came while nobody knew it, or failed for good: by now it was seen, and is tried once more.
+  if (!rotation.handsOver && record.custody.find(keyId)?.fate === undefined) await cutAtDeadline(rotation, keyId);
 }
 
 /** What was cut before its slots had moved: they are moved now, and it is ended for good without waiting for them. */

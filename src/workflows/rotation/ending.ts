@@ -2,7 +2,7 @@ import { allHandlersFinished, ApplicationFailure, condition, isCancellation } fr
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import type { Incident, RotationResult } from "../../domain/rotation.ts";
-import { cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whoHoldsBack } from "./compromised.ts";
+import { cutAtDeadline, cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whoHoldsBack } from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
@@ -36,7 +36,10 @@ export async function settleAll(rotation: Rotation, end: End | { error: unknown 
     }
     if (!rotation.handsOver) await settleCompromised(rotation, end);
     await condition(() => isQuiet());
-    if (rotation.handsOver) break;
+    if (rotation.handsOver) {
+      rotation.passage.leave();
+      break;
+    }
     if (compromisedAndOpen(rotation).length > 0) continue;
     await cleanUp(rotation);
     if ("error" in end) await afterACut(rotation);
@@ -59,6 +62,8 @@ export function conclude(
 ): { result: RotationResult } | { failure: ApplicationFailure } {
   const { record, mailbox } = rotation;
   const end = unlessWrittenOver(rotation, told);
+  // Called compromised after the look had found that nothing was due.
+  if ("outcome" in end && end.outcome === "kept" && wasCut(rotation)) return finished(rotation, "cut", end.reason);
   if ("outcome" in end) return finished(rotation, end.outcome, end.reason);
   const { error } = end;
   const { newKey, custody } = record;
@@ -183,6 +188,7 @@ async function settleOne(
   }
   // Past the deadline the clock cuts, however long it is refused; what it waits for is shown by itself.
   await condition(() => over() || !rotation.compromised.ends.has(id));
+  if (!over() && clock.isDue(id)) await cutAtDeadline(rotation, id);
   if (!over()) name(rotation, id, `it is compromised and ALIVE: it could not be cut; revoke it by hand now`);
 }
 

@@ -239,7 +239,7 @@ export class Mailbox {
 
   #requireWaitForKey(): void {
     const { record, of } = this.#rotation;
-    if (record.waitFor("key") !== undefined) return;
+    if (record.waitFor("key") !== undefined && this.#handedIn === undefined) return;
     const now = record.waiting === null ? `it is at ${record.progress().phase}` : `it waits for ${record.waiting.for}`;
     throw ApplicationFailure.nonRetryable(`${of.slot} takes no key now: ${now}`, "InvalidInput");
   }
@@ -386,6 +386,7 @@ export class Mailbox {
     const { by = "somebody", why } = abortInput.safeParse(request ?? {}).data ?? {};
     this.#aborted = `aborted by ${by}${why === undefined ? "" : `: ${why}`}`;
     this.#rotation.clock.callOff(this.#aborted);
+    this.#rotation.passage.takeBack();
     this.#rotation.passage.stop(this.#aborted);
   }
 

@@ -17,6 +17,9 @@ const mostAsks = 3;
 /** How long between two looks at who holds a key at most, in waits for propagation; the first two are one wait apart. */
 const longestLook = 10;
 
+/** However short the policy's wait is. */
+const soonestLookMs = 1_000;
+
 /** What is known of the other slots that hold one key, or held it. */
 interface Movers {
   /** How often each was asked to move. */
@@ -64,7 +67,7 @@ async function moveEach(rotation: Rotation, keyId: string): Promise<void> {
   const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
   if (!rotation.compromised.lookedAt.has(keyId)) await lookBeside(rotation, keyId);
   if (await tellThoseWhoMayPutItIn(rotation, keyId)) await lookAgain(rotation, keyId);
-  const firstLookMs = inMs(policy.propagationWait);
+  const firstLookMs = Math.max(inMs(policy.propagationWait), soonestLookMs);
   for (let pauseMs = firstLookMs; ; pauseMs = Math.min(pauseMs * 2, firstLookMs * longestLook)) {
     const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
     const others = heldBy.filter((slot) => slot !== rotation.of.slot);

@@ -19,6 +19,7 @@ export class Passage {
   readonly #tasks = new Set<Promise<void>>();
   readonly #onFailure: (error: unknown) => void;
   #stopped: string | undefined;
+  #left = false;
 
   /** `onFailure` hears of what goes wrong beside the body. */
   constructor(onFailure: (error: unknown) => void) {
@@ -64,6 +65,16 @@ export class Passage {
     this.#stopped = reason;
     this.#scope.cancel();
     this.#past.cancel();
+  }
+
+  /** A person calls the emergency off that was to follow: the run ends as aborted, unless it is gone already. */
+  takeBack(): void {
+    if (!this.#left) this.handOver = undefined;
+  }
+
+  /** From here on nothing keeps it from handing over. */
+  leave(): void {
+    this.#left = true;
   }
 
   get busy(): boolean {

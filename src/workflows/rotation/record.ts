@@ -29,6 +29,8 @@ export interface CarriedRecord {
   warnings: string[];
   outage?: NonNullable<RotationResult["outage"]>;
   cutAt?: string;
+  /** How many waits it had: an approval that was shown for one of them counts for none that comes after. */
+  waits?: number;
   /** Compromised keys that were cut, and those of which it cannot be told. */
   cut?: { keyIds: string[]; unsure: string[] };
   /** Keys whose write into the slot was not answered. */
@@ -87,6 +89,7 @@ export class RotationRecord {
     if (carried === undefined) return;
     this.#warnings.add(carried.said);
     this.outage = carried.outage;
+    this.#waitCount = carried.waits ?? 0;
     if (carried.cutAt !== undefined) this.times.cut = carried.cutAt;
   }
 
@@ -236,6 +239,7 @@ export class RotationRecord {
       unknown: [...this.#unknown],
       warnings: [...this.#warnings],
       ...defined({ outage: this.outage, cutAt: this.times.cut }),
+      waits: this.#waitCount,
       clock,
       said,
     };

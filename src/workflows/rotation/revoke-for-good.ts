@@ -35,7 +35,7 @@ export async function revokeForGood(rotation: Rotation, { held }: Inspection, ke
       rotation.record.custody.settle(held.id, { fate: "ended", at, seen });
       return note;
     },
-    { unless: () => rotation.hurry },
+    { unless: () => (rotation.hurry === undefined ? undefined : `not by this step: ${rotation.hurry}`) },
   );
 }
 

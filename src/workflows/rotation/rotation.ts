@@ -109,7 +109,7 @@ export class Rotation {
     this.found = found;
     this.#policy.knows(found.policy);
     this.record.plan(found);
-    refuseShortTimeout(found);
+    refuseShortTimeout(this, found);
   }
 
   get policy(): Policy | undefined {

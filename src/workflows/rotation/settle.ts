@@ -16,7 +16,7 @@ export async function finish(rotation: Rotation): Promise<string> {
   await removeAliases(rotation);
   rotation.swap.stageStarted = false;
   await settleOpen(rotation);
-  if (policy !== undefined) record.nextDue = rotation.deadline(policy.every);
+  if (policy !== undefined && record.times.installed !== undefined) record.nextDue = rotation.deadline(policy.every);
   return record.nextDue === undefined ? "done" : `next rotation due ${record.nextDue}`;
 }
 
@@ -146,7 +146,8 @@ export function nameWhatOthersCut(rotation: Rotation): void {
 export function nameCalledOff(rotation: Rotation, id: string, who: string): void {
   const isUnsure = rotation.compromised.cutUnsure.has(id);
   if (isUnsure) rotation.record.unknown(`whether ${id} was cut`);
-  const state = isUnsure ? "OFF or ALIVE, since its cut was not answered" : "ALIVE";
+  const isOff = rotation.compromised.cut.has(id);
+  const state = isOff ? "SWITCHED OFF, not ended" : isUnsure ? "OFF or ALIVE, since its cut was not answered" : "ALIVE";
   const then = "start keyturn emergency again, or revoke it by hand";
   name(rotation, id, `it is compromised and ${state}, and nobody cuts it: ${who}; ${then}`);
 }
