@@ -126,7 +126,8 @@ describe("a hand-over", () => {
     }));
     const result = await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
-      await passUntil(skipping, () => asked > 0);
+      // In short steps: while an activity is under way real time passes.
+      await passUntil(skipping, () => asked > 0, { step: 1 / 30 });
       await handle.executeUpdate("escalate", toldOf("key_1"));
       await handle.signal("abortSignal", { by: "bob", why: "false alarm" });
       release();
