@@ -134,8 +134,22 @@ function leakedKeys(rotation: Rotation): Promise<string[]> | undefined {
     startTheClocks(rotation, keyIds, by, { at, ...defined({ since }) });
     return keyIds;
   });
-  void rotation.passage.beside(() => found.then(() => undefined));
+  void rotation.passage.beside(() =>
+    found.then(
+      () => undefined,
+      (error: unknown) => noteUntold(rotation, error),
+    ),
+  );
   return found;
+}
+
+/** However the run ends, and whatever else it cut: which key leaked it does not know. */
+function noteUntold({ handsOver, record }: Rotation, error: unknown): void {
+  if (handsOver) return; // the run that follows looks for it
+  record.unknown("which key has the leaked value");
+  record.warn(
+    `which key has the leaked value could not be found out: ${failureMessage(error)}; start keyturn emergency with it again`,
+  );
 }
 
 /** Where a run was stopped before it knew which key leaked, the one that follows finds it out beside its own. */
@@ -144,17 +158,7 @@ async function endLeaked(
   { leaked, named }: { leaked: Promise<string[]> | undefined; named: string[] },
 ): Promise<void> {
   if (leaked === undefined) return;
-  let keyIds: string[];
-  try {
-    keyIds = await leaked;
-  } catch (error) {
-    if (rotation.handsOver) return; // the run that follows looks for it
-    rotation.record.unknown("which key has the leaked value");
-    rotation.record.warn(
-      `which key has the leaked value could not be found out: ${failureMessage(error)}; start keyturn emergency with it again`,
-    );
-    return;
-  }
+  const keyIds = await leaked.catch(() => []); // said already
   await condition(() => rotation.found !== undefined || rotation.passage.ending);
   await Promise.all(keyIds.filter((id) => !named.includes(id)).map((id) => endWhenMoved(rotation, id)));
 }

@@ -120,7 +120,8 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       ]);
       const leaked = input.leaked?.replace(/^leaked:/, "");
       // Whose value it is only a look can tell: a run that stops for want of one cannot name the key.
-      const stopped = chain.last.status === "failed" || chain.result?.outcome === "aborted";
+      const isUntold = chain.result?.unknown.includes("which key has the leaked value") === true;
+      const stopped = isUntold || chain.last.status === "failed" || chain.result?.outcome === "aborted";
       if (leaked !== undefined && (!stopped || sawKey(chain, leaked))) ids.add(leaked);
       if (ids.size === 0) {
         for (const call of run.calls) {

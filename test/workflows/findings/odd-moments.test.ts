@@ -202,6 +202,27 @@ describe("an emergency", () => {
     expect(result.nextDue).toBeUndefined();
   });
 
+  test("which cannot find out which key leaked says so, though it cut another that it was told of meanwhile", async () => {
+    let fail = (): void => undefined;
+    const looked = new Promise<void>((resolve) => (fail = resolve));
+    const slots = playSlots(skipping, { [slot]: "key_cur" }, (right) => ({
+      findCompromised: async (order) => {
+        if (order.leaked === undefined) return right.findCompromised(order);
+        await looked;
+        throw failing("ResponseUnexpected");
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { leaked: "sealed", strategy: "cut-first" });
+      await handle.signal("escalateSignal", { compromisedKeyId: "key_stray", by: "ada" });
+      await expect.poll(() => slots.played.names()).toContain("findCompromised");
+      fail();
+      return endOf(handle);
+    });
+    expect(entryOf(result, "key_stray")).toMatchObject({ fate: "ended" });
+    expect(result.unknown).toContain("which key has the leaked value");
+  });
+
   test("that is called off after a cut which only switched off says so", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old" }, () => ({
       cutKey: async () => ({ at: new Date(await now()).toISOString(), how: "disabled" }),
