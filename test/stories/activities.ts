@@ -194,7 +194,11 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
     }
     // An attempt after one whose worker seemed dead begins no sooner than that one's request can have ended.
     const twice = meeting.some(({ kind }) => ["twice", "killed-before", "killed-after"].includes(kind));
-    if (fault?.kind === "twice") context.cutOff();
+    if (fault?.kind === "twice") {
+      context.cutOff();
+      // The next attempt is told of no end of this one.
+      here.unsure.add(callOf(context));
+    }
     if (twice && context.attempt > 1) yield httpTimeoutMs;
     yield latency;
     try {
@@ -255,17 +259,21 @@ export function playing(stage: () => Stage): (context: AttemptContext, order: Re
 /** What the details of a failed attempt say of what it and those before it may have done. */
 function detailsOf(
   { unsure }: Stage,
-  { name, attempt, run, nth }: AttemptContext,
+  context: AttemptContext,
   { out, error }: { out: Outside; error: unknown },
 ): unknown[] | undefined {
-  if (name === "installKey") return [{ sent: out.sent || attempt > 1 }];
-  if (name !== "cutKey") return undefined;
-  const call = `${run.runId} ${name} ${nth}`;
+  if (context.name === "installKey") return [{ sent: out.sent || context.attempt > 1 }];
+  if (context.name !== "cutKey") return undefined;
+  const call = callOf(context);
   const isRefused = error instanceof PlayedFailure && error.type !== "Unavailable";
   // A worker that died told nobody how far it had come.
   if (error instanceof WorkerDied || (out.sent && !isRefused)) unsure.add(call);
   const [known] = error instanceof PlayedFailure ? (error.details ?? []) : [];
   return [{ ...(known as object | undefined), mayBeCut: unsure.has(call) }];
+}
+
+function callOf({ name, run, nth }: AttemptContext): string {
+  return `${run.runId} ${name} ${nth}`;
 }
 
 type Body = (stage: Stage, out: Outside, order: never, context: AttemptContext) => Generator<Pause, unknown>;
