@@ -28,16 +28,23 @@ export async function findSurely(
   keyIds: string[],
 ): Promise<Map<string, KeyRecord>> {
   const found = new Map<string, KeyRecord>();
-  const look = async (again: boolean): Promise<void> => {
-    for (const id of keyIds) {
-      const record = found.has(id) ? undefined : await findOrListed(provider, id, again);
+  const missing = (): string[] => keyIds.filter((id) => !found.has(id));
+  const look = async (): Promise<void> => {
+    for (const id of missing()) {
+      const record = await provider.findKey(id);
       if (record !== undefined) found.set(id, record);
     }
   };
-  await look(false);
-  if (keyIds.every((id) => found.has(id))) return found;
+  await look();
+  if (missing().length === 0) return found;
   await Context.current().sleep(secondLookMs);
-  await look(true);
+  await look();
+  if (missing().length === 0) return found;
+  const listed = await provider.listKeys();
+  for (const id of missing()) {
+    const record = listed.find((key) => key.id === id);
+    if (record !== undefined) found.set(id, record);
+  }
   return found;
 }
 

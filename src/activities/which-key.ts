@@ -180,13 +180,9 @@ async function lookAround(
     const accepted = fate === "ended" && seen !== true;
     return id !== looked.held?.id && (fate === "named" || fate === "open" || accepted);
   });
-  const ids = left.map(({ id }) => id).join(", ");
-  const known = await orMissed(`whether ${ids} lives, which the last run named`, () =>
-    stillKnown(
-      access,
-      left.map(({ id }) => id),
-      looked.records,
-    ),
+  const ids = left.map(({ id }) => id);
+  const known = await orMissed(`whether ${ids.join(", ")} lives, which the last run named`, () =>
+    stillKnown(access, ids, looked.records),
   );
   for (const entry of left) {
     const record = known?.get(entry.id);
