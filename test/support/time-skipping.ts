@@ -21,7 +21,7 @@ export const workflowId = slotWorkflowId(slot);
 export interface Skipping {
   env: TestWorkflowEnvironment;
   client: Client;
-  /** Runs `body` while a worker serves these activities. */
+  /** Runs `body` while the worker serves these activities. */
   withWorker<Result>(played: Played, body: () => Promise<Result>): Promise<Result>;
   stop(): Promise<void>;
 }
@@ -33,20 +33,38 @@ export async function startSkipping(): Promise<Skipping> {
     server: { executable: { type: "existing-path", path } },
   });
   await addSearchAttributes(env.connection, env.namespace ?? "default", searchAttributeNames);
+  const now = (): Promise<number> => env.currentTimeMs();
+  let served = play(now).activities;
+  const worker = await createWorker({
+    connection: env.nativeConnection,
+    namespace: env.namespace ?? "default",
+    activities: delegating(served, () => served),
+    workflows: await workflowBundle(),
+  });
+  const running = worker.run();
   return {
     env,
     client: env.client,
-    withWorker: async (played, body) => {
-      const worker = await createWorker({
-        connection: env.nativeConnection,
-        namespace: env.namespace ?? "default",
-        activities: played.activities,
-        workflows: await workflowBundle(),
-      });
-      return worker.runUntil(body);
+    withWorker: async ({ activities }, body) => {
+      served = activities;
+      return Promise.race([body(), running.then(() => Promise.reject(new Error("the worker ended")))]);
     },
-    stop: () => env.teardown(),
+    stop: async () => {
+      worker.shutdown();
+      await running;
+      await env.teardown();
+    },
   };
+}
+
+/** One worker serves all tests of a file, since starting it costs more than most of them; each plays its own world. */
+function delegating(all: RotationActivities, served: () => RotationActivities): RotationActivities {
+  return Object.fromEntries(
+    (Object.keys(all) as (keyof RotationActivities)[]).map((name) => [
+      name,
+      (order: never) => (served()[name] as (given: never) => Promise<unknown>)(order),
+    ]),
+  ) as unknown as RotationActivities;
 }
 
 /** The policy of an inventory that sets nothing: the documented waits. */
