@@ -19,6 +19,7 @@ import {
   type Inventory,
   type InventorySlot,
   loadInventory,
+  type ProviderSettings,
   readCredentials,
   readHttpTimeoutMs,
   slotOf,
@@ -167,7 +168,7 @@ function accessTo(
     account: slot.account,
     place,
     provider: providerOf(slot, credentials, { http, google }),
-    keyring: JSON.stringify(slot.settings),
+    keyring: keyringOf(slot.settings),
     secrets:
       slot.secretId === undefined
         ? createSlotSecrets({ store: createSecretsStore(account), gateways: createAiGateway(account) })
@@ -183,6 +184,11 @@ function accessTo(
         ? createAiGateway(account).readLogs(place.gateway, span)
         : createGuideLogs(account)(place.gateway, span),
   };
+}
+
+/** Keys belong to a project or workspace, whichever of its service accounts makes them. */
+function keyringOf(settings: ProviderSettings): string {
+  return settings.provider === "anthropic" ? settings.workspace : settings.project;
 }
 
 interface Shared {

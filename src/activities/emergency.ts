@@ -2,6 +2,7 @@ import { defined } from "../domain/defined.ts";
 import { RotationFailure } from "../domain/failure.ts";
 import { parseKeyName } from "../domain/key-name.ts";
 import { gatewaySlugs, slotName } from "../domain/slot.ts";
+import { maskSecrets } from "../redacted.ts";
 import type {
   Compromised,
   CompromisedOrder,
@@ -58,7 +59,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
         how,
         state,
         through: through.name,
-        ...(record === undefined ? {} : { name: record.name, createdAt: record.createdAt.toISOString() }),
+        ...(record === undefined ? {} : { name: maskSecrets(record.name), createdAt: record.createdAt.toISOString() }),
         ...(ending === undefined ? {} : { ending }),
         ...(record?.standard === true ? { dead: deadRuleOf(through.policy, record) } : {}),
         heldBy: holders?.get(id)?.yes ?? [],
@@ -116,6 +117,7 @@ export const emergencyActivities = (deps: Dependencies) => ({
     const notes: string[] = [];
     const report = await managed(access).readUsage({ keyIds: [keyId], ...span });
     if (report.perKey === false) notes.push("the provider does not report use by key: its use is unknown");
+    if (report.notShown !== undefined) notes.push("the provider does not show the key any more: its use is unknown");
     notes.push(...report.unknownSurfaces.map((surface) => `use of ${surface} is not reported by key`));
 
     const sent = await gatewayRows(access, span, notes);
@@ -213,7 +215,7 @@ export function severalFit(several: FoundKey[]): RotationFailure {
   const candidates = several.map(({ id, through, record }) => ({
     id,
     through: through.name,
-    ...(record === undefined ? {} : { name: record.name, createdAt: record.createdAt.toISOString() }),
+    ...(record === undefined ? {} : { name: maskSecrets(record.name), createdAt: record.createdAt.toISOString() }),
   }));
   const named = several.map(
     ({ id, through, record }) => `${id} (${record?.name ?? "no name"}, seen by ${through.name})`,

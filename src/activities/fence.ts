@@ -28,7 +28,13 @@ interface Attempt {
   looksAgain: boolean;
 }
 
-const attempts = new AsyncLocalStorage<Attempt>();
+interface Within {
+  attempt: Attempt;
+  /** Set inside of `asOne`: whether the first of its writes was let go. */
+  one?: { begun: boolean };
+}
+
+const attempts = new AsyncLocalStorage<Within>();
 
 /** Bounds the writes of each attempt, inside of `heartbeatInterceptor`. `requestMs` is the longest that one request can last. */
 export const fenceInterceptor = (context: Context, requestMs: number): ActivityInboundCallsInterceptor => ({
@@ -36,7 +42,7 @@ export const fenceInterceptor = (context: Context, requestMs: number): ActivityI
     const beganAt = performance.now();
     const writesFrom = formerAttemptEnded() ? beganAt : beganAt + requestMs;
     const attempt: Attempt = { context, beganAt, writesFrom, looksAgain: false };
-    const work = (): Promise<unknown> => attempts.run(attempt, () => next(input));
+    const work = (): Promise<unknown> => attempts.run({ attempt }, () => next(input));
     try {
       try {
         const done = await work();
@@ -58,8 +64,13 @@ export const fenceInterceptor = (context: Context, requestMs: number): ActivityI
  * the attempt has changed nothing so far, and begins again with its looks. Outside of activities nothing is fenced.
  */
 export async function mayWrite(): Promise<void> {
-  const attempt = attempts.getStore();
-  if (attempt === undefined) return;
+  const within = attempts.getStore();
+  if (within === undefined || within.one?.begun === true) return;
+  await mayBegin(within.attempt);
+  if (within.one !== undefined) within.one.begun = true;
+}
+
+async function mayBegin(attempt: Attempt): Promise<void> {
   requireCurrent(attempt);
   const waitMs = attempt.writesFrom - performance.now();
   if (waitMs <= 0) return;
@@ -75,12 +86,12 @@ export async function mayWrite(): Promise<void> {
 }
 
 /**
- * Writes that must not be parted, since what lies between them serves nobody: once the first may go, the rest is let go
- * too. A few seconds at most.
+ * Writes that must not be parted, since what lies between them serves nobody: once the first was let go, the rest goes
+ * too. A few seconds at most. The looks before the first write take their time, so it is asked for itself.
  */
 export async function asOne<Out>(work: () => Promise<Out>): Promise<Out> {
-  await mayWrite();
-  return attempts.exit(work);
+  const within = attempts.getStore();
+  return within === undefined ? work() : attempts.run({ ...within, one: { begun: false } }, work);
 }
 
 function requireCurrent({ context, beganAt }: Attempt): void {

@@ -34,7 +34,8 @@ import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { asOne } from "./fence.ts";
 import { remember, remembered } from "./heartbeat.ts";
 import { readIfThere, readSurely, requireInstalled } from "./held-key.ts";
-import { lookUp, missingOf } from "./managed.ts";
+import { findSurely, lookUp, missingOf } from "./managed.ts";
+import { findElsewhere } from "./seen-keys.ts";
 
 /** Between two probes in a row, so that they are not one moment's luck. */
 const probePauseMs = 200;
@@ -197,13 +198,14 @@ export const gatewayActivities = (deps: Dependencies) => ({
    */
   async confirmRevoked(order: ConfirmOrder): Promise<Confirmation> {
     const access = deps.slotAccess(order.slot);
+    const knowing = deps.slotAccess(order.through ?? order.slot);
     const context = Context.current();
     const { leaked, unreadable } = await openLeaked(deps, order);
     let row: number[] = [];
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
       context.heartbeat();
-      const listed = await listedAlive(access, order.keyId);
+      const listed = await listedAlive(deps, knowing, order.keyId);
       if (listed !== false) {
         seen = listed === true ? "the provider still lists it as alive" : listed;
         row = [];
@@ -212,7 +214,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
         seen = `the provider answered the leaked value: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
       } else if (!order.throughPrev) {
-        const missing = missingOf(access);
+        const missing = missingOf(knowing);
         return {
           note: `${unreadable}${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
         };
@@ -326,7 +328,8 @@ function restoredComment(rotationId: string): string {
 
 /** Whether a comment is one that this program wrote, of whatever rotation; none is nobody's. */
 function isOurs(comment: string | undefined): boolean {
-  return comment === undefined || comment === "" || /^keyturn(?:\/1)? /.test(comment);
+  if (comment === undefined || comment === "") return true;
+  return comment.startsWith("keyturn/1 ") || comment.startsWith(restoredComment(""));
 }
 
 function isFull(error: unknown): boolean {
@@ -334,10 +337,12 @@ function isFull(error: unknown): boolean {
 }
 
 /** Whether the provider lists the key as alive, or why it could not be asked; where no credential may ask, it is not. */
-async function listedAlive({ provider }: SlotAccess, keyId: string): Promise<boolean | string> {
+async function listedAlive(deps: Dependencies, access: SlotAccess, keyId: string): Promise<boolean | string> {
+  const { provider, secondLookMs } = access;
   if (!canManage(provider)) return false;
   try {
-    return (await provider.findKey(keyId))?.state === "active";
+    const key = (await findSurely({ provider, secondLookMs }, [keyId])).get(keyId);
+    return key === undefined ? (await findElsewhere(deps, access, keyId)) !== undefined : key.state === "active";
   } catch (error) {
     if (error instanceof RotationFailure) return error.message;
     throw error;

@@ -14,7 +14,15 @@ import {
   type SeenSecret,
 } from "../domain/held.ts";
 import { idOfMask, isOurId } from "../domain/key-id.ts";
-import { type Mark, maskFits, maskTells, masksAgree, noFingerprint, parseMark } from "../domain/mark.ts";
+import {
+  type Mark,
+  maskFits,
+  markToleranceMs,
+  maskTells,
+  masksAgree,
+  noFingerprint,
+  parseMark,
+} from "../domain/mark.ts";
 import { canManage, canReadValues, type KeyRecord, type Standing } from "../providers/provider.ts";
 import type { Redacted } from "../redacted.ts";
 import type { Holders, HoldersOrder, Inspection, OfRotation } from "./contract.ts";
@@ -165,6 +173,11 @@ export function identifyHeldKey(
     requireOwn(name, said, standingOf);
     if (fits(said) === false) {
       throw invalid(`the gateway's preview for ${name} is not that of ${heldKeyId}: look which key it holds`);
+    }
+    if (held.modified.getTime() + markToleranceMs < said.createdAt.getTime()) {
+      warnings.push(
+        `${said.id} was made at ${said.createdAt.toISOString()}, after the secret of ${name} was last written (${held.modified.toISOString()}): look again which key it holds`,
+      );
     }
     return { id: said.id, how: "operator", since: said.createdAt, warnings };
   }

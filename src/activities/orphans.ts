@@ -6,6 +6,7 @@ import { parseAliasComment } from "../domain/mark.ts";
 import { type ProviderName, readRotationAlias, shortRotationId } from "../domain/slot.ts";
 import type { SweepItem } from "../domain/sweep.ts";
 import type { KeyRecord } from "../providers/provider.ts";
+import { maskSecrets } from "../redacted.ts";
 import type { Dependencies, OpenRotation, SlotAccess } from "./dependencies.ts";
 import { askedKey, heldByOf, type Judged, judgeSlots, type SeenSlot } from "./held-key.ts";
 import { managed } from "./managed.ts";
@@ -354,7 +355,11 @@ async function askForUse(suspects: Candidate[], minimumAge: Duration): Promise<A
         asked.push({ candidate, why: `its use cannot be read: ${report.why}`, note: "" });
         continue;
       }
-      const { buckets, perKey } = report.value;
+      const { buckets, perKey, notShown = [] } = report.value;
+      if (notShown.includes(candidate.key.id)) {
+        asked.push({ candidate, why: "its use cannot be read: its provider did not show the key just now", note: "" });
+        continue;
+      }
       const used = buckets.some(({ keyId, requests, tokens }) => keyId === candidate.key.id && requests + tokens > 0);
       if (used) {
         const why = `it was used within ${readableMs(backMs)}: find out by whom, then sweep again`;
@@ -437,7 +442,7 @@ function itemOf({ key, owner, through }: Candidate): Omit<SweepItem, "why"> {
   return {
     kind: "key",
     id: key.id,
-    name: key.name,
+    name: maskSecrets(key.name),
     slot: (ringOf(owner) === ringOf(through) ? owner : through).name,
     created: key.createdAt.toISOString(),
     ...(key.lastUsedAt === undefined ? {} : { lastUsed: key.lastUsedAt.toISOString() }),

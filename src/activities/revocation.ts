@@ -26,7 +26,9 @@ import type { Dependencies, SlotAccess } from "./dependencies.ts";
 import { mayWrite } from "./fence.ts";
 import { formerAttemptEnded, remember, remembered } from "./heartbeat.ts";
 import { askedKey, type HeldBy, type HoldersOptions, requireInstalled, whoHolds } from "./held-key.ts";
+import { findOrListed } from "./managed.ts";
 import { type EndOrphanOrder, namedByLastRun, type OrphanEnd, whyOrphanSpared } from "./orphans.ts";
+import { findElsewhere } from "./seen-keys.ts";
 
 /**
  * The one door through which keys are ended, switched off and switched on. Each purpose has a list of checks, asked in
@@ -207,13 +209,12 @@ const isNotElsewhere: Check<Case> = {
   must: "the key is one of the project that is asked to end it",
   async against({ deps, via, keyId, key, gone }) {
     if (key !== undefined) return undefined;
-    let elsewhere = await findElsewhere(deps, via, keyId);
-    if (elsewhere === undefined && gone !== true && canManage(via.provider)) {
-      // One look that does not find it may be old.
+    if (gone !== true && canManage(via.provider)) {
+      // One look that does not find it may be old, and another project's key can bear the same id.
       await Context.current().sleep(via.secondLookMs);
-      if ((await via.provider.findKey(keyId)) !== undefined) return undefined;
-      elsewhere = await findElsewhere(deps, via, keyId);
+      if ((await findOrListed(via.provider, keyId, true)) !== undefined) return undefined;
     }
+    const elsewhere = await findElsewhere(deps, via, keyId);
     return elsewhere === undefined
       ? undefined
       : {
@@ -436,7 +437,7 @@ function createDoor(deps: Dependencies, endings: Endings) {
     async cut(of: Case): Promise<Cut> {
       const ending = required(of);
       const { key, keyId } = of;
-      if (key?.state === "revoked") return { at: now(), how: "dead already" };
+      if (key?.state === "revoked" || key?.state === "expired") return { at: now(), how: "dead already" };
       const undoable = canSwitch(ending);
       const wasUnsure = mayBeDone(cutting, keyId);
       await mayWrite();
@@ -560,24 +561,6 @@ async function stateSeenTwice(
   return (await provider.findKey(keyId))?.state ?? "gone";
 }
 
-/** Another slot of the provider in whose project the key lives; undefined where there is none, or none can be asked. */
-async function findElsewhere(deps: Dependencies, via: SlotAccess, keyId: string): Promise<SlotAccess | undefined> {
-  const asked = new Set([via.keyring]);
-  for (const other of deps.allSlots()) {
-    const { provider, keyring, slot } = other;
-    if (slot.provider !== via.slot.provider || asked.has(keyring) || !canManage(provider)) continue;
-    asked.add(keyring);
-    try {
-      const key = await provider.findKey(keyId);
-      if (key !== undefined && isAlive(key)) return other;
-    } catch (error) {
-      // A credential that may not look there says nothing of the key.
-      if (!(error instanceof RotationFailure) || error.retried) throw error;
-    }
-  }
-  return undefined;
-}
-
 async function holdersOf(
   deps: Dependencies,
   access: SlotAccess,
@@ -598,6 +581,8 @@ interface Open {
   given: boolean;
   /** As the list shows it. */
   listed?: KeyRecord | undefined;
+  /** Why no list could be read: then a key that is not found by its id may be anywhere. */
+  unlisted?: string;
 }
 
 async function settle(
@@ -650,8 +635,11 @@ async function lookTwice(
 ): Promise<string[]> {
   const found = new Set<string>();
   const look = async (): Promise<void> => {
-    const keys = await listed(provider, ordinals.length > 0);
-    for (const one of open) one.listed = keys.find(({ id }) => id === one.id) ?? one.listed;
+    const { keys, why } = await listed(provider, ordinals.length > 0);
+    for (const one of open) {
+      one.listed = keys.find(({ id }) => id === one.id) ?? one.listed;
+      if (why !== undefined) one.unlisted = why;
+    }
     for (const key of keys) {
       const name = ownKeyName(key.name, { installation, slot, rotationId });
       const isKnown = known.includes(key.id) || open.some(({ id }) => id === key.id);
@@ -672,13 +660,13 @@ async function lookTwice(
  * What the provider lists. Where a key may exist that only the list can show, a refused credential is waited for: it can
  * be renewed, and nobody could name the key before. Else the list is only one of two looks.
  */
-async function listed(provider: ManagedProvider, isNeeded: boolean): Promise<KeyRecord[]> {
+async function listed(provider: ManagedProvider, isNeeded: boolean): Promise<{ keys: KeyRecord[]; why?: string }> {
   try {
-    return await provider.listKeys();
+    return { keys: await provider.listKeys() };
   } catch (error) {
     const { type, message } = forGood(error);
     if (isNeeded) throw new RotationFailure(type, message, { retried: true });
-    return [];
+    return { keys: [], why: message };
   }
 }
 
@@ -733,7 +721,7 @@ async function settleOne(
 async function lookAtKey(
   door: Door,
   access: SlotAccess,
-  { id, listed: shown }: Open,
+  { id, listed: shown, unlisted }: Open,
 ): Promise<{ of: Case; blind?: string }> {
   try {
     let of = await door.leftover(access, id);
@@ -742,7 +730,8 @@ async function lookAtKey(
       await Context.current().sleep(access.secondLookMs);
       of = await door.leftover(access, id);
     }
-    return { of: { ...of, key: of.key ?? shown } };
+    const key = of.key ?? shown;
+    return { of: { ...of, key }, ...(key === undefined && unlisted !== undefined ? { blind: unlisted } : {}) };
   } catch (error) {
     return { of: door.unseen(access, id), blind: forGood(error).message };
   }

@@ -200,14 +200,20 @@ export async function findByValue(
   const marked = new Map<string, FoundKey>();
   for (const { access, mark } of marks?.marks ?? []) {
     if (mark.fingerprint !== fingerprint || marked.has(mark.keyId)) continue;
-    marked.set(mark.keyId, { ...(await recordOf(mark.keyId, access, again)), how: "fingerprint", fingerprint });
+    marked.set(mark.keyId, {
+      ...(await recordOf(mark.keyId, { access, slots, again })),
+      how: "fingerprint",
+      fingerprint,
+    });
   }
   const seen: FoundByValue = { found: [...marked.values()], several: [], unknown: [...(marks?.unread ?? [])] };
   if (marks?.passing !== undefined) seen.passing = marks.passing;
   if (seen.found.length > 0) return seen;
 
   const fitting: FoundKey[] = [];
+  const masked: string[] = [];
   const shaped = slots.some(({ provider }) => provider.looksLikeKey(value));
+  const isSomebodys = containsKey(value.reveal());
   for (const access of oneOfEachKeyring(slots)) {
     const { name, provider } = access;
     if (shaped && !provider.looksLikeKey(value)) continue;
@@ -227,9 +233,19 @@ export async function findByValue(
       });
       // A provider that masks nothing tells whose value it is, or nobody does.
       if (records.every(({ maskedValue }) => maskedValue === undefined) && canHandIn(provider)) {
+        // What may be another one's is shown to nobody.
+        if (isSomebodys && !provider.looksLikeKey(value)) {
+          seen.unknown.push(`keys of the project of ${name}: the value is not of ${provider.name}'s shape`);
+          continue;
+        }
         const identified = await provider.identifyKey(value, { openedAt: new Date(0) });
         if (identified.kind === "identified") seen.found.push(known(identified.key, "value"));
         if (identified.kind === "unknown") seen.unknown.push(identified.message);
+      }
+      const hidden = records.filter(({ maskedValue }) => maskedValue === undefined || !maskTells(maskedValue));
+      if (hidden.length > 0 && hidden.length < records.length) {
+        const ids = hidden.map(({ id }) => id).join(", ");
+        masked.push(`keys of the project of ${name} that show too little of their value to tell: ${ids}`);
       }
       fitting.push(
         ...records.filter((record) => looksLike(record, value)).map((record) => known(record, "masked value")),
@@ -241,16 +257,63 @@ export async function findByValue(
     }
   }
   if (seen.found.length > 0) return seen;
-  const alone = fitting.length === 1 ? fitting : [];
-  return { ...seen, found: alone, several: alone.length === 0 ? fitting : [] };
+  // Two projects can list one key.
+  const keys = fitting.filter((key, index) => fitting.findIndex((one) => isSameKey(one, key)) === index);
+  const alone = keys.length === 1 ? keys : [];
+  if (keys.length === 0) seen.unknown.push(...masked);
+  return { ...seen, found: alone, several: alone.length === 0 ? keys : [] };
 }
 
-async function recordOf(id: string, access: SlotAccess, again: boolean): Promise<FoundKey> {
-  const { provider } = access;
-  if (!canManage(provider) || isOurId(id)) return { id, how: "id", through: access, state: "unknown" };
-  const record = await findOrListed(provider, id, again);
-  if (record === undefined) return { id, how: "id", through: access, state: "dead" };
-  return { id, how: "id", through: access, record, state: stateOf(record) };
+/**
+ * A key that `access` bears or bore, in whatever project of its provider it lives: by hand a slot gets another project's
+ * key. Dead is what none of them shows; where one of the others could not be asked, that is unknown.
+ */
+export async function recordOf(
+  id: string,
+  { access, slots, again }: { access: SlotAccess; slots: SlotAccess[]; again: boolean },
+): Promise<FoundKey> {
+  const of = { id, how: "id", through: access } as const;
+  if (!canManage(access.provider) || isOurId(id)) return { ...of, state: "unknown" };
+  const brothers = slots.filter(({ slot }) => slot.provider === access.slot.provider);
+  let unasked = false;
+  for (const through of oneOfEachKeyring([access, ...brothers])) {
+    const { provider } = through;
+    try {
+      const record = canManage(provider) ? await findOrListed(provider, id, again) : undefined;
+      if (record !== undefined) return { ...of, through, record, state: stateOf(record) };
+      unasked ||= !canManage(provider);
+    } catch (error) {
+      if (!(error instanceof RotationFailure) || through === access) throw error;
+      unasked = true;
+    }
+  }
+  return { ...of, state: unasked ? "unknown" : "dead" };
+}
+
+/** Another slot of the provider in whose project the key lives; undefined where there is none, or none can be asked. */
+export async function findElsewhere(
+  deps: Dependencies,
+  via: SlotAccess,
+  keyId: string,
+): Promise<SlotAccess | undefined> {
+  const asked = new Set([via.keyring]);
+  for (const other of deps.allSlots()) {
+    const { provider, keyring, slot } = other;
+    if (slot.provider !== via.slot.provider || asked.has(keyring) || !canManage(provider)) continue;
+    asked.add(keyring);
+    try {
+      const key = await provider.findKey(keyId);
+      if (key !== undefined && stateOf(key) === "alive") return other;
+    } catch (error) {
+      // A credential that may not look there says nothing of the key.
+      if (!(error instanceof RotationFailure) || error.retried) throw error;
+    }
+  }
+  return undefined;
+}
+
+function isSameKey(one: FoundKey, other: FoundKey): boolean {
+  return one.id === other.id && one.record?.createdAt.getTime() === other.record?.createdAt.getTime();
 }
 
 function looksLike({ maskedValue }: KeyRecord, value: Redacted): boolean {

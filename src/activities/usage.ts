@@ -1,4 +1,5 @@
 import { inMs, readableMs } from "../domain/duration.ts";
+import { RotationFailure } from "../domain/failure.ts";
 import {
   type IdleFacts,
   judgeIdle,
@@ -8,10 +9,16 @@ import {
   requestsIn,
   usedBefore,
 } from "../domain/idle.ts";
-import { canManage, type KeyRecord, type ManagedProvider, type UsageBucket } from "../providers/provider.ts";
+import {
+  canManage,
+  type KeyRecord,
+  type ManagedProvider,
+  type UsageBucket,
+  type UsageReport,
+} from "../providers/provider.ts";
 import type { IdleAnswer, IdleOrder } from "./contract.ts";
 import type { Dependencies } from "./dependencies.ts";
-import { missingOf } from "./managed.ts";
+import { findSurely, missingOf } from "./managed.ts";
 
 /** How far back clients are looked for: a day, and never more buckets than a day has minutes. */
 const lookBackMs = 24 * 3_600_000;
@@ -23,7 +30,7 @@ const othersAsked = 5;
 export const usageActivities = (deps: Dependencies) => ({
   /** Asks the provider once whether the old key is idle; unknown where no credential may ask. Only reads, so repeating is safe. */
   async checkIdle({ slot, oldKeyId, newKeyId, installedAt, since, ...order }: IdleOrder): Promise<IdleAnswer> {
-    const { policy, provider } = deps.slotAccess(slot);
+    const { policy, provider, secondLookMs } = deps.slotAccess(slot);
     if (!canManage(provider)) {
       return {
         kind: "unknown",
@@ -34,12 +41,22 @@ export const usageActivities = (deps: Dependencies) => ({
     }
     const quietPeriodMs = inMs(policy.quietPeriod);
     const installed = Date.parse(installedAt);
-    const report = await provider.readUsage({
-      keyIds: [oldKeyId, newKeyId],
-      from: new Date(Math.min(installed, Date.parse(since)) - quietPeriodMs),
-      to: new Date(),
-    });
-    const old = await provider.findKey(oldKeyId);
+    const ask = (): Promise<UsageReport> =>
+      provider.readUsage({
+        keyIds: [oldKeyId, newKeyId],
+        from: new Date(Math.min(installed, Date.parse(since)) - quietPeriodMs),
+        to: new Date(),
+      });
+    let report = await ask();
+    const old = (await findSurely({ provider, secondLookMs }, [oldKeyId])).get(oldKeyId);
+    // What was not shown while its use was asked for, and is there, was not asked about.
+    if (isMissed(report, old)) report = await ask();
+    if (isMissed(report, old)) {
+      throw new RotationFailure(
+        "Unavailable",
+        `the use of ${oldKeyId} was not told: its provider did not show the key`,
+      );
+    }
     const facts: IdleFacts = {
       now: Date.now(),
       oldKeyId,
@@ -72,6 +89,10 @@ export const usageActivities = (deps: Dependencies) => ({
   },
 });
 
+function isMissed({ notShown = [] }: UsageReport, old: KeyRecord | undefined): boolean {
+  return old !== undefined && notShown.includes(old.id);
+}
+
 /** Whether clients used the old key in the day before the install: from the rows that are there, else from the whole day's. */
 async function clientsBefore(
   provider: ManagedProvider,
@@ -87,12 +108,12 @@ async function clientsBefore(
     ...(horizon === undefined ? {} : { horizon }),
   };
   if (usedBefore({ ...facts, uses }) === "yes") return "yes";
-  const { buckets } = await provider.readUsage({
+  const { buckets, notShown } = await provider.readUsage({
     keyIds: [oldKeyId],
     from: new Date(installedAt - facts.lookBackMs),
     to: new Date(installedAt),
   });
-  return usedBefore({ ...facts, uses: usesOf(buckets) });
+  return notShown === undefined ? usedBefore({ ...facts, uses: usesOf(buckets) }) : "unknown";
 }
 
 /** Whether the provider reports use of other keys since the install, and none of the new one, though it had the time. */

@@ -5,12 +5,24 @@ import type { KeyEntry } from "../domain/custody.ts";
 import { parseKeyName } from "../domain/key-name.ts";
 import { shortRotationId, slotName } from "../domain/slot.ts";
 import { canManage, type KeyRecord } from "../providers/provider.ts";
+import { maskSecrets } from "../redacted.ts";
 import type { EmergencyPlan, LeakedFound, LeakedOrder, PlanOrder, SeenKey, SlotKeys } from "./contract.ts";
 import type { ClosedRun, Dependencies, SlotAccess, WhichRun } from "./dependencies.ts";
 import { findNamed, severalFit, valueUnknown } from "./emergency.ts";
 import { findHeldSurely, type HeldKey, readSurely, whoHolds } from "./held-key.ts";
 import { findSurely, missingOf } from "./managed.ts";
-import { asked, endingOf, findByValue, type FoundKey, lookAgain, readMarks, stateOf } from "./seen-keys.ts";
+import { orWhy } from "./or-why.ts";
+import {
+  asked,
+  brothersOf,
+  endingOf,
+  findByValue,
+  type FoundKey,
+  lookAgain,
+  readMarks,
+  recordOf,
+  stateOf,
+} from "./seen-keys.ts";
 
 /** More are not shown: somebody who reads them at night has to choose. */
 const candidatesAtMost = 20;
@@ -38,6 +50,9 @@ export const whichKeyActivities = (deps: Dependencies) => ({
     };
     if (named) {
       const found = await findNamed(deps, access, { keyIds: order.keyIds ?? [], leaked: order.leaked });
+      if (order.leaked !== undefined && found.every(({ how }) => how === "id")) {
+        unknown.push("which key has the leaked value: no provider shows one, and no mark bears its fingerprint");
+      }
       const keys = await seen(deps, access, found, looked);
       plan.warnings.push(...warningsOf(deps, access, keys));
       return { ...plan, ...(await heldKeyOf(deps, access, keys, looked)), keys };
@@ -45,11 +60,16 @@ export const whichKeyActivities = (deps: Dependencies) => ({
 
     const alive = formerAlive(access, looked);
     const candidates = held === undefined ? (records ?? []).filter(isAlive).map((record) => found(record, access)) : [];
-    if (held !== undefined) candidates.push(foundHeld(access, held, records));
+    if (held !== undefined) candidates.push(foundHeld(access, held, looked));
     for (const key of alive) if (!candidates.some(({ id }) => id === key.id)) candidates.push(key);
     const shown = await seen(deps, access, candidates.slice(0, candidatesAtMost), looked);
     const heldKey = shown.find(({ id }) => id === held?.id);
     const why = whyGuess({ held, heldKey, why: looked.why, since: order.since, former: alive });
+    if (held !== undefined && order.since !== undefined && bornAt(held, heldKey) === undefined) {
+      unknown.push(
+        `how old ${held.id} is, so whether it was there before ${order.since}, since when a key may be known`,
+      );
+    }
     if (why !== undefined || heldKey === undefined) {
       return {
         ...plan,
@@ -78,7 +98,7 @@ export const whichKeyActivities = (deps: Dependencies) => ({
     const missing = missingOf(access);
     if (missing !== undefined) unknown.push(`which other keys live in the project of ${access.name}: ${missing}`);
     const keys = new Map<string, FoundKey>();
-    if (held !== undefined) keys.set(held.id, foundHeld(access, held, records));
+    if (held !== undefined) keys.set(held.id, foundHeld(access, held, looked));
     for (const record of records ?? []) if (isAlive(record)) keys.set(record.id, found(record, access));
     for (const key of formerAlive(access, looked)) if (!keys.has(key.id)) keys.set(key.id, key);
     return { slot: access.name, keys: await seen(deps, access, [...keys.values()], looked), unknown };
@@ -112,7 +132,14 @@ export const whichKeyActivities = (deps: Dependencies) => ({
       const holding = holders?.yes ?? [];
       unknown.push(...(holders?.unknown ?? []).map(({ slot, why }) => `whether ${slot} holds ${key.id}: ${why}`));
       const held = holding.length > 0;
-      matches.push({ keyId: key.id, how: key.how, slots: held ? holding : [key.through.name], held });
+      const untold = (holders?.unknown ?? []).map(({ slot }) => slot);
+      matches.push({
+        keyId: key.id,
+        how: key.how,
+        slots: held ? holding : [key.through.name],
+        held,
+        ...(untold.length === 0 ? {} : { heldUnknown: untold }),
+      });
     }
     return { matches, unknown };
   },
@@ -127,7 +154,9 @@ interface Looked {
   records?: KeyRecord[];
   former?: ClosedRun;
   /** Keys that the last run named, or of which only the acceptance of their end is known; by id. */
-  leftOver: Map<string, { entry: KeyEntry; record?: KeyRecord; state: SeenKey["state"] }>;
+  leftOver: Map<string, { entry: KeyEntry; key: FoundKey }>;
+  /** The held key, where the slot's own project does not list it. */
+  unlisted?: FoundKey;
   unknown: string[];
 }
 
@@ -173,7 +202,7 @@ async function lookAround(
       if (!(error instanceof RotationFailure)) throw error;
       // What cannot be told is an answer here; what may pass is not.
       if (error.retried && !mayMiss) throw error;
-      looked.why = error.message;
+      looked.why = maskSecrets(error.message);
     }
   }
   const left = (former?.result?.keys ?? []).filter(({ id, fate, seen }) => {
@@ -182,13 +211,17 @@ async function lookAround(
   });
   const ids = left.map(({ id }) => id);
   const known = await orMissed(`whether ${ids.join(", ")} lives, which the last run named`, () =>
-    stillKnown(access, ids, looked.records),
+    stillKnown(deps, access, ids, looked.records),
   );
   for (const entry of left) {
-    const record = known?.get(entry.id);
-    const wasAsked = canManage(provider) && !isOurId(entry.id) && known !== undefined && records !== undefined;
-    const state = record === undefined ? (wasAsked ? "dead" : "unknown") : stateOf(record);
-    looked.leftOver.set(entry.id, { entry, state, ...(record === undefined ? {} : { record }) });
+    const key = known?.get(entry.id) ?? ({ id: entry.id, how: "id", through: access, state: "unknown" } as const);
+    looked.leftOver.set(entry.id, { entry, key });
+  }
+  const { held } = looked;
+  if (held !== undefined && looked.records?.every(({ id }) => id !== held.id) === true) {
+    const of = { access, slots: brothersOf(deps, access), again: true };
+    const unlisted = await orMissed(`whether ${held.id} lives, which the slot holds`, () => recordOf(held.id, of));
+    looked.unlisted = unlisted ?? { id: held.id, how: "id", through: access, state: "unknown" };
   }
   return looked;
 }
@@ -207,32 +240,47 @@ async function heldNow(
   return { key: remembered === undefined ? key : { ...key, how: "last result" }, keys };
 }
 
-/** Those of the keys that are listed, or found where they are asked for: lists miss rows. */
+/** What became of the keys: those that are listed, or found where they are asked for, since lists miss rows. */
 async function stillKnown(
-  { provider, secondLookMs }: SlotAccess,
+  deps: Dependencies,
+  access: SlotAccess,
   keyIds: string[],
-  records: KeyRecord[] = [],
-): Promise<Map<string, KeyRecord>> {
-  const listed = new Map(records.flatMap((record) => (keyIds.includes(record.id) ? [[record.id, record]] : [])));
-  const missed = keyIds.filter((id) => !listed.has(id) && !isOurId(id));
-  if (missed.length === 0 || !canManage(provider)) return listed;
-  return new Map([...listed, ...(await findSurely({ provider, secondLookMs }, missed))]);
+  records: KeyRecord[] | undefined,
+): Promise<Map<string, FoundKey>> {
+  const { provider, secondLookMs } = access;
+  const known = new Map<string, FoundKey>();
+  for (const record of records ?? []) if (keyIds.includes(record.id)) known.set(record.id, found(record, access));
+  const missed = keyIds.filter((id) => !known.has(id) && !isOurId(id));
+  if (missed.length === 0 || !canManage(provider)) return known;
+  const surely = await findSurely({ provider, secondLookMs }, missed);
+  const of = { access, slots: brothersOf(deps, access), again: true };
+  for (const id of missed) {
+    const record = surely.get(id);
+    if (record !== undefined) known.set(id, found(record, access));
+    // Without a list what is not found is not known to be gone.
+    else if (records !== undefined) known.set(id, await recordOf(id, of));
+  }
+  return known;
 }
 
 /** Keys that were the slot's and may be alive: named by its last run, or by our exact names of the slot. */
 function formerAlive(access: SlotAccess, { held, records = [], leftOver }: Looked): FoundKey[] {
   const keys = new Map<string, FoundKey>();
-  for (const [id, { entry, record, state }] of leftOver) {
-    if (state === "dead") continue;
+  for (const [id, { entry, key }] of leftOver) {
+    if (key.state === "dead") continue;
     // An end that was accepted, of a key nobody can look at, is all that a person's word can be.
-    if (entry.fate === "ended" && state === "unknown") continue;
-    keys.set(id, { id, how: "id", through: access, state, ...(record === undefined ? {} : { record }) });
+    if (entry.fate === "ended" && key.state === "unknown") continue;
+    keys.set(id, key);
   }
   for (const record of records) {
     if (record.id === held?.id || !isAlive(record) || !isOwnName(access, record.name)) continue;
     keys.set(record.id, found(record, access));
   }
   return [...keys.values()];
+}
+
+function bornAt(held: HeldKey, heldKey: SeenKey | undefined): string | undefined {
+  return heldKey?.createdAt ?? held.since?.toISOString();
 }
 
 function whyGuess({
@@ -250,7 +298,7 @@ function whyGuess({
 }): string | undefined {
   if (held === undefined) return why;
   const reasons: string[] = [];
-  const born = heldKey?.createdAt ?? held.since?.toISOString();
+  const born = bornAt(held, heldKey);
   if (since !== undefined && born !== undefined && Date.parse(born) > Date.parse(since)) {
     reasons.push(
       `${held.id}, which the slot holds, is ${readableMs(Math.max(0, Date.now() - Date.parse(born)))} old, younger than the time since when the key may be known to others (${since})`,
@@ -292,13 +340,13 @@ async function heldKeyOf(
   keys: SeenKey[],
   looked: Looked,
 ): Promise<Pick<EmergencyPlan, "held">> {
-  const { held, records } = looked;
+  const { held } = looked;
   if (held === undefined) {
     if (looked.why !== undefined) looked.unknown.push(looked.why);
     return {};
   }
   const known = keys.find(({ id }) => id === held.id);
-  const [shown] = known === undefined ? await seen(deps, access, [foundHeld(access, held, records)], looked) : [known];
+  const [shown] = known === undefined ? await seen(deps, access, [foundHeld(access, held, looked)], looked) : [known];
   return shown === undefined ? {} : { held: shown };
 }
 
@@ -310,10 +358,10 @@ function found(record: KeyRecord, through: SlotAccess): FoundKey {
   return { id: record.id, how: "id", through, record, state: stateOf(record) };
 }
 
-function foundHeld(access: SlotAccess, held: HeldKey, records: KeyRecord[] | undefined): FoundKey {
+function foundHeld(access: SlotAccess, held: HeldKey, { records, unlisted }: Looked): FoundKey {
   const record = records?.find(({ id }) => id === held.id);
   if (record !== undefined) return found(record, access);
-  return { id: held.id, how: "id", through: access, state: records === undefined ? "unknown" : "dead" };
+  return unlisted ?? { id: held.id, how: "id", through: access, state: "unknown" };
 }
 
 /** The keys in words by which an operator knows them, and who holds each. */
@@ -330,7 +378,7 @@ async function seen(deps: Dependencies, access: SlotAccess, keys: FoundKey[], lo
     return {
       id,
       ...(ending === undefined ? {} : { ending }),
-      ...(record === undefined ? {} : { name: record.name }),
+      ...(record === undefined ? {} : { name: maskSecrets(record.name) }),
       ...(createdAt === undefined ? {} : { createdAt: createdAt.toISOString() }),
       madeBy: madeBy(access, record),
       state,
@@ -360,15 +408,17 @@ async function holdersOf(
 ): Promise<{ holders: HoldersById; masks: Map<string, string | undefined> }> {
   const masks = new Map<string, string | undefined>();
   if (keys.length === 0) return { holders: new Map(), masks };
-  try {
+  const looked = await orWhy(async () => {
     const all = await Promise.all(keys.map(asked));
     for (const { id, maskedValue } of all) masks.set(id, maskedValue);
-    return { holders: await whoHolds(deps, access, all, { patient: true }), masks };
-  } catch (error) {
-    if (!(error instanceof RotationFailure)) throw error;
-    unknown.push(`which slots hold ${keys.map(({ id }) => id).join(", ")}: ${error.message}`);
-    return { holders: new Map(), masks };
-  }
+    return whoHolds(deps, access, all, { patient: true });
+  });
+  if (looked.why === undefined) return { holders: looked.value, masks };
+  const { why } = looked;
+  unknown.push(`which slots hold ${keys.map(({ id }) => id).join(", ")}: ${why}`);
+  // Nobody was looked at: each may hold it.
+  const each = brothersOf(deps, access).map(({ name }) => ({ slot: name, why }));
+  return { holders: new Map(keys.map(({ id }) => [id, { yes: [], unknown: each }])), masks };
 }
 
 function whyLeft({ runId, result }: ClosedRun, { why, fate, at }: KeyEntry): string {

@@ -121,6 +121,11 @@ function inTheSlot(of: Of, keys: SeenKey[]): string[] {
   const { cut, made } = wordsOf(of);
   const ids = keys.map(({ id }) => id).join(" and ");
   const failing = [...new Set([name, ...keys.flatMap(({ heldBy }) => heldBy)])];
+  if (keys.every(({ state }) => state === "dead")) {
+    return [
+      `${ids}: dead already, so nothing is cut, and REQUESTS FAIL in ${failing.join(", ")} until a new key is in: ${made}, and put in, within ${installWithin} if all goes well.`,
+    ];
+  }
   if (strategy === "cut-first") {
     return [
       `CUT FIRST. ${ids}: ${cut}, at once.`,

@@ -101,6 +101,12 @@ async function emergency(text: string | undefined, flags: Flags): Promise<void> 
         "without a slot the key is known by its value alone: give --leaked-key-file, and neither --key nor --held-key; else say which slot",
       );
     }
+    if (flags.env !== undefined) {
+      throw new RotationFailure(
+        "InvalidInput",
+        `--env ${flags.env} narrows nothing here: the value is looked up over all slots of all environments; say which slot, or leave it out`,
+      );
+    }
     const { strategy, since, why } = flags;
     const value = await readSecret({ file, what: "the leaked key" });
     const start = {

@@ -1,9 +1,11 @@
 /** `keyturn emergency --leaked-key-file …` without a slot: the value is all that is known. */
+import { WorkflowNotFoundError } from "@temporalio/client";
+
 import { type LeakedResult, leakedWorkflowId, taskQueue } from "../domain/rotation.ts";
 import { type Environment, type Inventory, type InventorySlot, slotOf } from "../config.ts";
 import type { Redacted } from "../redacted.ts";
 import { createSealer } from "../sealing.ts";
-import { withTemporal } from "../temporal/client.ts";
+import { type Temporal, withTemporal } from "../temporal/client.ts";
 import type { EmergencyStart } from "../workflows/messages.ts";
 import { confirm } from "./confirm.ts";
 import { describeLeaked } from "./describe-result.ts";
@@ -28,9 +30,17 @@ export async function emergencyOfValue({ value, start, flags, output, env, inven
     const look = await leakedOf({ env, inventory, temporal, leaked: value });
     for (const line of whatIsKnown(look, { inventory, start })) output.say(line);
     output.say(`  inventory ${inventory.path}; Temporal ${temporal.address}, namespace ${temporal.namespace}`);
+    const workflowId = leakedWorkflowId(value.fingerprint());
+    const running = await runningOf(temporal, workflowId);
+    if (running !== undefined) {
+      output.say(
+        output.paint.red(
+          `an emergency of this value is on (run ${running}): nothing more is started, and what was chosen for that one counts, not what was typed now. The yes only joins it.`,
+        ),
+      );
+    }
     await confirm(flags);
     const leaked = await createSealer(inventory.sealing).seal(value, { purpose: "leaked" });
-    const workflowId = leakedWorkflowId(value.fingerprint());
     const handle = await temporal.client.workflow.start("emergencyRotation", {
       taskQueue,
       workflowId,
@@ -41,7 +51,11 @@ export async function emergencyOfValue({ value, start, flags, output, env, inven
       staticSummary: "emergency of a leaked value",
       staticDetails: start.reason ?? "started by keyturn emergency --leaked-key-file",
     });
-    output.say(`emergency started (workflow ${workflowId}, run ${handle.firstExecutionRunId})`);
+    output.say(
+      running === undefined
+        ? `emergency started (workflow ${workflowId}, run ${handle.firstExecutionRunId})`
+        : `it goes on as it was started (workflow ${workflowId}, run ${handle.firstExecutionRunId})`,
+    );
     const idle = await nobodyWorks(temporal);
     if (idle !== undefined) output.say(output.paint.red(idle));
     if (flags.detach === true) {
@@ -63,6 +77,17 @@ export async function emergencyOfValue({ value, start, flags, output, env, inven
   });
 }
 
+/** The open run of the workflow. */
+async function runningOf({ client }: Temporal, workflowId: string): Promise<string | undefined> {
+  try {
+    const { runId, status } = await client.workflow.getHandle(workflowId).describe();
+    return status.name === "RUNNING" ? runId : undefined;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return undefined;
+    throw error;
+  }
+}
+
 /** Which keys have the value, and what is done to each slot that holds one. */
 export function whatIsKnown(
   look: Look<LeakedFound>,
@@ -76,7 +101,7 @@ export function whatIsKnown(
   }
   const { matches, unknown } = look.seen;
   return [
-    ...matches.map(({ keyId, how, slots, held }) => {
+    ...matches.map(({ keyId, how, slots, held, heldUnknown = [] }) => {
       const by = {
         id: "id",
         fingerprint: "the fingerprint in a mark",
@@ -85,7 +110,9 @@ export function whatIsKnown(
       }[how];
       const what = held
         ? `held by ${slots.join(", ")}: an emergency in ${slots.length === 1 ? "it" : "each"}`
-        : `held by no slot (a key of the project of ${slots.join(", ")}): it is cut AT ONCE, and NO NEW KEY is made`;
+        : heldUnknown.length > 0
+          ? `a key of the project of ${slots.join(", ")}, and whether ${heldUnknown.join(", ")} holds it cannot be told: an emergency there looks again, moves what holds it to a new key, and cuts it by its deadline`
+          : `held by no slot (a key of the project of ${slots.join(", ")}): it is cut AT ONCE, and NO NEW KEY is made`;
       return `the leaked value is that of ${keyId} (found by ${by}), ${what}.`;
     }),
     ...matches.flatMap(({ held, slots }) =>

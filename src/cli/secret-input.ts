@@ -9,6 +9,9 @@ import { exitCodes } from "./failures.ts";
 /** The most a sealed value may be long is checked in the workflow; no provider's key comes near this. */
 const longest = 4_096;
 
+/** What stands around a value in files, and in no key: quotes, brackets, a name before it, signs that nobody sees. */
+const aroundAKey = /["'`,;{}<>\\]|[^\x21-\x7E]|^[A-Za-z_]\w*[=:]./;
+
 /**
  * Reads one key value and trims it. `file` names where from (`-` is standard input); without one it is typed hidden at
  * a terminal, else read from standard input. Fails with `InvalidInput`; no message quotes what was read.
@@ -16,7 +19,7 @@ const longest = 4_096;
 export async function readSecret({ file, what }: { file?: string | undefined; what: string }): Promise<Redacted> {
   const text = (await readFrom(file, what)).trim();
   if (text === "") throw invalid(`${what} is empty: nothing was sent`);
-  if (/\s/.test(text) || text.length > longest) {
+  if (aroundAKey.test(text) || text.length > longest) {
     throw invalid(`${what} is not one key: give its value alone, without quotes, a name or other lines`);
   }
   return new Redacted(text);

@@ -80,19 +80,19 @@ export async function heldKeyAlive(slot: SlotGround): Promise<Found> {
 }
 
 /** A key that a run named stays named until it is seen dead. */
-export async function leftOver({ temporal, slots }: Ground): Promise<Found[]> {
+export async function leftOver({ temporal, slots, everySlot }: Ground): Promise<Found[]> {
   const found: Found[] = [];
   for (const slot of slots) {
     found.push(
       temporal.connected === undefined
         ? ofMissing(slot.name, "what the last run left behind")
-        : await leftOverOf(slot).catch((error: unknown) => ofFailure(slot.name, error)),
+        : await leftOverOf(slot, everySlot).catch((error: unknown) => ofFailure(slot.name, error)),
     );
   }
   return found;
 }
 
-async function leftOverOf(slot: SlotGround): Promise<Found> {
+async function leftOverOf(slot: SlotGround, everySlot: SlotGround[]): Promise<Found> {
   const { name, access } = slot;
   const last = await slot.lastClosed();
   if (last === undefined) return ok(name, "no run of the slot is kept, so none left a key behind that is known");
@@ -107,7 +107,8 @@ async function leftOverOf(slot: SlotGround): Promise<Found> {
   const named = result.keys.filter(({ id, fate }) => (fate === "named" || fate === "open") && id !== held?.id);
   const alive: string[] = [];
   for (const { id, role, why = "" } of named) {
-    const record = missingOf(access) === undefined && !isOurId(id) ? await knownKey(slot, id) : "unasked";
+    const record =
+      missingOf(access) === undefined && !isOurId(id) ? await knownAnywhere(slot, everySlot, id) : "unasked";
     const dead =
       record === undefined || (record !== "unasked" && record.state !== "active" && record.state !== "disabled");
     if (dead) continue;
@@ -245,6 +246,19 @@ async function recordOf(slot: SlotGround): Promise<{ id: string; key: KeyRecord 
   if (held === undefined) return undefined;
   if (missingOf(slot.access) !== undefined) return { id: held.id, key: undefined };
   return { id: held.id, key: await knownKey(slot, held.id) };
+}
+
+/** The key in whatever project of its provider it lives: a run can name another slot's. */
+async function knownAnywhere(slot: SlotGround, everySlot: SlotGround[], keyId: string): Promise<KeyRecord | undefined> {
+  const home = await knownKey(slot, keyId);
+  if (home !== undefined) return home;
+  for (const other of everySlot) {
+    const { access } = other;
+    if (access.slot.provider !== slot.access.slot.provider || access.keyring === slot.access.keyring) continue;
+    const key = missingOf(access) === undefined ? await orMissing(() => knownKey(other, keyId)) : undefined;
+    if (key !== undefined) return key;
+  }
+  return undefined;
 }
 
 /** The key as its provider knows it, by its list or by id: lists miss rows, and reads can be behind. */

@@ -1,4 +1,4 @@
-import { fingerprintOfId, isOurId } from "./key-id.ts";
+import { fingerprintOfId, kindOfId } from "./key-id.ts";
 import { type Mark, markToleranceMs, maskTells, masksAgree, noFingerprint } from "./mark.ts";
 
 /** What is seen of a slot, for telling which key it holds: what lies in its secret, and what this run wrote there. */
@@ -162,9 +162,12 @@ function withOurs({ mark, ours }: SeenSecret, key: AskedKey, judged: Judgement):
 /** Whom a mark names: this key, another one, or one that cannot be told, since it names no id of the provider's. */
 function whomItNames(mark: Mark, key: AskedKey): "this" | "other" | "any" {
   const fingerprint = key.fingerprint ?? fingerprintOfId(key.id);
-  if (mark.keyId === key.id || mark.fingerprint === fingerprint) return "this";
-  if (fingerprint !== undefined && mark.fingerprint !== noFingerprint) return "other";
-  return isOurId(mark.keyId) !== isOurId(key.id) ? "any" : "other";
+  // Two projects can have keys of one id: the values tell, where both are known.
+  if (fingerprint !== undefined && mark.fingerprint !== noFingerprint) {
+    return mark.fingerprint === fingerprint ? "this" : "other";
+  }
+  if (mark.keyId === key.id) return "this";
+  return kindOfId(mark.keyId) === kindOfId(key.id) ? "other" : "any";
 }
 
 /** Whether the preview is this key's, where it was taken no earlier than a moment. */

@@ -22,6 +22,12 @@ export function isOurId(id: string): boolean {
   return /^(?:by-hand-[0-9a-f]{16}|ends-in-[\w-]{4})$/.test(id);
 }
 
+/** What an id says of its key. Ids of two kinds can be one key's, of one kind they are two keys'. */
+export function kindOfId(id: string): "a provider's" | "ending" | "fingerprint" {
+  if (!isOurId(id)) return "a provider's";
+  return fingerprintOfId(id) === undefined ? "ending" : "fingerprint";
+}
+
 /** The masked form in the id of a key of which no more is known. */
 export function maskOfId(id: string): string | undefined {
   const end = /^ends-in-([\w-]{4})$/.exec(id)?.[1];

@@ -1,3 +1,5 @@
+import { whyNoKeyId } from "./key-id.ts";
+
 /** What keyturn writes into a secret's comment, in one request with the value, so that the two never disagree. */
 export interface Mark {
   keyId: string;
@@ -26,7 +28,9 @@ export function parseMark(comment: string | undefined): Mark | undefined {
   if (groups === undefined) return undefined;
   const { keyId = "", rotationId = "", fingerprint = "", at = "" } = groups;
   const time = new Date(at);
-  return Number.isNaN(time.getTime()) ? undefined : { keyId, rotationId, fingerprint, at: time };
+  // What names no key is no mark of ours: somebody may have written a value there.
+  if (Number.isNaN(time.getTime()) || whyNoKeyId(keyId) !== undefined) return undefined;
+  return { keyId, rotationId, fingerprint, at: time };
 }
 
 /** Whose an alias is that a rotation made for itself. */

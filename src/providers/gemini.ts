@@ -530,8 +530,13 @@ export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssue
       const buckets: UsageBucket[] = [];
       let bucketMs = 0;
       let seen = false;
+      const notShown: string[] = [];
       for (const keyId of query.keyIds) {
-        const uid = (await findRow(keyId))?.uid ?? keyId;
+        const uid = (await findRow(keyId))?.uid;
+        if (uid === undefined) {
+          notShown.push(keyId);
+          continue;
+        }
         const series = await readSeries(query, labelOf(uid));
         seen ||= series.length > 0;
         const use = bucketsOf(keyId, series);
@@ -545,6 +550,7 @@ export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssue
         bucketMs: bucketMs === 0 ? minuteMs : bucketMs,
         unknownSurfaces: [],
         ...(perKey ? {} : { perKey }),
+        ...(notShown.length === 0 ? {} : { notShown }),
       };
     },
 

@@ -52,6 +52,8 @@ export interface UsageReport {
    * is unknown, whatever the buckets say.
    */
   perKey?: false;
+  /** Keys that were not shown just now, so that their use could not be asked for by the name it bears. */
+  notShown?: string[];
 }
 
 export interface UsageQuery {

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { managed } from "../../src/activities/managed.ts";
 import { usageActivities } from "../../src/activities/usage.ts";
 import type { KeyRecord, ManagedProvider } from "../../src/providers/provider.ts";
-import { inFuture, prod, prodGateway, type Stage, startStage } from "../support/activities.ts";
+import { inFuture, prod, prodGateway, runHere, type Stage, startStage } from "../support/activities.ts";
 
 /** checkIdle guards promise 3: only a key seen idle in the provider's own, late data counts as idle. */
 
@@ -202,7 +202,8 @@ describe("the evidence for the new key (promise 2 d)", () => {
     };
     const { checkIdle } = usageActivities({ ...dependencies, slotAccess: () => ({ ...access, provider }) });
     const since = new Date(installedAt).toISOString();
-    const answer = await checkIdle({ ...of, oldKeyId: "old", newKeyId: "new", installedAt: since, since });
+    const order = { ...of, oldKeyId: "old", newKeyId: "new", installedAt: since, since };
+    const answer = await runHere(() => checkIdle(order));
     expect(answer.clientsBefore).toBe("yes");
     expect(Math.max(...asked)).toBe(24 * 3_600_000);
   });
