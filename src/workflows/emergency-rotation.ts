@@ -391,7 +391,7 @@ async function seeDead(
 
 /** How long requests failed, and what each key was used for, until the provider's late data no longer changes it. */
 async function gatherAll(rotation: Rotation, { start, found, compromised }: Omit<Ending, "reason">): Promise<void> {
-  if (rotation.record.outage !== undefined) await rotation.step("measureOutage", () => measureOutage(rotation));
+  if (rotation.record.outages.shown !== undefined) await rotation.step("measureOutage", () => measureOutage(rotation));
   for (const { id, createdAt } of compromised) {
     const suspect = { keyId: id, createdAt, since: start.since ?? rotation.clock.find(id)?.since };
     await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));

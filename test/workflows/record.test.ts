@@ -114,10 +114,10 @@ describe("times", () => {
 
   test("of an answer that came before the cut end an outage where it began", () => {
     const told = record();
-    told.outage = { from: at("10:10:00") };
+    told.outages.open(undefined, at("10:10:00"));
     told.verified(at("10:09:00"));
     expect(told.times).toMatchObject({ verified: at("10:09:00") });
-    expect(told.outage).toEqual({ from: at("10:10:00"), until: at("10:10:00") });
+    expect(told.outages.shown).toEqual({ from: at("10:10:00"), until: at("10:10:00") });
   });
 
   test("are now where nobody says when", () => {
@@ -157,11 +157,11 @@ describe("the result", () => {
 
   test("says in capitals that requests fail, as long as no new key was seen to serve", () => {
     const told = record();
-    told.outage = { from: at("10:10:00"), slots: ["production/openai:batch"] };
+    told.outages.open(["production/openai:batch"], at("10:10:00"));
     expect(told.result("cut", "leaked").warnings).toEqual([
       expect.stringMatching(/^REQUESTS FAIL in production\/openai:batch since 2026-11-27T10:10:00.000Z/),
     ]);
-    told.outage.until = at("10:12:00");
+    told.outages.close(["production/openai:batch"], at("10:12:00"));
     expect(told.result("rotated", "leaked").warnings).toEqual([
       expect.stringMatching(/^requests could fail .* from .*10:10:00.000Z until .*10:12:00.000Z/),
     ]);

@@ -59,6 +59,14 @@ export function saw(rotation: Rotation, key: Compromised): void {
   if (fail) noteOutage(rotation, key.id, rotation.record.times.cut ?? now());
 }
 
+/** The slot was seen to answer with the new key: what was seen of it before is of no account. */
+export function servesNewKey({ record, of, compromised: { seen } }: Rotation, at: string | undefined): void {
+  record.verified(at);
+  for (const [id, key] of seen) {
+    if (id !== record.newKey?.id) seen.set(id, { ...key, heldBy: key.heldBy.filter((slot) => slot !== of.slot) });
+  }
+}
+
 /** Cuts a compromised key now, whoever uses it. A cut says something of a key that was seen: it is looked up first. */
 export async function cutNow(rotation: Rotation, keyId: string, { patiently }: { patiently: boolean }): Promise<void> {
   const { record } = rotation;
@@ -79,10 +87,9 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
     record.reached("cut", at);
     rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
-    // Answered when the slots had moved already, though it may have been made when it was asked for.
-    if (record.outage === undefined && sent.slots?.length !== 0) {
-      record.outage = { from: sent.at, until: record.times.verified ?? at, ...defined({ slots: sent.slots }) };
-    }
+    // Answered when slots had moved already, though it may have been made when it was asked for.
+    const { verified = at } = record.times;
+    record.outages.was(sent.slots, { from: sent.at, until: verified > sent.at ? verified : at });
     if (rotation.compromised.lookedAt.has(keyId)) warnOfDoubt(rotation, keyId);
     if (how !== "disabled") record.custody.settle(keyId, { fate: "ended", at, seen: how === "dead already" });
     return `${keyId} ${how}`;
@@ -238,10 +245,6 @@ function holdsHere(
   return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
 }
 
-function hasMoved({ record }: Rotation): boolean {
-  return record.times.verified !== undefined;
-}
-
 /** Ends a key that no slot holds. False where one was seen to hold it by the time a refused try was repeated. */
 export async function endUnheld(rotation: Rotation, keyId: string): Promise<boolean> {
   try {
@@ -307,18 +310,16 @@ function noteUnsure(rotation: Rotation, keyId: string): void {
 
 /** From here on requests may fail where a slot still serves the key; where is left open while nobody could look. */
 function noteOutage(rotation: Rotation, keyId: string, at: string): void {
-  const slots = failingSlots(rotation, keyId);
-  if (slots?.length !== 0) rotation.record.outage ??= { from: at, ...defined({ slots }) };
+  rotation.record.outages.open(failingSlots(rotation, keyId), at);
 }
 
-/** The slots that still serve the key; undefined if nobody could look. */
+/** The slots that still serve the key, this one included; undefined if nobody could look. */
 function failingSlots(rotation: Rotation, keyId: string): string[] | undefined {
   const { record, of, found } = rotation;
   const holders = rotation.compromised.seen.get(keyId)?.heldBy ?? [];
   const isNew = keyId === record.newKey?.id && record.custody.find(keyId)?.given === true;
-  const isHeld = found === undefined ? holders.includes(of.slot) : found.held.id === keyId && !hasMoved(rotation);
-  const hasLanded = rotation.swap.unanswered.has(keyId) && holders.includes(of.slot);
-  const here = isNew || isHeld || hasLanded;
+  const isHeld = found?.held.id === keyId && record.times.verified === undefined;
+  const here = isNew || isHeld || holders.includes(of.slot);
   if (!here && !rotation.compromised.lookedAt.has(keyId)) return undefined;
   return [...(here ? [of.slot] : []), ...holders.filter((slot) => slot !== of.slot)];
 }
@@ -348,23 +349,28 @@ export async function lookForLateWrites(rotation: Rotation): Promise<void> {
 export function correctOutage(rotation: Rotation): void {
   const { record, policy } = rotation;
   const { cut, cutUnsure, seen } = rotation.compromised;
-  const { outage } = record;
+  const { outages } = record;
+  const outage = outages.shown;
   if (outage === undefined || policy === undefined) return;
   const keyIds = [...cut, ...cutUnsure];
-  const looked = keyIds.map((id) => failingSlots(rotation, id));
-  if (looked.length === 0 || looked.includes(undefined)) return;
+  const ended = [...seen.keys()].filter((id) => record.custody.isEnded(id));
+  const looked = [...new Set([...keyIds, ...ended])].map((id) => failingSlots(rotation, id));
+  if (keyIds.length === 0 || looked.includes(undefined)) return;
   const failing = looked.flatMap((slots) => slots ?? []);
   for (const id of keyIds) warnOfDoubt(rotation, id);
   const written = keyIds.flatMap((id) => seen.get(id)?.left ?? []).map(({ slot }) => slot);
-  const slots = [...new Set([...failing, ...(outage.slots ?? []), ...written])];
-  const sinceMs = Date.now() - Date.parse(outage.from);
-  if (slots.length === 0 && sinceMs < inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait)) {
-    record.outage = undefined;
-    return;
+  const edgesMs = inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait);
+  const isLong = Date.now() - Date.parse(outage.from) >= edgesMs;
+  const slots = [...failing, ...written];
+  if (outages.isUntold && slots.length === 0 && isLong) {
+    record.unknown(`which slots served ${keyIds.join(", ")} when it was cut`);
+  } else {
+    outages.locate(slots);
   }
-  if (slots.length > 0) outage.slots = slots;
-  else record.unknown(`which slots served ${keyIds.join(", ")} when it was cut`);
-  if (failing.length === 0) outage.until ??= record.now();
+  outages.open(failing, outage.from);
+  outages.was(written, { from: outage.from, until: record.now() });
+  const over = outages.openSlots.filter((slot) => slot === undefined || !failing.includes(slot));
+  outages.close(over, record.now());
 }
 
 function warnOfDoubt({ record, compromised }: Rotation, keyId: string): void {

@@ -66,9 +66,9 @@ export async function gatherEvidence(
   }
 }
 
-function afterwards({ of: { slot }, record: { outage } }: Rotation): string {
+function afterwards({ of: { slot }, record: { outages } }: Rotation): string {
   const end = `keyturn abort ${slot} ends the gathering, with what is known by then`;
-  return outage !== undefined && outage.until === undefined
+  return outages.openSlots.length > 0
     ? `REQUESTS FAIL, no working key is in: ${end}; then keyturn rotate ${slot}`
     : `nothing; ${end}`;
 }

@@ -8,9 +8,10 @@ import type { Rotation } from "./rotation.ts";
  */
 export async function measureOutage(rotation: Rotation): Promise<string> {
   const { record } = rotation;
-  const { outage } = record;
-  if (outage === undefined) return "none";
-  const proven = outage.until ?? outage.from;
+  const outage = record.outages.lastOf(rotation.of.slot);
+  if (outage === undefined) return "none here";
+  const { until: proven } = outage;
+  if (proven === undefined) return "requests still fail";
   try {
     const { lastRefused, note } = await management.findLastRefusal({ ...rotation.of, from: outage.from });
     if (note === undefined) {

@@ -196,7 +196,10 @@ async function moveSlot(
     void child.result().then(
       (result) => {
         movers.moving.delete(slot);
-        if ((result as RotationResult).outcome === "rotated") movers.moved.add(slot);
+        const { outcome, times } = result as RotationResult;
+        if (outcome !== "rotated") return;
+        movers.moved.add(slot);
+        if (times.verified !== undefined) record.outages.close([slot], times.verified);
       },
       (error: unknown) => {
         movers.moving.delete(slot);

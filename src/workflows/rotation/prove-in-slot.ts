@@ -2,7 +2,7 @@ import type { Inspection, NewKey } from "../../activities/contract.ts";
 import { defined } from "../../domain/defined.ts";
 import { oneAnswer } from "../../domain/policy.ts";
 import { management, propagation } from "../groups.ts";
-import { unlessCompromised } from "./compromised.ts";
+import { servesNewKey, unlessCompromised } from "./compromised.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import { provenKey, refuseCompromised } from "./proven-key.ts";
 import type { Rotation } from "./rotation.ts";
@@ -79,7 +79,7 @@ async function prove(rotation: Rotation, { policy }: Inspection, key: NewKey): P
     () =>
       propagation.verifyThroughGateway({ ...rotation.of, alias: "real", goodAnswers, until, installedKeyId: key.id }),
   );
-  rotation.record.verified(verified.at);
+  servesNewKey(rotation, verified.at);
   rotation.swap.probes += verified.probes;
   rotation.record.warn(...verified.warnings);
   return `${goodAnswers} good answers in a row`;
@@ -128,7 +128,7 @@ export async function proveAfterAll(rotation: Rotation, installedKeyId: string):
     const until = rotation.deadline(policy.propagationBudget);
     const { goodAnswers } = policy;
     const { at } = await propagation.verifyThroughGateway({ ...of, alias: "real", goodAnswers, until, installedKeyId });
-    record.verified(at);
+    servesNewKey(rotation, at);
     record.warn(`${installedKeyId} serves ${of.slot}, though its rotation had failed before`);
     return `${goodAnswers} good answers in a row`;
   });

@@ -1,6 +1,7 @@
 import type { Inspection } from "../../activities/contract.ts";
 import { Custody, type CarriedCustody } from "../../domain/custody.ts";
 import { defined } from "../../domain/defined.ts";
+import { type Outage, Outages } from "../../domain/outages.ts";
 import type { Policy } from "../../domain/policy.ts";
 import type {
   Clocks,
@@ -27,7 +28,7 @@ export interface CarriedRecord {
   custody: CarriedCustody;
   unknown: string[];
   warnings: string[];
-  outage?: NonNullable<RotationResult["outage"]>;
+  outages?: Outage[];
   cutAt?: string;
   /** How many waits it had: an approval that was shown for one of them counts for none that comes after. */
   waits?: number;
@@ -62,8 +63,7 @@ export class RotationRecord {
   clocks: Clocks | undefined;
   incident: Incident | undefined;
   nextDue: string | undefined;
-  /** From when until when requests could fail, since a key was cut that a slot served. */
-  outage: RotationResult["outage"];
+  readonly outages: Outages;
   /** The coarse phase that searches show; a wait for a person is shown instead while it lasts. */
   stage: Phase = "preparing";
 
@@ -85,10 +85,10 @@ export class RotationRecord {
     this.custody = new Custody(carried?.custody);
     this.#unknown = new Set(carried?.unknown);
     this.#warnings = new Set(carried?.warnings);
+    this.outages = new Outages(carried?.outages);
     this.inherited = new Set(carried?.custody.entries.map(({ id }) => id));
     if (carried === undefined) return;
     this.#warnings.add(carried.said);
-    this.outage = carried.outage;
     this.#waitCount = carried.waits ?? 0;
     if (carried.cutAt !== undefined) this.times.cut = carried.cutAt;
   }
@@ -156,14 +156,9 @@ export class RotationRecord {
   }
 
   /** The slot was seen to answer with the new key: where requests failed for want of one, they no longer do. */
-  verified(at?: string): void {
+  verified(at = this.now()): void {
     this.reached("verified", at);
-    const others = (this.outage?.slots ?? []).filter((slot) => slot !== this.slot);
-    if (this.outage === undefined || others.length > 0) return;
-    // It may have answered before the old key was cut, and be heard of only now.
-    const { from } = this.outage;
-    const { verified = from } = this.times;
-    this.outage.until ??= verified > from ? verified : from;
+    this.outages.close([this.slot, undefined], at);
   }
 
   /** Takes the key that is rotated; what earlier runs left behind is named again, and ended by nobody but who is asked to. */
@@ -222,14 +217,12 @@ export class RotationRecord {
   }
 
   #outageSaid(): string[] {
-    if (this.outage === undefined) return [];
-    const { from, until, slots } = this.outage;
-    const where = slots === undefined ? "each slot that holds it" : slots.join(", ");
-    return until === undefined
-      ? [
-          `REQUESTS FAIL in ${where} since ${from}: the key they were sent with was cut, and no new one was seen to serve`,
-        ]
-      : [`requests could fail in ${where} from ${from} until ${until}: the key was cut before a new one served`];
+    return this.outages.each().map(({ from, until, slots }) => {
+      const where = slots === undefined ? "each slot that holds it" : slots.join(", ");
+      return until === undefined
+        ? `REQUESTS FAIL in ${where} since ${from}: the key they were sent with was cut, and no new one was seen to serve`
+        : `requests could fail in ${where} from ${from} until ${until}: the key was cut before a new one served`;
+    });
   }
 
   carry(said: string, clock: CarriedRecord["clock"]): CarriedRecord {
@@ -238,7 +231,8 @@ export class RotationRecord {
       custody: this.custody.carry(),
       unknown: [...this.#unknown],
       warnings: [...this.#warnings],
-      ...defined({ outage: this.outage, cutAt: this.times.cut }),
+      outages: this.outages.carry(),
+      ...defined({ cutAt: this.times.cut }),
       waits: this.#waitCount,
       clock,
       said,
@@ -256,7 +250,7 @@ export class RotationRecord {
       keys: this.custody.keys(),
       times: { ...this.times },
       ...(this.clocks === undefined ? {} : { clocks: { ...this.clocks, ...defined({ revoked: this.#revokedAt() }) } }),
-      ...(this.outage === undefined ? {} : { outage: { ...this.outage } }),
+      ...defined({ outage: this.outages.shown }),
       steps: this.#steps.map((step) => ({ ...step })),
     };
   }

@@ -29,9 +29,9 @@ export function inPlace(rotation: Rotation, { staged }: Inspection): string | un
   return hasOutage(rotation) ? "requests fail meanwhile: the shortest way in" : undefined;
 }
 
-/** Whether requests fail until a new key is in: then nothing is done that could be done without. */
-export function hasOutage({ record: { outage, times } }: Rotation): boolean {
-  return outage !== undefined && times.verified === undefined;
+/** Whether requests of this slot fail until a new key is in: then nothing is done that could be done without. */
+export function hasOutage({ of: { slot }, record: { outages } }: Rotation): boolean {
+  return outages.isOpen(slot) || outages.isOpen(undefined);
 }
 
 /** Puts the new key and a copy of the old on aliases of this rotation, and sees the copy answer once. */
