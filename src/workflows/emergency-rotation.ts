@@ -261,9 +261,11 @@ async function look(rotation: Rotation, start: EmergencyRotationStart): Promise<
     ...defined({ heldKeyId, formerRunId }),
     ...(cutKeys.length === 0 ? {} : { cutKeys }),
   };
-  return outlastingOutages(rotation, () =>
+  const found = await outlastingOutages(rotation, () =>
     rotation.step("inspectSlot", () => management.inspectSlot(order), { says: heldKey }),
   );
+  rotation.swap.heldSeenAt = Date.now();
+  return found;
 }
 
 async function outlastingOutages<Result>(rotation: Rotation, ask: () => Promise<Result>): Promise<Result> {

@@ -219,7 +219,16 @@ export function stillLeaving(rotation: Rotation, keyId: string): { slot: string;
   return left
     .filter(({ slot }) => !isOwn(slot))
     .map(({ slot, until }) => ({ slot, leftMs: Date.parse(until) - Date.now() }))
+    .concat({ slot: rotation.of.slot, leftMs: leftHereMs(rotation, keyId) })
     .filter(({ leftMs }) => leftMs > 0);
+}
+
+/** How long this slot's edges may send a key that was in it before, and was replaced by nothing of this run. */
+function leftHereMs(rotation: Rotation, keyId: string): number {
+  const { policy, swap, found, record } = rotation;
+  const isGone = found?.held.id !== keyId && record.times.installed === undefined;
+  if (policy === undefined || swap.heldSeenAt === undefined || !swap.given.has(keyId) || !isGone) return 0;
+  return swap.heldSeenAt + inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait) - Date.now();
 }
 
 /** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
@@ -235,13 +244,14 @@ export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefi
 
 /** The slot's own key is held until the new one was proven there and the caches dropped the old. */
 function holdsHere(
-  { found, of, swap: { cachesOverAt, given }, record }: Rotation,
+  { found, of, swap: { cachesOverAt, given, heldSeenAt }, record }: Rotation,
   keyId: string,
   seen: Compromised,
 ): boolean {
   if (found?.held.id === keyId && cachesOverAt === 0) return true;
-  // A key this run had put in and replaced again: its edges may still send it.
-  if (given.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0) return true;
+  // A key that was put in and replaced again: its edges may still send it. See `stillLeaving` where this run replaced none.
+  const isLeaving = record.times.installed !== undefined || heldSeenAt === undefined;
+  if (given.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0 && isLeaving) return true;
   return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
 }
 

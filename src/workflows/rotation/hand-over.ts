@@ -7,7 +7,7 @@ import { nameCalledOff, nameWhatOthersCut } from "./settle.ts";
 
 /** Goes on under the same workflow id as the emergency of a key that the slot holds, with all that the run answers for. */
 export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotationStart): Promise<never> {
-  const { of, record, clock, policy, stopReason } = rotation;
+  const { of, record, clock, policy, found, stopReason } = rotation;
   const said = `before this emergency, rotation ${of.rotationId} of ${of.slot} was stopped: ${stopReason}`;
   nameWhatOthersCut(rotation);
   for (const { id, given } of record.custody.open()) {
@@ -15,12 +15,13 @@ export async function goOnAsEmergency(rotation: Rotation, start: EmergencyRotati
     if (who !== undefined && given) nameCalledOff(rotation, id, who);
   }
   const { cut, cutUnsure, leak } = rotation.compromised;
-  const { unanswered } = rotation.swap;
+  const { unanswered, given } = rotation.swap;
   const clocks = clock.all().filter(({ keyId }) => clock.has(keyId));
   const carried = {
     ...record.carry(said, clocks),
     cut: { keyIds: [...cut], unsure: [...cutUnsure] },
     ...(unanswered.size === 0 ? {} : { unanswered: [...unanswered] }),
+    given: [...given, ...(found === undefined ? [] : [found.held.id])],
     ...defined({ policy, leak }),
   };
   return continueAsEmergency({ ...start, ...defined({ heldKeyId: heldNow(rotation) }), carried });

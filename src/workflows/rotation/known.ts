@@ -34,8 +34,10 @@ export class KnownCompromised {
 
 /** What a run knows of the swap in its own slot. */
 export class KnownSwap {
-  /** Keys this run put into the slot: its edges may send each of them for a while. */
+  /** Keys that this run put into the slot, and those of the run before: its edges may send each of them for a while. */
   readonly given = new Set<string>();
+  /** When it was seen which key the slot holds, in milliseconds since the epoch; undefined until then. */
+  heldSeenAt: number | undefined;
   /** Those of which a write was not answered: it may land yet. */
   readonly unanswered = new Set<string>();
   /** Those that the slot was seen not to hold at the end. */

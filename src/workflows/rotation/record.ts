@@ -36,6 +36,8 @@ export interface CarriedRecord {
   cut?: { keyIds: string[]; unsure: string[] };
   /** Keys whose write into the slot was not answered. */
   unanswered?: string[];
+  /** Keys that the slot held, or was given: its edges may send each of them for a while. */
+  given?: string[];
   /** A leaked value whose key could not be found out yet. */
   leak?: Leak;
   /** Deadlines of the keys that were called compromised. */

@@ -64,7 +64,7 @@ export class Rotation {
     for (const id of carried?.cut?.unsure ?? []) this.compromised.cutUnsure.add(id);
     for (const id of carried?.unanswered ?? []) this.swap.unanswered.add(id);
     this.swap.stageStarted = carried !== undefined;
-    for (const { id, given } of carried?.custody.entries ?? []) if (given) this.swap.given.add(id);
+    for (const id of carried?.given ?? []) this.swap.given.add(id);
   }
 
   /** Runs the body to one of its ends. Whatever the end, every key the run answers for has a fate afterwards. */
