@@ -54,6 +54,9 @@ export interface RotationTimes {
   finished?: string;
 }
 
+/** What happens to each key by itself; of the old one it is shown. */
+export type KeyTimes = Pick<RotationTimes, "cut" | "revoked" | "confirmedDead">;
+
 /** How a rotation ended: the workflow's result, and what `--json` prints. */
 export interface RotationResult {
   slot: string;

@@ -601,7 +601,7 @@ export const promises: PromiseMutants[] = [
         find: `  if (confirmation.deadAt === undefined) {
 `,
         replace: `  if (confirmation.deadAt === undefined) {
-    record.reached("confirmedDead");
+    record.keyReached(keyId, "confirmedDead", record.now());
 `,
         caughtBy: {
           file: workflows.normal,

@@ -56,7 +56,7 @@ export function saw(rotation: Rotation, key: Compromised): void {
   const still = key.unknown.map(({ slot }) => slot).filter((slot) => before.includes(slot));
   seen.set(key.id, { ...key, heldBy: [...new Set([...key.heldBy, ...still])] });
   const fail = cut.has(key.id) && (failingSlots(rotation, key.id) ?? []).length > 0;
-  if (fail) noteOutage(rotation, key.id, rotation.record.times.cut ?? now());
+  if (fail) noteOutage(rotation, key.id, rotation.record.timesOf(key.id).cut ?? now());
 }
 
 /** The slot was seen to answer with the new key: what was seen of it before is of no account. */
@@ -84,7 +84,7 @@ export async function cutNow(rotation: Rotation, keyId: string, { patiently }: {
       throw error;
     });
     rotation.compromised.cutUnsure.delete(keyId);
-    record.reached("cut", at);
+    record.keyReached(keyId, "cut", at);
     rotation.compromised.cut.add(keyId);
     noteOutage(rotation, keyId, at);
     // Answered when slots had moved already, though it may have been made when it was asked for.
@@ -278,7 +278,7 @@ async function requireUnheld(rotation: Rotation, keyId: string): Promise<void> {
 async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
   const { record } = rotation;
   if (record.custody.isEnded(keyId)) {
-    if (record.times.revoked === undefined) record.reached("revoked", endedAt(rotation, keyId));
+    if (record.timesOf(keyId).revoked === undefined) record.keyReached(keyId, "revoked", endedAt(rotation, keyId));
     return;
   }
   let tries = 0;
@@ -289,7 +289,7 @@ async function endForGood(rotation: Rotation, keyId: string): Promise<void> {
     const { through = rotation.of.slot } = rotation.compromised.seen.get(keyId) ?? {};
     const order = { ...rotation.of, keyId, through, ...defined({ unheldUntil: unheldUntil(rotation, keyId) }) };
     const { at, seen, note } = await cleanup.endCompromisedKey(order);
-    record.reached("revoked", at);
+    record.keyReached(keyId, "revoked", at);
     record.custody.settle(keyId, { fate: "ended", at, seen });
     return note;
   };

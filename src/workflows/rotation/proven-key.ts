@@ -6,6 +6,7 @@ import { aliveRule, leastLifeMs, longestRotationMs, oneAnswer, type RowRule } fr
 import { management, propagation } from "../groups.ts";
 import type { Rotation } from "./rotation.ts";
 import { settleOpen } from "./settle.ts";
+import { hasOutage } from "./steps.ts";
 
 /** How many keys a rotation tries before it stops: one may be unlucky, three are a cause. */
 export const keysTried = 3;
@@ -89,11 +90,10 @@ export function refuseCompromised(rotation: Rotation, key: NewKey): void {
 
 async function verify(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
   const settleUntil = rotation.deadline(policy.settleBudget);
-  // Requests fail already once the old key is cut: then one good answer has to do.
-  const rule: RowRule =
-    rotation.record.times.cut === undefined
-      ? aliveRule(policy, { emergency: rotation.record.clocks !== undefined })
-      : oneAnswer;
+  // Where requests fail already one good answer has to do.
+  const rule: RowRule = hasOutage(rotation)
+    ? oneAnswer
+    : aliveRule(policy, { emergency: rotation.record.clocks !== undefined });
   const wanted = `${rule.answers} good answer${rule.answers === 1 ? "" : "s in a row"} over ${readableMs(inMs(rule.span))}`;
   const verified = await rotation.waiting(
     {

@@ -7,6 +7,7 @@ import type {
   Clocks,
   EmergencyStep,
   Incident,
+  KeyTimes,
   Phase,
   Progress,
   Remedy,
@@ -29,7 +30,7 @@ export interface CarriedRecord {
   unknown: string[];
   warnings: string[];
   outages?: Outage[];
-  cutAt?: string;
+  keyTimes?: [keyId: string, times: KeyTimes][];
   /** How many waits it had: an approval that was shown for one of them counts for none that comes after. */
   waits?: number;
   /** Compromised keys that were cut, and those of which it cannot be told. */
@@ -54,7 +55,7 @@ export interface CarriedRecord {
  */
 export class RotationRecord {
   readonly custody: Custody;
-  readonly times: RotationTimes;
+  readonly times: Omit<RotationTimes, keyof KeyTimes>;
   readonly slot: string;
   readonly kind: RotationKind;
   readonly rotationId: string;
@@ -73,6 +74,7 @@ export class RotationRecord {
   readonly saidRevoked = new Map<string, { by: string; at: string }>();
 
   readonly #steps: StepRecord[] = [];
+  readonly #keyTimes: Map<string, KeyTimes>;
   readonly #waits: Wait[] = [];
   readonly #unknown: Set<string>;
   readonly #warnings: Set<string>;
@@ -88,11 +90,11 @@ export class RotationRecord {
     this.#unknown = new Set(carried?.unknown);
     this.#warnings = new Set(carried?.warnings);
     this.outages = new Outages(carried?.outages);
+    this.#keyTimes = new Map(carried?.keyTimes);
     this.inherited = new Set(carried?.custody.entries.map(({ id }) => id));
     if (carried === undefined) return;
     this.#warnings.add(carried.said);
     this.#waitCount = carried.waits ?? 0;
-    if (carried.cutAt !== undefined) this.times.cut = carried.cutAt;
   }
 
   /**
@@ -150,11 +152,20 @@ export class RotationRecord {
     return this.waiting?.person === true ? "waiting-for-a-person" : this.stage;
   }
 
-  reached(moment: keyof RotationTimes, at: string = this.now()): void {
+  reached(moment: keyof RotationRecord["times"], at: string = this.now()): void {
     this.times[moment] = at;
     // A use is told by the end of its bucket, which may be yet to come.
     if (moment !== "lastUsed") this.notBefore(at);
     if (moment === "installed" && this.clocks !== undefined) this.clocks.installed = at;
+  }
+
+  keyReached(keyId: string, moment: keyof KeyTimes, at: string): void {
+    this.#keyTimes.set(keyId, { ...this.timesOf(keyId), [moment]: at });
+    this.notBefore(at);
+  }
+
+  timesOf(keyId: string | undefined): KeyTimes {
+    return this.#keyTimes.get(keyId ?? "") ?? {};
   }
 
   /** The slot was seen to answer with the new key: where requests failed for want of one, they no longer do. */
@@ -234,7 +245,7 @@ export class RotationRecord {
       unknown: [...this.#unknown],
       warnings: [...this.#warnings],
       outages: this.outages.carry(),
-      ...defined({ cutAt: this.times.cut }),
+      keyTimes: [...this.#keyTimes],
       waits: this.#waitCount,
       clock,
       said,
@@ -250,7 +261,7 @@ export class RotationRecord {
       oldKey: this.oldKey,
       newKey: this.newKey,
       keys: this.custody.keys(),
-      times: { ...this.times },
+      times: { ...this.times, ...this.timesOf(this.oldKey?.id) },
       ...(this.clocks === undefined ? {} : { clocks: { ...this.clocks, ...defined({ revoked: this.#revokedAt() }) } }),
       ...defined({ outage: this.outages.shown }),
       steps: this.#steps.map((step) => ({ ...step })),

@@ -31,7 +31,7 @@ export async function revokeForGood(rotation: Rotation, { held }: Inspection, ke
         keyId: held.id,
         installedKeyId: key.id,
       });
-      rotation.record.reached("revoked", at);
+      rotation.record.keyReached(held.id, "revoked", at);
       rotation.record.custody.settle(held.id, { fate: "ended", at, seen });
       return note;
     },

@@ -35,7 +35,7 @@ export function hasOutage({ of: { slot }, record: { outages } }: Rotation): bool
 }
 
 /** Puts the new key and a copy of the old on aliases of this rotation, and sees the copy answer once. */
-export async function stage(rotation: Rotation, { policy }: Inspection, key: NewKey): Promise<string> {
+export async function stage(rotation: Rotation, { policy, held }: Inspection, key: NewKey): Promise<string> {
   const again = rotation.swap.stageStarted;
   rotation.swap.stageStarted = true;
   const staged = await management.stageAliases({ ...rotation.of, key, ...(again ? { again } : {}) });
@@ -44,7 +44,8 @@ export async function stage(rotation: Rotation, { policy }: Inspection, key: New
     rotation.record.warn(staged.inPlace);
     return staged.inPlace;
   }
-  if (rotation.record.times.cut !== undefined) return "the old key is cut already: its copy cannot answer";
+  const isCut = rotation.compromised.cut.has(held.id) || rotation.record.custody.isEnded(held.id);
+  if (isCut) return "the old key is cut already: its copy cannot answer";
   const until = rotation.deadline(policy.propagationBudget);
   const answered = await rotation.waiting(
     {
@@ -176,9 +177,9 @@ export async function confirmRevoked(
     record.unknown("confirmedDead", ...(said === undefined ? [] : ["revoked"]));
     return confirmation.note;
   }
-  record.reached("confirmedDead", confirmation.deadAt);
+  record.keyReached(keyId, "confirmedDead", confirmation.deadAt);
   // What a person says of a revocation counts once the key was seen dead.
-  if (said !== undefined) record.reached("revoked", said.at);
+  if (said !== undefined) record.keyReached(keyId, "revoked", said.at);
   record.custody.settle(keyId, { fate: "ended", at: said?.at ?? confirmation.deadAt, seen: true });
   return confirmation.note;
 }
