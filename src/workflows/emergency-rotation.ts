@@ -376,8 +376,9 @@ async function endWithoutSwap(rotation: Rotation, { start, found, compromised, r
   for (const key of compromised) await seeDead(rotation, { key, found, leaked: start.leaked });
   await rotation.step("finish", () => finish(rotation));
   await gatherAll(rotation, { start, found, compromised });
-  // A slot that was only to move off a key it does not hold cut nothing.
-  return { outcome: start.cutBy === undefined ? "cut" : "kept", reason };
+  // The slot keeps its own key: what stays alive, or is another slot's to cut, was not cut here.
+  const isCut = start.cutBy === undefined && compromised.every(({ id }) => rotation.record.custody.isEnded(id));
+  return { outcome: isCut ? "cut" : "kept", reason };
 }
 
 /** Sees a compromised key dead, by the rule of its kind. */

@@ -108,12 +108,21 @@ function finished(
   return { result: record.result(outcome, reason) };
 }
 
-/** Whether a compromised key was ended, and where the slot held one, that one. */
-function wasCut({ record, found }: Rotation): boolean {
-  const { custody } = record;
-  const gone = custody.all().filter(({ id, role }) => role === "compromised" && custody.isEnded(id));
-  const held = found?.held.id;
-  return gone.some(({ id }) => held === undefined || id === held);
+/** Whether the compromised key that the slot held was ended; each, where nobody could look which it held. */
+function wasCut(rotation: Rotation): boolean {
+  const gone = goneHere(rotation);
+  return gone.length > 0 && (rotation.found !== undefined || gone.length === compromisedKeys(rotation).length);
+}
+
+/** The compromised keys that were ended and that the slot held, or may have. */
+function goneHere(rotation: Rotation): CustodyEntry[] {
+  const held = rotation.found?.held.id;
+  const gone = compromisedKeys(rotation).filter(({ fate }) => fate?.fate === "ended");
+  return gone.filter(({ id }) => held === undefined || id === held);
+}
+
+function compromisedKeys({ record: { custody } }: Rotation): CustodyEntry[] {
+  return custody.all().filter(({ role }) => role === "compromised");
 }
 
 // ---- compromised keys ---------------------------------------------------------------------------------------------
@@ -196,7 +205,7 @@ async function settleOne(
 async function afterACut(rotation: Rotation): Promise<void> {
   const { record, policy } = rotation;
   const { newKey, custody, times } = record;
-  if (policy === undefined || !wasCut(rotation)) return;
+  if (policy === undefined || goneHere(rotation).length === 0) return;
   const isIn = newKey !== null && custody.find(newKey.id)?.fate?.fate === "held";
   if (isIn && times.verified === undefined && !rotation.swap.triedAfterCut) {
     rotation.swap.triedAfterCut = true;
@@ -210,9 +219,7 @@ async function afterACut(rotation: Rotation): Promise<void> {
 async function evidence(rotation: Rotation): Promise<void> {
   const { record, policy, clock } = rotation;
   if (policy === undefined || record.incident !== undefined) return;
-  for (const { id } of record.custody
-    .all()
-    .filter(({ role, fate }) => role === "compromised" && fate?.fate === "ended")) {
+  for (const { id } of compromisedKeys(rotation).filter(({ fate }) => fate?.fate === "ended")) {
     const suspect = {
       keyId: id,
       createdAt: rotation.compromised.seen.get(id)?.createdAt,
