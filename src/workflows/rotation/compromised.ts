@@ -214,7 +214,7 @@ function isCutNow({ clock }: Rotation, keyId: string): boolean {
 /** The slots whose edges may still send the key that was there before their last write, and for how long yet. */
 export function stillLeaving(rotation: Rotation, keyId: string): { slot: string; leftMs: number }[] {
   const left = rotation.compromised.seen.get(keyId)?.left ?? [];
-  // What this run's own write replaced is known: see `holdsHere`.
+  // What this run's own write replaced is known: see `staysHere`.
   const isOwn = (slot: string): boolean => slot === rotation.of.slot && rotation.record.times.installed !== undefined;
   return left
     .filter(({ slot }) => !isOwn(slot))
@@ -231,28 +231,28 @@ function leftHereMs(rotation: Rotation, keyId: string): number {
   return swap.heldSeenAt + inMs(policy.propagationWait) + inMs(policy.cacheInvalidationWait) - Date.now();
 }
 
-/** The slots that keep the key from being ended now, since they hold it or may; undefined if none does. */
-export function whoHoldsBack(rotation: Rotation, keyId: string): string | undefined {
+/** Why the key is not ended now: slots hold it, or may; undefined if none does. */
+export function whyHeldBack(rotation: Rotation, keyId: string): string | undefined {
   const seen = rotation.compromised.seen.get(keyId);
-  if (seen === undefined || !rotation.compromised.lookedAt.has(keyId)) return "a slot that could not be looked at";
-  const own = rotation.of.slot;
+  if (seen === undefined || !rotation.compromised.lookedAt.has(keyId)) return "who holds it could not be looked at";
+  const holders = [...new Set([...(staysHere(rotation, keyId) ? [rotation.of.slot] : []), ...seen.heldBy])];
+  const untold = seen.unknown.map(({ slot }) => slot).filter((slot) => !holders.includes(slot));
   const leaving = stillLeaving(rotation, keyId).map(({ slot }) => slot);
-  const elsewhere = [...seen.heldBy, ...seen.unknown.map(({ slot }) => slot)].filter((slot) => slot !== own);
-  const holders = holdsHere(rotation, keyId, seen) ? [own, ...elsewhere, ...leaving] : [...elsewhere, ...leaving];
-  return holders.length === 0 ? undefined : [...new Set(holders)].join(", ");
+  const reasons = [
+    ...(holders.length === 0 ? [] : [`${holders.join(", ")} holds it`]),
+    ...(untold.length === 0 ? [] : [`whether ${untold.join(", ")} holds it cannot be told`]),
+    ...(leaving.length === 0 ? [] : [`edges may still send it for ${leaving.join(", ")}`]),
+  ];
+  return reasons.length === 0 ? undefined : reasons.join("; ");
 }
 
 /** The slot's own key is held until the new one was proven there and the caches dropped the old. */
-function holdsHere(
-  { found, of, swap: { cachesOverAt, given, heldSeenAt }, record }: Rotation,
-  keyId: string,
-  seen: Compromised,
-): boolean {
-  if (found?.held.id === keyId && cachesOverAt === 0) return true;
+function staysHere({ found, swap: { cachesOverAt, given, heldSeenAt }, record }: Rotation, keyId: string): boolean {
+  if (cachesOverAt !== 0) return false;
+  if (found?.held.id === keyId) return true;
   // A key that was put in and replaced again: its edges may still send it. See `stillLeaving` where this run replaced none.
-  const isLeaving = record.times.installed !== undefined || heldSeenAt === undefined;
-  if (given.has(keyId) && keyId !== record.newKey?.id && cachesOverAt === 0 && isLeaving) return true;
-  return seen.heldBy.includes(of.slot) || seen.unknown.some(({ slot }) => slot === of.slot);
+  const isReplaced = record.times.installed !== undefined || heldSeenAt === undefined;
+  return given.has(keyId) && keyId !== record.newKey?.id && isReplaced;
 }
 
 /** Ends a key that no slot holds. False where one was seen to hold it by the time a refused try was repeated. */

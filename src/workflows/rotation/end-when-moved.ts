@@ -1,6 +1,6 @@
 import { ApplicationFailure, condition } from "@temporalio/workflow";
 
-import { cutAtDeadline, endOrAsk, endUnheld, isPastLooking, stillLeaving, whoHoldsBack } from "./compromised.ts";
+import { cutAtDeadline, endOrAsk, endUnheld, isPastLooking, stillLeaving, whyHeldBack } from "./compromised.ts";
 import { lookAgain, moveOthers, startWhereCut } from "./move-others.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -22,15 +22,15 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     if (who !== undefined) throw ApplicationFailure.nonRetryable(who, "Aborted");
     // Where only a person can end it, it is the person who looks.
     if (rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
-    if (whoHoldsBack(rotation, keyId) === undefined && (await endUnheld(rotation, keyId))) return;
+    if (whyHeldBack(rotation, keyId) === undefined && (await endUnheld(rotation, keyId))) return;
     const held = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
     const others = held || stillLeaving(rotation, keyId).length > 0;
     if (clock.isDue(keyId) || !others) break;
   }
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
   if (rotation.clock.atDeadlineOf(keyId) === "hold") {
-    const holders = whoHoldsBack(rotation, keyId) ?? "a slot";
-    const why = `it is compromised and ALIVE: ${holders} holds it, and policy says to hold it past its deadline`;
+    const reason = whyHeldBack(rotation, keyId) ?? "a slot held it a moment ago";
+    const why = `it is compromised and ALIVE: ${reason}, and policy says to hold it past its deadline`;
     record.custody.settle(keyId, { fate: "named", why });
     return;
   }

@@ -2,7 +2,7 @@ import { allHandlersFinished, ApplicationFailure, condition, isCancellation } fr
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import type { Incident, RotationResult } from "../../domain/rotation.ts";
-import { cutAtDeadline, cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whoHoldsBack } from "./compromised.ts";
+import { cutAtDeadline, cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whyHeldBack } from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
@@ -168,7 +168,7 @@ async function settleOne(
   // Without a clock there is no deadline up to which others could be waited for.
   if (clock.has(id)) await moveOthers(rotation, id);
   if (rotation.handsOver || record.custody.find(id)?.fate !== undefined) return;
-  if (whoHoldsBack(rotation, id) === undefined && (await endUnheld(rotation, id))) return;
+  if (whyHeldBack(rotation, id) === undefined && (await endUnheld(rotation, id))) return;
   if (rotation.clock.atDeadlineOf(id) === "hold") {
     name(
       rotation,
