@@ -8,10 +8,10 @@ import type { Rotation } from "./rotation.ts";
  */
 export async function measureOutage(rotation: Rotation): Promise<string> {
   const { record } = rotation;
-  const outage = record.outages.lastOf(rotation.of.slot);
+  const outage = record.outages.lastOf(rotation.of.slot) ?? record.outages.lastOf(undefined);
   if (outage === undefined) return "none here";
   const { until: proven } = outage;
-  if (proven === undefined) return "requests still fail";
+  if (proven === undefined) return "it goes on, for all that is known";
   try {
     const { lastRefused, note } = await management.findLastRefusal({ ...rotation.of, from: outage.from });
     if (note === undefined) {
