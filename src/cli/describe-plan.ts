@@ -202,6 +202,7 @@ export function whatJoiningDoes(
     key: keyId === newKey?.id ? "new" : isHeld ? "held" : "other",
     told: known?.role === "compromised",
     ended: known?.fate === "ended",
+    calledOff: false,
     installed: times.installed !== undefined,
     returnPassed: begun,
     ending: false,

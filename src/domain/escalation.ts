@@ -5,7 +5,7 @@ import type { RotationKind } from "./rotation.ts";
  * handler only carries out what it says. docs/rotation.md shows the same rows.
  */
 
-/** What is known when the word comes. */
+/** What is known when the word's turn comes. */
 export interface EscalationFacts {
   kind: RotationKind;
   /** What the key is to this run: `held` is the one it replaces, `new` the one it made or was handed, `other` none of its. */
@@ -14,6 +14,8 @@ export interface EscalationFacts {
   told: boolean;
   /** The key is ended already. */
   ended: boolean;
+  /** An abort came after the word, and before it was carried out. */
+  calledOff: boolean;
   /** A write of the new key into the slot may have left. */
   installed: boolean;
   /** The revocation of the old key has begun: nothing is undone any more. */
@@ -26,7 +28,7 @@ export interface EscalationFacts {
   byHand: boolean;
 }
 
-export type Does = "hurries" | "revokes-new" | "hands-over" | "moves-first" | "cuts" | "already";
+export type Does = "hurries" | "revokes-new" | "hands-over" | "moves-first" | "cuts" | "already" | "called-off";
 
 /** By which deadline and policy a slot goes that was told of a compromised key. */
 export interface FirstTold {
@@ -56,6 +58,8 @@ export interface EscalationWords {
   by: string | undefined;
   atDeadline: "revoke" | "hold";
   holders: string[];
+  /** Who called it off, where somebody did. */
+  calledOff?: string;
 }
 
 export interface EscalationRow {
@@ -78,6 +82,13 @@ export const escalationRows: readonly EscalationRow[] = [
     when: ({ ended }) => ended,
     does: "already",
     says: ({ keyId }) => `${keyId} is ended already`,
+  },
+  {
+    name: "called off meanwhile",
+    when: ({ calledOff }) => calledOff,
+    does: "called-off",
+    says: ({ keyId, calledOff = "an abort" }) =>
+      `the emergency of ${keyId} was called off: ${calledOff}; start keyturn emergency again if it is compromised`,
   },
   {
     name: "told already",

@@ -14,6 +14,7 @@ const facts = (change: Partial<EscalationFacts>): EscalationFacts => ({
   key: "other",
   told: false,
   ended: false,
+  calledOff: false,
   installed: false,
   returnPassed: false,
   ending: false,
@@ -28,12 +29,19 @@ const words = (change: Partial<EscalationWords> = {}): EscalationWords => ({
   by: "2026-11-27T11:00:00.000Z",
   atDeadline: "revoke",
   holders: ["production/openai:batch"],
+  calledOff: "aborted by bob",
   ...change,
 });
 
 /** Each row, reached by facts written out: what it does, and what the operator reads. */
 const reached: [row: string, facts: EscalationFacts, does: Does, says: RegExp][] = [
   ["ended already", facts({ ended: true, told: true, key: "held" }), "already", /^key_leaked is ended already$/],
+  [
+    "called off meanwhile",
+    facts({ calledOff: true, told: true, key: "held" }),
+    "called-off",
+    /^the emergency of key_leaked was called off: aborted by bob; start keyturn emergency again/,
+  ],
   [
     "told already",
     facts({ told: true, key: "held" }),
@@ -130,8 +138,14 @@ describe("the rows of the table", () => {
 
 describe("whatever the facts", () => {
   test("a key that is ended or was told of before starts nothing anew", () => {
-    for (const given of every().filter(({ ended, told }) => ended || told)) {
+    for (const given of every().filter(({ ended, told, calledOff }) => ended || (told && !calledOff))) {
       expect(decideEscalation(given).does).toBe("already");
+    }
+  });
+
+  test("a word that was called off starts nothing", () => {
+    for (const given of every().filter(({ ended, calledOff }) => calledOff && !ended)) {
+      expect(decideEscalation(given).does).toBe("called-off");
     }
   });
 
@@ -143,7 +157,7 @@ describe("whatever the facts", () => {
 
   test("a key that another slot holds, and this run does not, is not cut before that has moved", () => {
     const elsewhere = every().filter(({ key, heldElsewhere }) => key === "other" && heldElsewhere === "yes");
-    for (const given of elsewhere.filter(({ ended, told }) => !ended && !told)) {
+    for (const given of elsewhere.filter(({ ended, told, calledOff }) => !ended && !told && !calledOff)) {
       expect(decideEscalation(given).does).toBe("moves-first");
     }
   });
@@ -188,10 +202,22 @@ function every(): EscalationFacts[] {
       for (const heldElsewhere of ["yes", "no", "unknown"] as const)
         for (const told of bools)
           for (const ended of bools)
-            for (const installed of bools)
-              for (const returnPassed of bools)
-                for (const ending of bools)
-                  for (const byHand of bools)
-                    all.push({ kind, key, heldElsewhere, told, ended, installed, returnPassed, ending, byHand });
+            for (const calledOff of bools)
+              for (const installed of bools)
+                for (const returnPassed of bools)
+                  for (const ending of bools)
+                    for (const byHand of bools)
+                      all.push({
+                        kind,
+                        key,
+                        heldElsewhere,
+                        told,
+                        ended,
+                        calledOff,
+                        installed,
+                        returnPassed,
+                        ending,
+                        byHand,
+                      });
   return all;
 }

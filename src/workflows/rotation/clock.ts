@@ -49,7 +49,8 @@ export class RevokeClock {
    */
   tell(told: Told): boolean {
     const known = this.#told.get(told.keyId);
-    if (known !== undefined && !this.#calledOff.delete(told.keyId)) {
+    const isCalledOff = this.#calledOff.delete(told.keyId);
+    if (known !== undefined && !isCalledOff) {
       this.goBy(told.keyId, told.first);
       return false;
     }
@@ -82,10 +83,9 @@ export class RevokeClock {
     return this.#told.has(keyId) && !this.#calledOff.has(keyId);
   }
 
-  /** Takes back a word about a key that does not exist. */
+  /** Takes back a word about a key that does not exist. Words that came with it and wait stay called off, where they were. */
   forget(keyId: string): void {
     this.#told.delete(keyId);
-    this.#calledOff.delete(keyId);
   }
 
   all(): Told[] {

@@ -290,12 +290,13 @@ export class Mailbox {
     const calledOff = rotation.clock.calledOff(keyId) !== undefined;
     const told = rotation.clock.has(keyId) || (rotation.isCompromised(keyId) && !calledOff);
     const said = `${by} says ${keyId} is compromised${why === undefined ? "" : `: ${why}`}`;
-    rotation.clock.tell({
+    const word = {
       keyId,
       at: new Date().toISOString(),
       by: said,
       ...defined({ since, first: firstElsewhere ?? rotation.compromised.first.get(keyId) }),
-    });
+    };
+    rotation.clock.tell(word);
     if (custody.has(keyId)) {
       custody.take(keyId, "compromised");
       custody.reopen(keyId);
@@ -308,11 +309,19 @@ export class Mailbox {
         custody.take(keyId, "compromised");
         custody.reopen(keyId);
       }
-      const facts = await this.#factsOf(keyId, told);
-      const row = decideEscalation(facts);
+      // While it waited for its turn, the word before it may have been refused and forgotten: then this one is the first.
+      const stands = told && rotation.clock.find(keyId) !== undefined;
+      if (rotation.clock.calledOff(keyId) === undefined) rotation.clock.tell(word);
+      const facts = await this.#factsOf(keyId, stands);
+      const who = rotation.clock.calledOff(keyId);
+      const row = decideEscalation({ ...facts, calledOff: who !== undefined });
       switch (row.does) {
         case "already":
           if (rotation.record.clocks !== undefined) startClocks(rotation, keyId);
+          break;
+        case "called-off":
+          // The result names it. A new key that nobody was given is ended all the same.
+          if (facts.key !== "new") custody.take(keyId, "compromised", { given: true });
           break;
         case "hurries":
           startClocks(rotation, keyId);
@@ -343,18 +352,19 @@ export class Mailbox {
         by: deadline,
         atDeadline: rotation.clock.atDeadlineOf(keyId),
         holders: rotation.compromised.seen.get(keyId)?.heldBy ?? [],
+        ...defined({ calledOff: who }),
       };
-      const first = rotation.clock.firstOf(keyId);
-      return { does: row.does, keyId, ...defined({ by: deadline, first }), says: row.says(words) };
+      const runs = who === undefined ? defined({ by: deadline, first: rotation.clock.firstOf(keyId) }) : {};
+      return { does: row.does, keyId, ...runs, says: row.says(words) };
     });
   }
 
   /** Fails with `KeyUnknown`, and takes the word back, where nobody knows a key of this id. */
-  async #factsOf(keyId: string, told: boolean): Promise<EscalationFacts> {
+  async #factsOf(keyId: string, told: boolean): Promise<Omit<EscalationFacts, "calledOff">> {
     const rotation = this.#rotation;
     const { custody, newKey, kind } = rotation.record;
     const key = keyId === rotation.found?.held.id ? "held" : keyId === newKey?.id ? "new" : "other";
-    const facts: EscalationFacts = {
+    const facts: Omit<EscalationFacts, "calledOff"> = {
       kind,
       key,
       told,

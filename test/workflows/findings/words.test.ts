@@ -1,0 +1,121 @@
+import { setTimeout as pause } from "node:timers/promises";
+import type { WorkflowHandle } from "@temporalio/client";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+import type { EscalationAnswer } from "../../../src/domain/escalation.ts";
+import type { Progress, RotationResult } from "../../../src/domain/rotation.ts";
+import { endOf, failing, fateOf, passUntil, playSlots, type Skipping, slot, startIn, startSkipping } from "./slots.ts";
+
+/** Words about compromised keys, and what becomes of them while they wait, or where they go. */
+
+let skipping: Skipping;
+beforeAll(async () => {
+  skipping = await startSkipping();
+});
+afterAll(() => skipping.stop());
+
+const handedIn = { canIssue: false, handIn: { where: "x", keyName: "k", keyType: "t", belongsTo: "b" } };
+const toldOf = (compromisedKeyId: string): { args: [object] } => ({ args: [{ compromisedKeyId, by: "ada" }] });
+const entryOf = (result: Pick<RotationResult, "keys">, keyId: string) => result.keys.find(({ id }) => id === keyId);
+/** The run that goes on under the workflow id after a hand-over. */
+const latest = ({ workflowId }: WorkflowHandle): WorkflowHandle => skipping.client.workflow.getHandle(workflowId);
+const asksForKey = async (handle: WorkflowHandle): Promise<boolean> =>
+  (await handle.query<Progress>("progress")).waiting?.asks?.kind === "key";
+
+/** Says it, and returns how to hear the answer, which may take its time. */
+async function say(handle: WorkflowHandle, keyId: string): Promise<() => Promise<EscalationAnswer>> {
+  const word = await handle.startUpdate<EscalationAnswer, [object]>("escalate", {
+    ...toldOf(keyId),
+    waitForStage: "ACCEPTED",
+  });
+  return () => word.result();
+}
+
+/** What waits until it is opened. */
+function gate(): { open: () => void; opened: Promise<void> } {
+  let open = (): void => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { open: () => open(), opened };
+}
+
+describe("a word that waits for its turn", () => {
+  test("is the first about its key where the word before it was refused: the key is cut", async () => {
+    const { open, opened } = gate();
+    let asked = 0;
+    const slots = playSlots(skipping, { [slot]: "key_cur" }, (right) => ({
+      inspection: handedIn,
+      findCompromised: async (order) => {
+        if (++asked > 1) return right.findCompromised(order);
+        await opened;
+        throw failing("KeyUnknown");
+      },
+    }));
+    const { answer, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => asksForKey(handle));
+      const [first, second] = [await say(handle, "key_stray"), await say(handle, "key_stray")];
+      open();
+      await expect(first()).rejects.toThrow();
+      const said = await second();
+      await passUntil(skipping, () => slots.endOf("key_stray") !== undefined);
+      await handle.signal("abortSignal", { by: "bob" });
+      return { answer: said, result: await endOf(handle) };
+    });
+    expect(answer.does).toBe("cuts");
+    expect(fateOf(result, "key_stray")).toBe("ended");
+  });
+
+  test("starts no emergency that an abort has called off meanwhile", async () => {
+    const { open, opened } = gate();
+    const slots = playSlots(skipping, { [slot]: "key_old" }, (right) => ({
+      findCompromised: async (order) => {
+        if (order.keyIds.includes("key_stray")) await opened;
+        return right.findCompromised(order);
+      },
+    }));
+    const { answers, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      const words = [await say(handle, "key_stray"), await say(handle, "key_1"), await say(handle, "key_old")];
+      await handle.signal("abortSignal", { by: "bob", why: "false alarm" });
+      await pause(300);
+      open();
+      const said = await Promise.all(words.map((answer) => answer()));
+      return { answers: said, result: await endOf(latest(handle)) };
+    });
+    for (const { does, says, by } of answers) {
+      expect(does).toBe("called-off");
+      expect(says).toContain("aborted by bob: false alarm");
+      expect(by).toBeUndefined();
+    }
+    expect(result).toMatchObject({ kind: "normal", outcome: "aborted" });
+    expect(slots.ends).toEqual([]);
+    for (const id of ["key_stray", "key_1", "key_old"]) {
+      expect(entryOf(result, id)).toMatchObject({ fate: "named", why: expect.stringContaining("nobody cuts it") });
+    }
+  });
+
+  test("counts where the same is said again after the abort", async () => {
+    const { open, opened } = gate();
+    const slots = playSlots(skipping, { [slot]: "key_old" }, (right) => ({
+      findCompromised: async (order) => {
+        if (order.keyIds.includes("key_stray")) await opened;
+        return right.findCompromised(order);
+      },
+    }));
+    const { again, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      await say(handle, "key_stray");
+      await say(handle, "key_1");
+      await handle.signal("abortSignal", { by: "bob" });
+      await expect.poll(() => slots.played.names()).toContain("findCompromised");
+      const word = await say(handle, "key_1");
+      open();
+      return { again: await word(), result: await endOf(latest(handle)) };
+    });
+    expect(again.does).toBe("hands-over");
+    expect(fateOf(result, "key_1")).toBe("ended");
+    expect(entryOf(result, "key_stray")).toMatchObject({ fate: "named" });
+  });
+});
