@@ -401,7 +401,7 @@ async function gatherAll(rotation: Rotation, { start, found, compromised }: Omit
   }
 }
 
-/** A rotation of the slot is running: it is told, and decides by which key it is. */
+/** A rotation of the slot is running: it is told of every key, and decides by which key it is. Fails where it takes none. */
 async function join(
   start: EmergencyRotationStart,
   { workflowId, runId, progress }: RunningRotation,
@@ -421,11 +421,20 @@ async function join(
     );
   }
   const said: string[] = [];
-  for (const keyId of keyIds) {
+  const refused = new Map<string, unknown>();
+  // All at once: a clock starts when its word arrives, and none waits for the answer to another.
+  const words = keyIds.map(async (keyId) => {
     const arg = { compromisedKeyId: keyId, why: reason, by: "an emergency that joins", ...defined({ since }) };
-    const answer = (await management.updateRun({ workflowId, update: escalateUpdate.name, arg })) as EscalationAnswer;
-    said.push(answer.says);
-  }
+    try {
+      const answer = (await management.updateRun({ workflowId, update: escalateUpdate.name, arg })) as EscalationAnswer;
+      said.push(answer.says);
+    } catch (error) {
+      if (isCancellation(error)) throw error;
+      refused.set(keyId, error);
+    }
+  });
+  await Promise.all(words);
+  if (said.length === 0) throw refused.values().next().value;
   const now = new Date().toISOString();
   const why = `the run ${runId} of ${workflowId} answers for it`;
   return {
@@ -434,13 +443,13 @@ async function join(
     outcome: "joined",
     reason: `${said.join("; ")} (workflow ${workflowId}, run ${runId})`,
     rotationId,
-    oldKey: { id: keyIds[0] ?? "" },
+    oldKey: { id: keyIds.find((id) => !refused.has(id)) ?? "" },
     newKey: null,
     times: { started: now, finished: now },
     keys: [],
     unknown: [],
     leftOver: [],
-    warnings: keyIds.map((id) => `${id}: ${why}`),
+    warnings: keyIds.map((id) => `${id}: ${refused.has(id) ? failureMessage(refused.get(id)) : why}`),
     steps: [],
   };
 }

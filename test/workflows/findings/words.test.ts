@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 import type { EscalationAnswer } from "../../../src/domain/escalation.ts";
 import type { Progress, RotationResult } from "../../../src/domain/rotation.ts";
+import type { Right, World } from "../../support/slots.ts";
 import { endOf, failing, fateOf, passUntil, playSlots, type Skipping, slot, startIn, startSkipping } from "./slots.ts";
 
 /** Words about compromised keys, and what becomes of them while they wait, or where they go. */
@@ -117,5 +118,41 @@ describe("a word that waits for its turn", () => {
     expect(again.does).toBe("hands-over");
     expect(fateOf(result, "key_1")).toBe("ended");
     expect(entryOf(result, "key_stray")).toMatchObject({ fate: "named" });
+  });
+});
+
+describe("an emergency that joins the run that is on", () => {
+  const joining = (input: object): Promise<WorkflowHandle> =>
+    startIn(skipping, "emergencyRotation", { workflowId: `join-${Math.random()}`, ...input });
+  const typo = (right: Right): World => ({
+    findCompromised: async (order) => {
+      if (order.keyIds.includes("key_typo")) throw failing("KeyUnknown", { details: [{ keyIds: ["key_typo"] }] });
+      return right.findCompromised(order);
+    },
+  });
+
+  test("tells it of every key, though it refuses one, and says which", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old" }, typo);
+    const { joined, rotated } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      const second = await joining({ compromisedKeyIds: ["key_typo", "key_old", "key_stray"] });
+      return { joined: await endOf(second), rotated: await endOf(handle) };
+    });
+    expect(joined).toMatchObject({ outcome: "joined", oldKey: { id: "key_old" } });
+    expect(joined.warnings[0]).toMatch(/^key_typo: .*KeyUnknown/);
+    for (const id of ["key_old", "key_stray"]) expect(fateOf(rotated, id)).toBe("ended");
+  });
+
+  test("fails where it takes none of them", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old" }, typo);
+    const joined = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await passUntil(skipping, () => slots.holds[slot] === "key_1");
+      const end = await endOf(await joining({ compromisedKeyId: "key_typo" }));
+      await handle.terminate();
+      return end;
+    });
+    expect(joined.failed).toBe("KeyUnknown");
   });
 });
