@@ -8,7 +8,7 @@ import { management } from "./groups.ts";
 import { everySlotOfLeak } from "./leaked-key.ts";
 import { emergencyRotationInput, type EmergencyRotationStart, escalateUpdate, parseInput } from "./messages.ts";
 import { swapKey } from "./normal-rotation.ts";
-import { oneRunPerSlot } from "./one-run-per-slot.ts";
+import { isRunGone, oneRunPerSlot } from "./one-run-per-slot.ts";
 import {
   correctOutage,
   cutNow,
@@ -429,7 +429,7 @@ async function join(
       const answer = (await management.updateRun({ workflowId, update: escalateUpdate.name, arg })) as EscalationAnswer;
       said.push(answer.says);
     } catch (error) {
-      if (isCancellation(error)) throw error;
+      if (isCancellation(error) || isRunGone(error)) throw error;
       refused.set(keyId, error);
     }
   });

@@ -25,13 +25,16 @@ import {
   submitKeyUpdate,
 } from "./messages.ts";
 
+/** How often a start is made whose slot's run is gone when it is to be told. */
+const mostStarts = 3;
+
 /** What every start carries. `formerRunId` is the slot's run before, where the starter knows it. */
 export interface SlotStart {
   slot: string;
   formerRunId?: string | undefined;
 }
 
-/** What a start does that finds the slot's id taken, instead of failing. */
+/** What a start does that finds the slot's id taken, instead of failing. `SlotMissing` says that the run is gone. */
 export type WhenBusy<Start> = (start: Start, running: RunningRotation) => Promise<RotationResult>;
 
 /**
@@ -48,14 +51,14 @@ export async function oneRunPerSlot<Start extends SlotStart>(
   const slot = parseSlot(start.slot);
   const named = { ...start, slot: slot === undefined ? start.slot : slotName(slot) };
   const workflowId = slotWorkflowId(named.slot);
-  return workflowInfo().workflowId === workflowId ? work(named) : follow(workflowType, workflowId, named, whenBusy);
+  return workflowInfo().workflowId === workflowId ? work(named) : follow(workflowType, workflowId, named, { whenBusy });
 }
 
 async function follow<Start extends SlotStart>(
   workflowType: string,
   workflowId: string,
   start: Start,
-  whenBusy: WhenBusy<Start> | undefined,
+  { whenBusy, tries = 1 }: { whenBusy: WhenBusy<Start> | undefined; tries?: number },
 ): Promise<RotationResult> {
   let told: Progress | undefined;
   setHandler(followedProgressSignal, (progress) => {
@@ -70,7 +73,10 @@ async function follow<Start extends SlotStart>(
     try {
       return await whenBusy(start, running);
     } catch (error) {
-      throw likewise(error);
+      if (!isRunGone(error) || tries === mostStarts) throw likewise(error);
+      // It ended before it was told: it is the run before, and nothing is in the way of a start any more.
+      const { runId: formerRunId } = running;
+      return follow(workflowType, workflowId, { ...start, formerRunId }, { whenBusy, tries: tries + 1 });
     }
   }
   const runId = child.firstExecutionRunId;
@@ -102,9 +108,14 @@ async function formerRunOf(workflowId: string): Promise<string | undefined> {
   try {
     return (await management.findRun({ workflowId })).runId;
   } catch (error) {
-    if (failureType(error) === "SlotMissing") return undefined;
+    if (isRunGone(error)) return undefined;
     throw error;
   }
+}
+
+/** Whether a run was asked or told something that is not there, or no more. */
+export function isRunGone(error: unknown): boolean {
+  return failureType(error) === "SlotMissing";
 }
 
 async function startOnlyRun(workflowType: string, workflowId: string, start: { slot: string }) {

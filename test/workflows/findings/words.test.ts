@@ -5,7 +5,18 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { EscalationAnswer } from "../../../src/domain/escalation.ts";
 import type { Progress, RotationResult } from "../../../src/domain/rotation.ts";
 import type { Right, World } from "../../support/slots.ts";
-import { endOf, failing, fateOf, passUntil, playSlots, type Skipping, slot, startIn, startSkipping } from "./slots.ts";
+import {
+  endOf,
+  failing,
+  fateOf,
+  minute,
+  passUntil,
+  playSlots,
+  type Skipping,
+  slot,
+  startIn,
+  startSkipping,
+} from "./slots.ts";
 
 /** Words about compromised keys, and what becomes of them while they wait, or where they go. */
 
@@ -154,5 +165,47 @@ describe("an emergency that joins the run that is on", () => {
       return end;
     });
     expect(joined.failed).toBe("KeyUnknown");
+  });
+
+  test("goes on by itself where that run has ended before it was told", async () => {
+    const { open, opened } = gate();
+    const slots = playSlots(skipping, { [slot]: "key_old" }, (right) => ({
+      inspection: handedIn,
+      findRun: async (order) => {
+        const run = await right.findRun(order);
+        await opened;
+        return run;
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(minute);
+      const second = await joining({ formerRunId: "x", compromisedKeyId: "key_old" });
+      await expect.poll(() => slots.played.names()).toContain("findRun");
+      await handle.signal("abortSignal", { by: "bob" });
+      await expect.poll(async () => (await handle.describe()).status.name, { timeout: 10_000 }).toBe("COMPLETED");
+      open();
+      return endOf(second);
+    });
+    expect(result).toMatchObject({ kind: "emergency" });
+    expect(fateOf(result, "key_old")).toBe("ended");
+  });
+
+  test("gives up where no run is ever there to be told", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_old" }, () => ({
+      inspection: handedIn,
+      updateRun: async () => {
+        throw failing("SlotMissing");
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(minute);
+      const end = await endOf(await joining({ compromisedKeyId: "key_old" }));
+      await handle.terminate();
+      return end;
+    });
+    expect(result.failed).toBe("SlotMissing");
+    expect(slots.played.names().filter((name) => name === "updateRun")).toHaveLength(3);
   });
 });
