@@ -28,7 +28,7 @@ export interface EscalationFacts {
   byHand: boolean;
 }
 
-export type Does = "hurries" | "revokes-new" | "hands-over" | "moves-first" | "cuts" | "already" | "called-off";
+export type Does = "hurries" | "revokes-new" | "hands-over" | "moves-first" | "cuts" | "already";
 
 /** By which deadline and policy a slot goes that was told of a compromised key. */
 export interface FirstTold {
@@ -86,7 +86,7 @@ export const escalationRows: readonly EscalationRow[] = [
   {
     name: "called off meanwhile",
     when: ({ calledOff }) => calledOff,
-    does: "called-off",
+    does: "already",
     says: ({ keyId, calledOff = "an abort" }) =>
       `the emergency of ${keyId} was called off: ${calledOff}; start keyturn emergency again if it is compromised`,
   },

@@ -22,7 +22,7 @@ import type { End } from "./rotation/ending.ts";
 import { failureDetails, failureMessage, failureType } from "./rotation/failures.ts";
 import { gatherEvidence } from "./rotation/gather-evidence.ts";
 import type { Leak } from "./rotation/known.ts";
-import { measureOutage } from "./rotation/measure-outage.ts";
+import { measureOutage, outageToMeasure } from "./rotation/measure-outage.ts";
 import { Rotation } from "./rotation/rotation.ts";
 import { finish } from "./rotation/settle.ts";
 import { confirmRevoked, heldKey, notRevoked } from "./rotation/steps.ts";
@@ -394,7 +394,8 @@ async function seeDead(
 
 /** How long requests failed, and what each key was used for, until the provider's late data no longer changes it. */
 async function gatherAll(rotation: Rotation, { start, found, compromised }: Omit<Ending, "reason">): Promise<void> {
-  if (rotation.record.outages.shown !== undefined) await rotation.step("measureOutage", () => measureOutage(rotation));
+  const outage = outageToMeasure(rotation);
+  if (outage !== undefined) await rotation.step("measureOutage", () => measureOutage(rotation, outage));
   for (const { id, createdAt } of compromised) {
     const suspect = { keyId: id, createdAt, since: start.since ?? rotation.clock.find(id)?.since };
     await rotation.step("gatherEvidence", () => gatherEvidence(rotation, suspect, found.policy.usageLag));

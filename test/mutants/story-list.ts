@@ -93,8 +93,8 @@ export const storyMutants: StoryMutant[] = [
   {
     name: "takes-a-slot-whose-emergency-was-aborted-for-moved",
     file: moves,
-    find: `if ((result as RotationResult).outcome === "rotated") movers.moved.add(slot);`,
-    replace: `if ((result as RotationResult).outcome !== "kept") movers.moved.add(slot);
+    find: `if (outcome !== "rotated") return;`,
+    replace: `if (outcome === "kept") return;
         const { seen } = rotation.compromised;
         const note = seen.set.bind(seen);
         seen.set = (id, told) => note(id, { ...told, heldBy: told.heldBy.filter((by) => id !== keyId || by !== slot) });`,

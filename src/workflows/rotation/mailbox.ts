@@ -317,11 +317,12 @@ export class Mailbox {
       const row = decideEscalation({ ...facts, calledOff: who !== undefined });
       switch (row.does) {
         case "already":
-          if (rotation.record.clocks !== undefined) startClocks(rotation, keyId);
-          break;
-        case "called-off":
-          // The result names it. A new key that nobody was given is ended all the same.
-          if (facts.key !== "new") custody.take(keyId, "compromised", { given: true });
+          if (who === undefined || facts.ended) {
+            if (rotation.record.clocks !== undefined) startClocks(rotation, keyId);
+          } else if (facts.key !== "new") {
+            // Called off: the result names it. A new key that nobody was given is ended all the same.
+            custody.take(keyId, "compromised", { given: true });
+          }
           break;
         case "hurries":
           startClocks(rotation, keyId);
