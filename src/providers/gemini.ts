@@ -533,11 +533,8 @@ export function createGemini(options: GeminiOptions): ManagedProvider & KeyIssue
       const notShown: string[] = [];
       for (const keyId of query.keyIds) {
         const uid = (await findRow(keyId))?.uid;
-        if (uid === undefined) {
-          notShown.push(keyId);
-          continue;
-        }
-        const series = await readSeries(query, labelOf(uid));
+        if (uid === undefined) notShown.push(keyId);
+        const series = await readSeries(query, labelOf(uid ?? keyId));
         seen ||= series.length > 0;
         const use = bucketsOf(keyId, series);
         buckets.push(...use.buckets);

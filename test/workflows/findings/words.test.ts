@@ -5,18 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { EscalationAnswer } from "../../../src/domain/escalation.ts";
 import type { Progress, RotationResult } from "../../../src/domain/rotation.ts";
 import type { Right, World } from "../../support/slots.ts";
-import {
-  endOf,
-  failing,
-  fateOf,
-  minute,
-  passUntil,
-  playSlots,
-  type Skipping,
-  slot,
-  startIn,
-  startSkipping,
-} from "./slots.ts";
+import { endOf, failing, fateOf, passUntil, playSlots, type Skipping, slot, startIn, startSkipping } from "./slots.ts";
 
 /** Words about compromised keys, and what becomes of them while they wait, or where they go. */
 
@@ -179,7 +168,7 @@ describe("an emergency that joins the run that is on", () => {
     }));
     await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
-      await skipping.env.sleep(minute);
+      await expect.poll(() => asksForKey(handle), { timeout: 10_000 }).toBe(true);
       const second = await joining({ formerRunId: "x", compromisedKeyId: "key_old" });
       await expect.poll(() => slots.played.names()).toContain("findRun");
       await handle.signal("abortSignal", { by: "bob" });
@@ -202,7 +191,7 @@ describe("an emergency that joins the run that is on", () => {
     }));
     const result = await skipping.withWorker(slots.played, async () => {
       const handle = await startIn(skipping, "normalRotation");
-      await skipping.env.sleep(minute);
+      await expect.poll(() => asksForKey(handle), { timeout: 10_000 }).toBe(true);
       const end = await endOf(await joining({ compromisedKeyId: "key_old" }));
       await handle.terminate();
       return end;
