@@ -209,12 +209,13 @@ const isNotElsewhere: Check<Case> = {
   must: "the key is one of the project that is asked to end it",
   async against({ deps, via, keyId, key, gone }) {
     if (key !== undefined) return undefined;
+    let elsewhere = await findElsewhere(deps, via, keyId);
     if (gone !== true && canManage(via.provider)) {
-      // One look that does not find it may be old, and another project's key can bear the same id.
+      // One look that does not find it may be old, here and there, and another project's key can bear the same id.
       await Context.current().sleep(via.secondLookMs);
       if ((await findOrListed(via.provider, keyId, true)) !== undefined) return undefined;
+      elsewhere ??= await findElsewhere(deps, via, keyId);
     }
-    const elsewhere = await findElsewhere(deps, via, keyId);
     return elsewhere === undefined
       ? undefined
       : {
