@@ -357,8 +357,6 @@ export type Evidence = Omit<Incident, "compromisedKey" | "asked">;
 
 export interface ConfirmOrder extends OfRotation {
   keyId: string;
-  /** The slot through which its provider knows it, where that may be another one. */
-  through?: string;
   /** Whether `prev` serves the key, so that its death can be seen. */
   throughPrev: boolean;
   /** The key's value, sealed for this slot, where it leaked: then its death is seen at the provider itself. */

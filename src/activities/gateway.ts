@@ -198,14 +198,13 @@ export const gatewayActivities = (deps: Dependencies) => ({
    */
   async confirmRevoked(order: ConfirmOrder): Promise<Confirmation> {
     const access = deps.slotAccess(order.slot);
-    const knowing = deps.slotAccess(order.through ?? order.slot);
     const context = Context.current();
     const { leaked, unreadable } = await openLeaked(deps, order);
     let row: number[] = [];
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
       context.heartbeat();
-      const listed = await listedAlive(deps, knowing, order.keyId);
+      const listed = await listedAlive(deps, access, order.keyId);
       if (listed !== false) {
         seen = listed === true ? "the provider still lists it as alive" : listed;
         row = [];
@@ -214,7 +213,7 @@ export const gatewayActivities = (deps: Dependencies) => ({
         seen = `the provider answered the leaked value: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
       } else if (!order.throughPrev) {
-        const missing = missingOf(knowing);
+        const missing = missingOf(access);
         return {
           note: `${unreadable}${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
         };
