@@ -26,6 +26,8 @@ export interface Skipping {
   client: Client;
   /** Runs `body` while the worker serves these activities. */
   withWorker<Result>(played: Played, body: () => Promise<Result>): Promise<Result>;
+  /** Leaves this server, which stands still once a child went on as another run: the next test gets another one. */
+  spend(): void;
   stop(): Promise<void>;
 }
 
@@ -39,6 +41,7 @@ export async function startSkipping(): Promise<Skipping> {
   let opened = await openServer(() => served);
   /** The body of a test that failed: it left a run under way, or a server whose time stands still. */
   let unfinished: Promise<unknown> | undefined;
+  let isSpent = false;
   return {
     get env() {
       return opened.env;
@@ -47,11 +50,12 @@ export async function startSkipping(): Promise<Skipping> {
       return opened.env.client;
     },
     withWorker: async ({ activities }, body) => {
-      if (unfinished !== undefined) {
+      if (unfinished !== undefined || isSpent) {
         await opened.endRuns();
-        await Promise.race([unfinished.catch(() => undefined), setTimeout(5_000)]);
+        await Promise.race([unfinished?.catch(() => undefined), setTimeout(5_000)]);
         await opened.stop();
         opened = await openServer(() => served);
+        isSpent = false;
       }
       served = activities;
       const ended = opened.running.then(() => Promise.reject(new Error("the worker ended")));
@@ -60,6 +64,9 @@ export async function startSkipping(): Promise<Skipping> {
       await Promise.race([result, ended, losses.next()]);
       unfinished = undefined;
       return result;
+    },
+    spend: () => {
+      isSpent = true;
     },
     stop: async () => {
       if (unfinished !== undefined) await opened.endRuns();

@@ -2,7 +2,16 @@ import { allHandlersFinished, ApplicationFailure, condition, isCancellation } fr
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import type { Incident, RotationResult } from "../../domain/rotation.ts";
-import { cutAtDeadline, cutNow, endCompromised, endOrAsk, endUnheld, lookBeside, whyHeldBack } from "./compromised.ts";
+import {
+  cutAtDeadline,
+  cutNow,
+  endCompromised,
+  endOrAsk,
+  endUnheld,
+  lookBeside,
+  unlessHandedOver,
+  whyHeldBack,
+} from "./compromised.ts";
 import { causeOf, failureMessage, failureType } from "./failures.ts";
 import { gatherEvidence } from "./gather-evidence.ts";
 import { moveOthers } from "./move-others.ts";
@@ -201,19 +210,27 @@ async function settleOne(
   if (!over()) name(rotation, id, `it is compromised and ALIVE: it could not be cut; revoke it by hand now`);
 }
 
-/** Where a key was cut and the body had failed: what it was used for, and whether the slot answers with the new key after all. */
+/**
+ * Where a key was cut and the body had failed: what it was used for, and whether the slot answers with the new key after
+ * all. Neither keeps a hand-over waiting, whose keys have deadlines.
+ */
 async function afterACut(rotation: Rotation): Promise<void> {
   const { record, policy } = rotation;
   const { newKey, custody, times } = record;
   if (policy === undefined || goneHere(rotation).length === 0) return;
   const isIn = newKey !== null && custody.find(newKey.id)?.fate?.fate === "held";
-  if (isIn && times.verified === undefined && !rotation.swap.triedAfterCut) {
-    rotation.swap.triedAfterCut = true;
-    await proveAfterAll(rotation, newKey.id).catch((error: unknown) =>
-      record.warn(`${newKey.id} is in the slot, and was not seen to answer there: ${failureMessage(error)}`),
-    );
-  }
-  await evidence(rotation);
+  await unlessHandedOver(rotation, async () => {
+    if (isIn && times.verified === undefined && !rotation.swap.triedAfterCut) {
+      rotation.swap.triedAfterCut = true;
+      await proveAfterAll(rotation, newKey.id).catch((error: unknown) => {
+        if (isCancellation(error)) throw error;
+        record.warn(`${newKey.id} is in the slot, and was not seen to answer there: ${failureMessage(error)}`);
+      });
+    }
+    await evidence(rotation);
+  }).catch((error: unknown) => {
+    if (!rotation.handsOver) throw error;
+  });
 }
 
 async function evidence(rotation: Rotation): Promise<void> {

@@ -1,4 +1,4 @@
-import { condition } from "@temporalio/workflow";
+import { condition, isCancellation } from "@temporalio/workflow";
 
 import { defined } from "../../domain/defined.ts";
 import { type Duration, inMs, readableMs } from "../../domain/duration.ts";
@@ -27,6 +27,9 @@ export async function gatherEvidence(
 ): Promise<string> {
   const asked = since ?? new Date(Date.parse(rotation.record.times.started) - lookBackMs).toISOString();
   const from = createdAt !== undefined && Date.parse(createdAt) > Date.parse(asked) ? createdAt : asked;
+  // The emergency that follows reports on a key of its own.
+  const suspect = (): string => (rotation.handsOver ? keyId : "the compromised key");
+  const isStopped = (): boolean => rotation.handsOver || rotation.mailbox.abortedFor(keyId) !== undefined;
   let seen = -1;
   for (let round = 1; ; round++) {
     const to = new Date().toISOString();
@@ -42,8 +45,8 @@ export async function gatherEvidence(
       if (settled) return `settled after ${round} looks: ${evidence.providerRequests} requests`;
       seen = evidence.providerRequests;
     } catch (error) {
-      rotation.record.unknown("use of the compromised key");
-      return `the use of the key could not be read: ${failureMessage(error)}`;
+      rotation.record.unknown(`use of ${suspect()}`);
+      return `the use of the key could not be read: ${isCancellation(error) ? rotation.stopReason : failureMessage(error)}`;
     }
     if (round === evidenceRounds) return `still changing after ${round} looks: ${seen} requests; look again later`;
     const lagMs = inMs(usageLag);
@@ -55,12 +58,12 @@ export async function gatherEvidence(
         action: afterwards(rotation),
       },
       () =>
-        condition(() => rotation.mailbox.abortedFor(keyId) !== undefined, lagMs, {
+        condition(isStopped, lagMs, {
           summary: `usage lag of ${readableMs(lagMs)}`,
         }),
     );
-    if (rotation.mailbox.abortedFor(keyId) !== undefined) {
-      rotation.record.unknown("use of the compromised key that its provider told later");
+    if (isStopped()) {
+      rotation.record.unknown(`use of ${suspect()} that its provider told later`);
       return `${rotation.stopReason}, after ${round} looks: ${seen} requests so far`;
     }
   }

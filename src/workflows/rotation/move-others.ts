@@ -8,7 +8,7 @@ import type { Policy } from "../../domain/policy.ts";
 import { type RotationResult, slotWorkflowId } from "../../domain/rotation.ts";
 import { management } from "../groups.ts";
 import { escalateUpdate } from "../messages.ts";
-import { isOver, lookBeside, saw, startClocks, stillLeaving, whileItMatters } from "./compromised.ts";
+import { isOver, lookBeside, saw, startClocks, stillLeaving, unlessHandedOver, whileItMatters } from "./compromised.ts";
 import { failureMessage, failureType } from "./failures.ts";
 import type { Rotation } from "./rotation.ts";
 
@@ -225,7 +225,10 @@ async function tellRun(
     const by = `the emergency of ${of.slot}`;
     const arg = { compromisedKeyId: keyId, by, why, ...defined({ first: clock.firstOf(keyId) }) };
     const order = { workflowId: slotWorkflowId(slot), update: escalateUpdate.name, arg };
-    const answer = (await management.updateRun(order)) as EscalationAnswer | undefined;
+    // The run that follows a hand-over says it again: none waits for who does not answer.
+    const answer = (await unlessHandedOver(rotation, () => management.updateRun(order))) as
+      | EscalationAnswer
+      | undefined;
     clock.goBy(keyId, answer?.first);
     if (record.clocks !== undefined) startClocks(rotation, keyId);
   } catch (refused) {

@@ -3,6 +3,7 @@ import type { WorkflowHandle } from "@temporalio/client";
 import { CancelledFailure } from "@temporalio/common";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
+import { durationOf } from "../../../src/domain/duration.ts";
 import { type Progress, slotWorkflowId, type Submitted } from "../../../src/domain/rotation.ts";
 import {
   documentedPolicy,
@@ -430,6 +431,7 @@ describe("a new key that is called compromised after it was installed", () => {
       await running({ workflowId: slotWorkflowId(slot) }).terminate();
       return taken;
     });
+    skipping.spend();
     expect(submitted).toEqual({ taken: { id: "key_by_hand" } });
   });
 });
@@ -451,5 +453,95 @@ describe("what a start carries", () => {
     );
     expect(result.failed).toBe("InvalidInput");
     expect(slots.ends).toEqual([]);
+  });
+});
+
+describe("a serving key that is called compromised while its run waits in the exit", () => {
+  const refusedInSlot = (slots: Slots, alias: string): boolean =>
+    alias === "real" && slots.endOf("key_old") === undefined;
+
+  test("is replaced by its deadline, though the use of the key before is still being told", async () => {
+    let looks = 0;
+    const policy = documentedPolicy({ usageLag: durationOf(35 * minute) });
+    const slots = playSlots(skipping, undefined, (_right, playing) => ({
+      readPolicy: async () => policy,
+      inspection: { policy },
+      verifyThroughGateway: async ({ alias, goodAnswers }) => {
+        if (refusedInSlot(playing, alias)) throw failing("AdminCredentialRejected");
+        return { probes: goodAnswers, warnings: [] };
+      },
+      gatherEvidence: async ({ from, to }) => ({
+        from,
+        to,
+        providerRequests: ++looks,
+        providerTokens: 0,
+        gatewayRequests: 0,
+        strangers: [],
+        strangeModels: [],
+        notes: [],
+      }),
+    }));
+    const { at, result } = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await passUntil(skipping, () => slots.played.names().includes("gatherEvidence"));
+      const told = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      return { at: told, result: await endOf(running(handle)) };
+    });
+    expect(slots.endOf("key_1")?.heldBy).toEqual([]);
+    expect((slots.endOf("key_1")?.at ?? Infinity) - at).toBeLessThan(hour);
+    expect(result.unknown).toContain("use of key_old that its provider told later");
+    expect(result.incident?.compromisedKey.id).toBe("key_1");
+  });
+
+  test("is handed over at once, though the slot is asked for an answer that does not come", async () => {
+    let mayAnswer = false;
+    const slots = playSlots(skipping, undefined, (_right, playing) => ({
+      verifyThroughGateway: async ({ alias, goodAnswers }) => {
+        if (refusedInSlot(playing, alias)) throw failing("AdminCredentialRejected");
+        if (alias === "real" && !mayAnswer) throw failing("Unavailable", { retried: true });
+        return { probes: goodAnswers, warnings: [] };
+      },
+    }));
+    const waitedMs = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await passUntil(skipping, () => slots.endOf("key_old") !== undefined);
+      await skipping.env.sleep(2 * minute);
+      const told = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      await passUntil(skipping, () => slots.played.times("inspectSlot").length > 1);
+      mayAnswer = true;
+      await endOf(running(handle));
+      return (slots.played.times("inspectSlot")[1] ?? Infinity) - told;
+    });
+    expect(waitedMs).toBeLessThan(5 * minute);
+    expect(slots.endOf("key_1")?.heldBy).toEqual([]);
+  });
+
+  test("is handed over at once, though the run of another slot does not answer what it is told", async () => {
+    const handedIn = { canIssue: false, handIn: { where: "x", keyName: "k", keyType: "t", belongsTo: "b" } };
+    const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" }, (right) => ({
+      inspectSlot: async (order) => ({
+        ...(await right.inspectSlot(order)),
+        ...(order.slot === otherSlot ? handedIn : {}),
+      }),
+      updateRun: () => Promise.reject(failing("Unavailable", { retried: true })),
+    }));
+    const { waitedMs, result } = await skipping.withWorker(slots.played, async () => {
+      const other = await startIn(skipping, "normalRotation", { slot: otherSlot });
+      await passUntil(skipping, () => slots.played.names().includes("inspectSlot"));
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_old" });
+      await passUntil(skipping, () => slots.holds[slot] === "key_1", { step: 1 / 30 });
+      await skipping.env.sleep(minute);
+      const told = await now();
+      await handle.executeUpdate("escalate", toldOf("key_1"));
+      const ended = await endOf(running(handle));
+      await other.terminate();
+      const looks = slots.played.calls.filter(({ name, order }) => name === "inspectSlot" && order["slot"] === slot);
+      return { waitedMs: (looks[1]?.at ?? Infinity) - told, result: ended };
+    });
+    expect(waitedMs).toBeLessThan(5 * minute);
+    expect(slots.endOf("key_1")?.heldBy).toEqual([]);
+    expect(fateOf(result, "key_old")).toBe("ended");
   });
 });
