@@ -303,6 +303,13 @@ class Judgement {
     }
   }
 
+  /** The keys it was told of, also by a word that came as it ended and may have found nobody. */
+  #saidTo(chain: Chain): string[] {
+    const told = this.#told.filter((word) => word.chain === chain).map(({ keyId }) => keyId);
+    const heard = chain.heard.map(({ arg }) => (arg as { compromisedKeyId?: string } | undefined)?.compromisedKeyId);
+    return [...told, ...heard.filter((keyId) => keyId !== undefined)];
+  }
+
   /** A run that ended without a result did nothing that needs one. */
   #refused(chain: Chain, except: ReadonlySet<string> = new Set()): void {
     const { world } = this.#played;
@@ -730,7 +737,7 @@ class Judgement {
         break;
       }
       case "kept":
-        this.#refused(chain, new Set(this.#told.filter((told) => told.chain === chain).map(({ keyId }) => keyId)));
+        this.#refused(chain, new Set(this.#saidTo(chain)));
         break;
       case "aborted": {
         const asked = heard.some(

@@ -23,9 +23,9 @@ export async function endWhenMoved(rotation: Rotation, keyId: string): Promise<v
     // Where only a person can end it, it is the person who looks.
     if (rotation.found?.byHand !== undefined) return endOrAsk(rotation, keyId);
     if (whyHeldBack(rotation, keyId) === undefined && (await endUnheld(rotation, keyId))) return;
-    const held = rotation.compromised.seen.get(keyId)?.heldBy.some((slot) => slot !== rotation.of.slot) === true;
-    const others = held || stillLeaving(rotation, keyId).length > 0;
-    if (clock.isDue(keyId) || !others) break;
+    const { heldBy = [], unknown = [] } = rotation.compromised.seen.get(keyId) ?? {};
+    const maybeHeld = [...heldBy, ...unknown.map(({ slot }) => slot)].some((slot) => slot !== rotation.of.slot);
+    if (clock.isDue(keyId) || !(maybeHeld || stillLeaving(rotation, keyId).length > 0)) break;
   }
   if (!clock.isDue(keyId)) return; // the slot's own: the exit waits for its clock
   if (rotation.clock.atDeadlineOf(keyId) === "hold") {

@@ -75,6 +75,26 @@ describe("a compromised key that another slot holds", () => {
     expect(fateOf(result, "key_batch")).toBe("ended");
   });
 
+  test("is looked for again soon, where the look before its end could not tell of one slot", async () => {
+    let looks = 0;
+    const slots = playSlots(skipping, { [slot]: "key_cur" }, (right) => ({
+      lookAtHolders: async (order) => {
+        const unknown = ++looks === 1 ? [{ slot: otherSlot, why: "a list does not show its secret" }] : [];
+        return (await right.lookAtHolders(order)).map((seen) => ({ ...seen, unknown }));
+      },
+    }));
+    const toldMs = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "normalRotation");
+      await skipping.env.sleep(3 * minute);
+      const at = await now();
+      await handle.executeUpdate("escalate", { args: [{ compromisedKeyId: "key_stray" }] });
+      await endOf(handle);
+      return at;
+    });
+    expect(looks).toBeGreaterThan(1);
+    expect((slots.endOf("key_stray")?.at ?? Infinity) - toldMs).toBeLessThan(5 * minute);
+  });
+
   test("is cut after that slot moved off it, though no new key gets into the first one", async () => {
     const slots = playSlots(skipping, { [slot]: "key_old", [otherSlot]: "key_old" }, () => ({
       stageAliases: ({ slot: into }) =>
