@@ -912,7 +912,7 @@ export const promises: PromiseMutants[] = [
       {
         name: "takes-unread-use-of-a-compromised-key-for-none",
         file: "src/workflows/rotation/gather-evidence.ts",
-        find: `rotation.record.unknown("use of the compromised key");`,
+        find: "rotation.record.unknown(`use of ${suspect()}`);",
         replace: ``,
         caughtBy: {
           file: workflows.emergency,
@@ -979,6 +979,46 @@ export const promises: PromiseMutants[] = [
         caughtBy: {
           file: "test/workflows/findings/odd-moments.test.ts",
           test: "a key that policy holds past its deadline > is not ended by a try that succeeds at last, where a slot took it meanwhile",
+        },
+      },
+      {
+        name: "leaves-to-the-exit-a-key-of-which-a-slot-cannot-tell",
+        file: "src/workflows/rotation/end-when-moved.ts",
+        find: `[...heldBy, ...unknown.map(({ slot }) => slot)]`,
+        replace: `[...heldBy]`,
+        caughtBy: {
+          file: "test/workflows/findings/holders.test.ts",
+          test: "a compromised key that another slot holds > is looked for again soon, where the look before its end could not tell of one slot",
+        },
+      },
+      {
+        name: "keeps-a-hand-over-waiting-for-evidence",
+        file: "src/workflows/rotation/gather-evidence.ts",
+        find: `rotation.handsOver || rotation.mailbox.abortedFor`,
+        replace: `rotation.mailbox.abortedFor`,
+        caughtBy: {
+          file: "test/workflows/findings/hand-over.test.ts",
+          test: "a serving key that is called compromised while its run waits in the exit > is replaced by its deadline, though the use of the key before is still being told",
+        },
+      },
+      {
+        name: "keeps-a-hand-over-waiting-for-a-proof",
+        file: "src/workflows/rotation/ending.ts",
+        find: `await unlessHandedOver(rotation, async () => {`,
+        replace: `await (async (run: () => Promise<void>) => run())(async () => {`,
+        caughtBy: {
+          file: "test/workflows/findings/hand-over.test.ts",
+          test: "a serving key that is called compromised while its run waits in the exit > is handed over at once, though the slot is asked for an answer that does not come",
+        },
+      },
+      {
+        name: "keeps-a-hand-over-waiting-for-another-run",
+        file: "src/workflows/rotation/move-others.ts",
+        find: `await unlessHandedOver(rotation, () => management.updateRun(order))`,
+        replace: `await management.updateRun(order)`,
+        caughtBy: {
+          file: "test/workflows/findings/hand-over.test.ts",
+          test: "a serving key that is called compromised while its run waits in the exit > is handed over at once, though the run of another slot does not answer what it is told",
         },
       },
       {
