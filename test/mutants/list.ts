@@ -1028,7 +1028,7 @@ export const promises: PromiseMutants[] = [
         replace: `if (!clock.isDue(keyId) && !isPastLooking(rotation, keyId)) await lookAgain`,
         caughtBy: {
           file: "test/workflows/findings/odd-moments.test.ts",
-          test: "a key that policy holds past its deadline > is ended after it, once the slot moved and nobody holds it",
+          test: "a key that policy holds past its deadline > is ended at it, where another slot moved off it after the last look",
         },
       },
       {

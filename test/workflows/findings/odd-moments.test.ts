@@ -45,6 +45,24 @@ describe("a key that policy holds past its deadline", () => {
     expect(entryOf(result, "key_old")).toMatchObject({ fate: "ended" });
   });
 
+  test("is ended at it, where another slot moved off it after the last look", async () => {
+    const slots = playSlots(skipping, { [slot]: "key_cur", [otherSlot]: "key_stray" }, (right) => ({
+      inspection: { policy: hold },
+      inspectSlot: async (order) => {
+        if (order.slot === otherSlot) throw failing("AdminCredentialRejected");
+        return right.inspectSlot(order);
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () => {
+      const handle = await startIn(skipping, "emergencyRotation", { compromisedKeyId: "key_stray" });
+      await skipping.env.sleep(hour - 10_000);
+      slots.holds[otherSlot] = "key_by_hand";
+      return endOf(handle);
+    });
+    expect(entryOf(result, "key_stray")).toMatchObject({ fate: "ended" });
+    expect(slots.endOf("key_stray")?.heldBy).toEqual([]);
+  });
+
   test("is not ended by a try that succeeds at last, where a slot took it meanwhile", async () => {
     const startedAt = await now();
     const slots = playSlots(skipping, { [slot]: "key_cur", [otherSlot]: "key_b" }, (right) => ({
