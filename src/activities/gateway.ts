@@ -200,35 +200,27 @@ export const gatewayActivities = (deps: Dependencies) => ({
     const access = deps.slotAccess(order.slot);
     const context = Context.current();
     const { leaked, unreadable } = await openLeaked(deps, order);
+    const isProbed = leaked !== undefined || order.throughPrev;
     let row: number[] = [];
     let seen = "nothing was seen yet";
     while (Date.now() < Date.parse(order.until)) {
       context.heartbeat();
-      const listed = await listedAlive(deps, access, order.keyId);
-      if (listed !== false) {
-        seen = listed === true ? "the provider still lists it as alive" : listed;
-        row = [];
-      } else if (leaked !== undefined) {
-        const verdict = classifyAnswer(access.provider.name, await access.provider.tryKey(leaked));
-        seen = `the provider answered the leaked value: ${verdict}`;
-        row = verdict === "key refused" ? [...row, Date.now()] : [];
-      } else if (!order.throughPrev) {
-        const missing = missingOf(access);
-        return {
-          note: `${unreadable}${missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`}; no probe could see its death`,
-        };
-      } else {
-        const verdict = await verdictOn(access, order, "prev");
-        seen = `prev answered: ${verdict}`;
+      let listed = await listedAlive(deps, access, order.keyId, { surely: false });
+      if (listed === false && isProbed) {
+        const verdict = await verdictOnDead(access, order, leaked);
+        seen = `${leaked === undefined ? "prev answered" : "the provider answered the leaked value"}: ${verdict}`;
         row = verdict === "key refused" ? [...row, Date.now()] : [];
       }
       const [first] = row;
-      if (first !== undefined && isRow(row, order.rule, Date.now())) {
-        return {
-          deadAt: new Date(first).toISOString(),
-          lookedAt: new Date().toISOString(),
-          note: `${unreadable}${row.length} refusals in a row over ${order.rule.span}`,
-        };
+      const isRefused = first !== undefined && isRow(row, order.rule, Date.now());
+      // A sure look waits for lists that are late: it is made once all else says that the key is dead.
+      if (listed === false && (isRefused || !isProbed)) {
+        listed = await listedAlive(deps, access, order.keyId, { surely: true });
+        if (listed === false) return confirmation(access, order, { row, unreadable });
+      }
+      if (listed !== false) {
+        seen = listed === true ? "the provider still lists it as alive" : listed;
+        row = [];
       }
       await context.sleep(pauseInRowMs(order.rule));
     }
@@ -335,11 +327,42 @@ function isFull(error: unknown): boolean {
   return error instanceof RotationFailure && error.type === "KeyLimitReached";
 }
 
+/** What is said of a key that no list shows alive, and that was refused in a row, where it could be probed. */
+function confirmation(
+  access: SlotAccess,
+  { rule }: ConfirmOrder,
+  { row, unreadable }: { row: number[]; unreadable: string },
+): Confirmation {
+  const [first] = row;
+  if (first === undefined) {
+    const missing = missingOf(access);
+    const said = missing === undefined ? "the provider lists it as alive no more" : `no list can be read: ${missing}`;
+    return { note: `${unreadable}${said}; no probe could see its death` };
+  }
+  return {
+    deadAt: new Date(first).toISOString(),
+    lookedAt: new Date().toISOString(),
+    note: `${unreadable}${row.length} refusals in a row over ${rule.span}`,
+  };
+}
+
+/** What the provider says to the leaked value, or, without one, to the old value on `prev`. */
+async function verdictOnDead(access: SlotAccess, order: ConfirmOrder, leaked: Redacted | undefined): Promise<Verdict> {
+  if (leaked === undefined) return verdictOn(access, order, "prev");
+  return classifyAnswer(access.provider.name, await access.provider.tryKey(leaked));
+}
+
 /** Whether the provider lists the key as alive, or why it could not be asked; where no credential may ask, it is not. */
-async function listedAlive(deps: Dependencies, access: SlotAccess, keyId: string): Promise<boolean | string> {
+async function listedAlive(
+  deps: Dependencies,
+  access: SlotAccess,
+  keyId: string,
+  { surely }: { surely: boolean },
+): Promise<boolean | string> {
   const { provider, secondLookMs } = access;
   if (!canManage(provider)) return false;
   try {
+    if (!surely) return (await provider.findKey(keyId))?.state === "active";
     const key = (await findSurely({ provider, secondLookMs }, [keyId])).get(keyId);
     return key === undefined ? (await findElsewhere(deps, access, keyId)) !== undefined : key.state === "active";
   } catch (error) {

@@ -55,6 +55,14 @@ describe("confirmRevoked", () => {
     expect(await probesOfPrev(stage)).toEqual([]);
   });
 
+  test("waits for late lists once, at the end of the row, and not before each probe", async () => {
+    const stage = await staged();
+    const lists = async () => (await stage.requests()).filter((line) => /^GET \S*\/api_keys(\?|$)/.test(line)).length;
+    const before = await lists();
+    expect((await confirm(stage, 5_000)).deadAt).toBeDefined();
+    expect((await lists()) - before).toBe(1);
+  });
+
   test("says so where no probe can see the death", async () => {
     const stage = await staged();
     expect(await confirm(stage, 250, false)).toEqual({

@@ -611,10 +611,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "counts-refusals-that-are-not-in-a-row",
         file: "src/activities/gateway.ts",
-        find: `seen = \`prev answered: \${verdict}\`;
-        row = verdict === "key refused" ? [...row, Date.now()] : [];`,
-        replace: `seen = \`prev answered: \${verdict}\`;
-        row = verdict === "key refused" ? [...row, Date.now()] : row;`,
+        find: `row = verdict === "key refused" ? [...row, Date.now()] : [];`,
+        replace: `row = verdict === "key refused" ? [...row, Date.now()] : row;`,
         caughtBy: {
           file: activities.confirmRevoked,
           test: "confirmRevoked > begins a new row after each answer that was no refusal",
@@ -635,10 +633,8 @@ export const promises: PromiseMutants[] = [
       {
         name: "takes-an-outage-for-the-death-of-a-leaked-key",
         file: "src/activities/gateway.ts",
-        find: `seen = \`the provider answered the leaked value: \${verdict}\`;
-        row = verdict === "key refused" ?`,
-        replace: `seen = \`the provider answered the leaked value: \${verdict}\`;
-        row = verdict !== "works" ?`,
+        find: `row = verdict === "key refused" ?`,
+        replace: `row = verdict !== "works" ?`,
         caughtBy: {
           file: activities.confirmRevoked,
           test: "confirmRevoked of a key whose value leaked > is not fooled by the provider's 500",
