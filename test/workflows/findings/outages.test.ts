@@ -35,6 +35,18 @@ const handedIn = { canIssue: false, handIn: { where: "x", keyName: "k", keyType:
 const emergencyOf = (slots: Slots, input: Record<string, unknown>) =>
   skipping.withWorker(slots.played, async () => endOf(await startIn(skipping, "emergencyRotation", input)));
 
+/** The end of a `cut-first` of the old key whose new key is called compromised while evidence is gathered. */
+const cutFirstTwice = (slots: Slots) =>
+  skipping.withWorker(slots.played, async () => {
+    const handle = await startIn(skipping, "emergencyRotation", {
+      strategy: "cut-first",
+      compromisedKeyId: "key_old",
+    });
+    await passUntil(skipping, () => slots.played.names().includes("gatherEvidence"));
+    await handle.executeUpdate("escalate", toldOf("key_1"));
+    return endOf(skipping.client.workflow.getHandle(handle.workflowId));
+  });
+
 describe("an outage", () => {
   test("that is over hides none that comes after it", async () => {
     const slots = playSlots(skipping, undefined, (right, { made }) => ({
@@ -43,15 +55,7 @@ describe("an outage", () => {
         return right.issueKey(order);
       },
     }));
-    const result = await skipping.withWorker(slots.played, async () => {
-      const handle = await startIn(skipping, "emergencyRotation", {
-        strategy: "cut-first",
-        compromisedKeyId: "key_old",
-      });
-      await passUntil(skipping, () => slots.played.names().includes("gatherEvidence"));
-      await handle.executeUpdate("escalate", toldOf("key_1"));
-      return endOf(skipping.client.workflow.getHandle(handle.workflowId));
-    });
+    const result = await cutFirstTwice(slots);
     expect(slots.endOf("key_1")?.heldBy).toEqual([slot]);
     expect(result.outage?.until).toBeUndefined();
     expect(result.warnings).toContainEqual(expect.stringContaining("REQUESTS FAIL"));
@@ -105,15 +109,7 @@ describe("an outage", () => {
 
   test("that is over leaves the proof of the next key as long as ever", async () => {
     const slots = playSlots(skipping);
-    const result = await skipping.withWorker(slots.played, async () => {
-      const handle = await startIn(skipping, "emergencyRotation", {
-        strategy: "cut-first",
-        compromisedKeyId: "key_old",
-      });
-      await passUntil(skipping, () => slots.played.names().includes("gatherEvidence"));
-      await handle.executeUpdate("escalate", toldOf("key_1"));
-      return endOf(skipping.client.workflow.getHandle(handle.workflowId));
-    });
+    const result = await cutFirstTwice(slots);
     expect(result.steps.find(({ step }) => step === "stageAliases")).toMatchObject({ outcome: "done" });
   });
 });
