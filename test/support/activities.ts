@@ -309,6 +309,8 @@ export async function startStage({
         body: JSON.stringify({ model: "gpt-5-mini", messages: [{ role: "user", content: "hello" }] }),
       });
       await response.text();
+      // Logs are read up to the millisecond of the look and without it: what comes next looks in a later one.
+      await pause(2);
       return response.status;
     },
     async probes() {
