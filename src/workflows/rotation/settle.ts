@@ -1,4 +1,4 @@
-import { sleep } from "@temporalio/workflow";
+import { CancellationScope, sleep } from "@temporalio/workflow";
 
 import type { CustodyEntry } from "../../domain/custody.ts";
 import { inMs } from "../../domain/duration.ts";
@@ -14,7 +14,8 @@ const cleanUpTries = 3;
 export async function finish(rotation: Rotation): Promise<string> {
   const { record, policy } = rotation;
   await removeAliases(rotation);
-  rotation.swap.stageStarted = false;
+  // Those that a hand-over left are the exit's again where a person calls it off.
+  if (!rotation.handsOver) rotation.swap.stageStarted = false;
   await settleOpen(rotation);
   if (policy !== undefined && record.times.installed !== undefined) record.nextDue = rotation.deadline(policy.every);
   return record.nextDue === undefined ? "done" : `next rotation due ${record.nextDue}`;
@@ -56,7 +57,7 @@ async function removeAliases(rotation: Rotation): Promise<void> {
   try {
     await patiently(rotation, () => unlessHandedOver(rotation, () => cleanup.removeAliases(rotation.of)));
   } catch (error) {
-    if (rotation.handsOver) return; // the run that follows removes them at its end
+    if (isLeft(rotation, error)) return;
     rotation.record.warn(
       `aliases of this rotation could not be removed: ${failureMessage(error)}; keyturn sweep finds them`,
     );
@@ -106,7 +107,7 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
     nameUntold("the clean-up said nothing of it: look whether it is alive and who uses it");
     if (which === undefined && !rotation.swap.issueUnsure) custody.accountFor(ordinals);
   } catch (error) {
-    if (rotation.handsOver) return;
+    if (isLeft(rotation, error)) return;
     rotation.record.warn(`cleaning up failed: ${failureMessage(error)}`);
     nameUntold("the clean-up failed: look whether a slot holds it");
     if (which === undefined && ordinals.length > 0) {
@@ -117,6 +118,15 @@ export async function settleOpen(rotation: Rotation, which?: (key: CustodyEntry)
       custody.accountFor(ordinals);
     }
   }
+}
+
+/**
+ * Whether the run that follows a hand-over does again what went wrong. Throws where this run was stopped in the middle of
+ * it: that says nothing of what was to be cleaned up, and the exit does it.
+ */
+function isLeft(rotation: Rotation, error: unknown): boolean {
+  if (!rotation.handsOver && CancellationScope.current().consideredCancelled) throw error;
+  return rotation.handsOver;
 }
 
 /** Tries a clean-up again that failed for good: giving up leaves something behind, and the cause may have passed. */

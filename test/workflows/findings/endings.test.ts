@@ -66,6 +66,55 @@ describe("an abort while a step is under way", () => {
     });
   }
 
+  for (const stop of ["an abort", "a cancellation"]) {
+    const say = (handle: WorkflowHandle): Promise<unknown> =>
+      stop === "an abort" ? handle.signal("abortSignal", { by: "ada" }) : handle.cancel();
+
+    test(`${stop} while a new key is refused ends that key, and names none that it can end`, async () => {
+      const verifying = gate();
+      const slots = playSlots(skipping, undefined, () => ({
+        verifyAtProvider: async () => {
+          await verifying.opened;
+          throw failing("KeyRejected");
+        },
+      }));
+      const result = await skipping.withWorker(slots.played, async () => {
+        const handle = await startIn(skipping, "normalRotation");
+        await called(slots, "verifyAtProvider");
+        await say(handle);
+        await pause(500);
+        verifying.open();
+        return endOf(handle);
+      });
+      expect(result).toMatchObject({ outcome: "aborted", newKey: null, leftOver: [] });
+      expect(fateOf(result, "key_1")).toBe("ended");
+      expect(slots.endOf("key_1")).toBeDefined();
+    });
+
+    test(`${stop} while a refused key is settled has it settled at the end`, async () => {
+      let settled = 0;
+      const slots = playSlots(skipping, undefined, (right) => ({
+        verifyAtProvider: async () => {
+          throw failing("KeyRejected");
+        },
+        settleKeys: async (order) => {
+          if (++settled > 1) return right.settleKeys(order);
+          await Context.current().cancelled;
+          throw new Error("unreachable");
+        },
+      }));
+      const result = await skipping.withWorker(slots.played, async () => {
+        const handle = await startIn(skipping, "normalRotation");
+        await called(slots, "settleKeys");
+        await say(handle);
+        return endOf(handle);
+      });
+      expect(result).toMatchObject({ outcome: "aborted", newKey: null, leftOver: [] });
+      expect(fateOf(result, "key_1")).toBe("ended");
+      expect(slots.endOf("key_1")).toBeDefined();
+    });
+  }
+
   test("names a handed-in key that was being looked at", async () => {
     const looking = gate();
     const slots = playSlots(skipping, undefined, (right) => ({

@@ -1,7 +1,8 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { Context } from "@temporalio/activity";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-import type { Progress, RotationResult, Submitted } from "../../../src/domain/rotation.ts";
+import { type Progress, type RotationResult, slotWorkflowId, type Submitted } from "../../../src/domain/rotation.ts";
 import { play } from "../../support/time-skipping.ts";
 import {
   documentedPolicy,
@@ -154,6 +155,25 @@ describe("a hand-over", () => {
     expect(result).toMatchObject({ kind: "normal", outcome: "aborted", reason: "aborted by bob: false alarm" });
     expect(slots.endOf("key_1")).toBeUndefined();
     expect(entryOf(result, "key_1")).toMatchObject({ fate: "named", why: expect.stringContaining("nobody cuts it") });
+  });
+
+  test("that is called off leaves no alias that it had kept the run from removing", async () => {
+    let removals = 0;
+    const slots = playSlots(skipping, { [slot]: "key_old" }, () => ({
+      removeAliases: async () => {
+        if (++removals > 1) return;
+        const handle = skipping.client.workflow.getHandle(slotWorkflowId(slot));
+        await handle.executeUpdate("escalate", toldOf("key_1"));
+        await handle.signal("abortSignal", { by: "bob", why: "false alarm" });
+        await Context.current().cancelled;
+      },
+    }));
+    const result = await skipping.withWorker(slots.played, async () =>
+      endOf(await startIn(skipping, "normalRotation")),
+    );
+    expect(entryOf(result, "key_1")).toMatchObject({ fate: "named", why: expect.stringContaining("nobody cuts it") });
+    expect(removals).toBeGreaterThan(1);
+    expect(result.warnings.join("; ")).not.toContain("could not be removed");
   });
 
   test("leaves an approval that was shown before it without a wait that it counts for", async () => {
