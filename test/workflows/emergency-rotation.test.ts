@@ -480,6 +480,27 @@ describe("a key that can be switched off and on again", () => {
     expect(result.outcome).toBe("aborted");
     expect(played.names()).toContain("enableKey");
   });
+
+  test.each([true, false])(
+    "is switched on again after an abort before anything could be told only where it may be off (%s)",
+    async (mayBeOff) => {
+      const played = play(now, {
+        inspection: { canDisable: true },
+        disableKey: async () => {
+          throw failing("NotYetPropagated", { details: [{ mayBeOff }] });
+        },
+      });
+      const result = await skipping.withWorker(played, async () => {
+        const handle = await start("normalRotation");
+        await skipping.env.sleep(50 * minute);
+        expect((await handle.query<Progress>("progress")).phase).toBe("disableKey");
+        await handle.signal("abortSignal", { by: "ada" });
+        return (await handle.result()) as RotationResult;
+      });
+      expect(result.outcome).toBe("aborted");
+      expect(played.names().includes("enableKey")).toBe(mayBeOff);
+    },
+  );
 });
 
 describe("a key that only a person can make", () => {

@@ -19,8 +19,14 @@ const looks = 3;
 export async function disableAndSoak(rotation: Rotation, found: Inspection, key: NewKey): Promise<string> {
   const { id: keyId } = found.held;
   let off: SwitchedOff | undefined;
+  // Each try says it of itself: a stop in the pause before the next one says nothing of the key.
+  let mayBeOff = false;
+  const disable = (): Promise<SwitchedOff> =>
+    management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id }).catch((error: unknown) => {
+      mayBeOff ||= mayHaveSwitched(error);
+      throw error;
+    });
   try {
-    const disable = () => management.disableKey({ ...rotation.of, keyId, installedKeyId: key.id });
     const done = await withoutGivingUp<SwitchedOff | string>(rotation, keyId, disable, {
       unless: () => cutShort(rotation),
       onlyLooking: true,
@@ -31,7 +37,9 @@ export async function disableAndSoak(rotation: Rotation, found: Inspection, key:
     return await soak(rotation, found, { installedKeyId: key.id, since: off.at });
   } catch (error) {
     if (rotation.hurry !== undefined) return `cut short: ${rotation.hurry}; ${failureMessage(error)}`;
-    if (isOurs(off, error)) await CancellationScope.nonCancellable(() => switchOn(rotation, keyId));
+    // Off before is not ours to undo.
+    if (off === undefined ? mayBeOff : !off.wasOff)
+      await CancellationScope.nonCancellable(() => switchOn(rotation, keyId));
     // The word came while it was switched on again: now it is to be cut.
     const hurry = cutShort(rotation);
     if (hurry === undefined) throw error;
@@ -43,9 +51,8 @@ function cutShort({ hurry }: Rotation): string | undefined {
   return hurry === undefined ? undefined : `cut short: ${hurry}`;
 }
 
-/** Whether it may be off by our hand: what was refused before it was touched, or off before, is not ours to undo. */
-function isOurs(off: SwitchedOff | undefined, error: unknown): boolean {
-  if (off !== undefined) return !off.wasOff;
+/** What was refused before it was touched was not switched off; what does not say so may have been. */
+function mayHaveSwitched(error: unknown): boolean {
   const { mayBeOff = true } = (failureDetails(error) ?? {}) as Partial<SwitchOffFailed>;
   return mayBeOff;
 }
