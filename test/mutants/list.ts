@@ -424,6 +424,36 @@ export const promises: PromiseMutants[] = [
     words: "no orphans",
     mutants: [
       {
+        name: "names-what-a-stop-kept-from-being-ended",
+        file: "src/workflows/rotation/settle.ts",
+        find: `if (!rotation.handsOver && CancellationScope.current().consideredCancelled) throw error;`,
+        replace: ``,
+        caughtBy: {
+          file: "test/workflows/findings/endings.test.ts",
+          test: "an abort while a step is under way > an abort while a new key is refused ends that key, and names none that it can end",
+        },
+      },
+      {
+        name: "leaves-aliases-that-a-hand-over-which-was-called-off-kept",
+        file: "src/workflows/rotation/settle.ts",
+        find: `if (!rotation.handsOver && CancellationScope`,
+        replace: `if (!rotation.passage.returnPassed && CancellationScope`,
+        caughtBy: {
+          file: "test/workflows/findings/odd-moments.test.ts",
+          test: "a hand-over > that is called off leaves no alias that it had kept the run from removing",
+        },
+      },
+      {
+        name: "switches-on-what-it-never-switched-off",
+        file: "src/workflows/rotation/disable-and-soak.ts",
+        find: `let mayBeOff = false;`,
+        replace: `let mayBeOff = true;`,
+        caughtBy: {
+          file: "test/workflows/emergency-rotation.test.ts",
+          test: "a key that can be switched off and on again > is switched on again after an abort before anything could be told only where it may be off (false)",
+        },
+      },
+      {
         name: "overlooks-at-the-end-what-was-made-without-an-answer",
         file: "src/activities/revocation.ts",
         find: `found.add(key.id);`,

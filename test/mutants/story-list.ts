@@ -24,6 +24,13 @@ export const storyMutants: StoryMutant[] = [
     foundBy: workflows,
   },
   {
+    name: "names-what-a-stop-kept-from-being-ended-where-a-key-was-refused",
+    file: "src/workflows/rotation/settle.ts",
+    find: `if (!rotation.handsOver && CancellationScope.current().consideredCancelled) throw error;`,
+    replace: ``,
+    foundBy: workflows,
+  },
+  {
     name: "drops-the-deadline-of-a-rotation-that-hurried-and-failed",
     file: ending,
     find: `    const who = clock.calledOff(id);

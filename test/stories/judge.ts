@@ -397,18 +397,19 @@ class Judgement {
       if (attempts === 0 && outcome !== "failed" && outcome !== "cancelled") return false;
       return outcome === "completed" || (failure?.details as { sent?: boolean } | undefined)?.sent !== false;
     });
-    const looked = chain.calls.some(
+    // Stopped in the middle, or not asked at all, is no failure: the exit can ask again.
+    const failed = chain.calls.some(
       ({ name, order, outcome }) =>
         name === "settleKeys" &&
-        outcome === "completed" &&
+        outcome === "failed" &&
         (order["keys"] as { id: string }[]).some((key) => key.id === id),
     );
     const hindered = this.#played.met.some(
-      ({ activity, runId }) => activity === "settleKeys" && chain.runIds.has(runId),
+      ({ activity, kind, runId }) => activity === "settleKeys" && kind !== "slow" && chain.runIds.has(runId),
     );
     // Ten ends are a call's cap.
     const many = [...this.#played.world.keys.values()].filter(({ madeBy }) => chain.runIds.has(madeBy.runId ?? ""));
-    return !sent && looked && !hindered && many.length <= 10 && this.#played.story.flavour !== "by-hand";
+    return !sent && !failed && !hindered && many.length <= 10 && this.#played.story.flavour !== "by-hand";
   }
 
   #endedByOthers(chain: Chain, id: string): boolean {
@@ -441,7 +442,8 @@ class Judgement {
     for (const event of world.keyEvents) {
       const told = first.get(event.keyId);
       if (told === undefined || event.what !== "on" || event.by.activity === undefined) continue;
-      if (event.at <= told.at + 5_000 || this.#isCalledOff(told, event.at)) continue;
+      // What had left before the word may land after it.
+      if (this.#sentAt(event) <= told.at + 5_000 || this.#isCalledOff(told, event.at)) continue;
       this.#say("deadline", `${event.keyId} is compromised, and was switched on again`);
     }
     for (const write of world.writes) {

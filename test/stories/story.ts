@@ -398,6 +398,7 @@ const once = (activity: string, kind: Fault["kind"], changes: Partial<Fault> = {
   ...changes,
 });
 const abort: Deed = { do: "abort", slot: "main" };
+const stop = fc.constantFrom(abort, { ...abort, do: "cancel" as const });
 
 /** While a run cleans up that a person stopped before it had staged aliases, or after it. */
 const stops = [
@@ -459,12 +460,43 @@ const pointed: [weight: number, arbitrary: fc.Arbitrary<Partial<Story>>][] = [
     fc
       .record({
         plus: fc.integer({ min: 0, max: 80_000 }),
-        what: fc.constantFrom(abort, { ...abort, do: "cancel" as const }),
+        what: stop,
       })
       .map(({ plus, what }) => ({
         flavour: "hand-in" as const,
         faults: [once("acceptKey", "slow", { ms: 90_000 })],
         deeds: [{ when: at("acceptKey", plus), what }],
+      })),
+  ],
+  // The run stops while its new key is refused, or while that key is settled before another one is made.
+  [
+    2,
+    fc
+      .record({
+        plus: soon,
+        during: fc.constantFrom("verifyAtProvider", "settleKeys"),
+        what: stop,
+      })
+      .map(({ plus, during, what }) => ({
+        flavour: "issue" as const,
+        badKeys: [1],
+        faults: [once(during, "slow", { ms: 10_000 })],
+        deeds: [{ when: at(during, plus), what }],
+      })),
+  ],
+  // The run stops while a step is under way, which then ends by itself, in whatever way.
+  [
+    2,
+    fc
+      .record({
+        plus: fc.integer({ min: 0, max: 150 }),
+        during: fc.constantFrom(...steps),
+        kind: fc.constantFrom("refused" as const, "slow" as const, "unavailable" as const),
+        what: stop,
+      })
+      .map(({ plus, during, kind, what }) => ({
+        faults: [once(during, kind, { ms: 10_000 })],
+        deeds: [{ when: at(during, plus), what }],
       })),
   ],
   // A run that hands over could not clean up for hours, and no other key can be made: only the clock cuts.
