@@ -61,6 +61,8 @@ export interface Told {
   at: number;
   /** The earliest moment at which it can have been heard, where a worker that died leaves it open. */
   earliest?: number;
+  /** When a run that was told of no key by name knew which it is. */
+  knownAt?: number;
   how: "start" | "escalate";
   cutFirst: boolean;
 }
@@ -123,16 +125,21 @@ export function toldOf(played: Played, chains: Chain[]): Told[] {
       const isUntold = chain.result?.unknown.includes("which key has the leaked value") === true;
       const stopped = isUntold || chain.last.status === "failed" || chain.result?.outcome === "aborted";
       if (leaked !== undefined && (!stopped || sawKey(chain, leaked))) ids.add(leaked);
+      let knownAt: number | undefined;
       if (ids.size === 0) {
         for (const call of run.calls) {
           if (call.name !== "planEmergency") continue;
+          knownAt = call.endedAt;
           for (const { id } of (call.result as { keys?: { id: string }[] } | undefined)?.keys ?? []) ids.add(id);
         }
       }
       // What a run hands over was told when it was told to that run.
       if (run.continuedFrom !== undefined) continue;
-      for (const keyId of ids)
-        told.push({ chain, keyId, at: run.startedAt, how: "start", cutFirst: input.strategy === "cut-first" });
+      const cutFirst = input.strategy === "cut-first";
+      for (const keyId of ids) {
+        const known = knownAt === undefined ? {} : { knownAt };
+        told.push({ chain, keyId, at: run.startedAt, ...known, how: "start", cutFirst });
+      }
     }
     for (const { at, what, arg, answer } of chain.heard) {
       if (what !== "escalate" && what !== "escalateSignal") continue;
@@ -550,7 +557,12 @@ class Judgement {
     );
     if (justNow) return;
     const told = this.#told.filter((word) => word.keyId === keyId && (word.earliest ?? word.at) <= at);
-    const [first] = told;
+    // Of the words that stand, that of the run which knew the key first counts.
+    const knewAt = ({ at: toldAt, earliest = toldAt, knownAt = earliest }: Told): number => knownAt;
+    const [first] = [
+      ...told.filter((word) => !this.#isCalledOff(word, at)).toSorted((a, b) => knewAt(a) - knewAt(b)),
+      ...told,
+    ];
     if (first === undefined) {
       // A write that was under way may have put it in after the last look.
       const late = world.writes.some((write) => write.after.keyId === keyId && write.at - write.sentAt > 1_000);
