@@ -62,25 +62,29 @@ export class PolicyOnce {
   async #untilRead(): Promise<Policy> {
     const { slot } = this.#rotation.of;
     const untilMs = Date.now() + readForMs;
-    for (let tries = 1; ; tries++) {
+    const ask = (): Promise<Policy> => management.readPolicy({ slot });
+    let refused: unknown;
+    for (let tries = 0; ; tries++) {
       try {
-        return await management.readPolicy({ slot });
+        return await (tries === 0 ? ask() : this.#again(ask, { refused, tries }));
       } catch (error) {
         if (isCancellation(error) || failureType(error) === "InvalidInput" || Date.now() >= untilMs) throw error;
-        await this.#pause(error, tries);
-        if (this.#policy !== undefined) return this.#policy;
+        refused = error;
       }
     }
   }
 
-  async #pause(error: unknown, tries: number): Promise<void> {
+  /** After a pause; shown as a wait until it is answered, which may take longer than the pause. */
+  async #again(ask: () => Promise<Policy>, { refused, tries }: { refused: unknown; tries: number }): Promise<Policy> {
     const rotation = this.#rotation;
     const { slot } = rotation.of;
     const pauseMs = Math.min(tries * 10_000, longestPauseMs);
     const person = tries >= fewTries;
-    await rotation.waiting(
+    const keyIds = rotation.clock.all().map(({ keyId }) => keyId);
+    const whose = keyIds.length === 0 ? "a compromised key" : keyIds.join(", ");
+    return rotation.waiting(
       {
-        for: `the policy of ${slot}, without which nobody knows when a compromised key is cut: ${failureMessage(error)}`,
+        for: `the policy of ${slot}, without which nobody knows when ${whose} must be cut: ${failureMessage(refused)}`,
         until: rotation.deadlineIn(pauseMs),
         then: "it is read again",
         person,
@@ -88,7 +92,10 @@ export class PolicyOnce {
           ? `fix what the message says, or keyturn abort ${slot} and revoke the key by hand`
           : "nothing yet",
       },
-      () => condition(() => this.#policy !== undefined, pauseMs, { summary: "before reading the policy again" }),
+      async () => {
+        await condition(() => this.#policy !== undefined, pauseMs, { summary: "before reading the policy again" });
+        return this.#policy ?? ask();
+      },
     );
   }
 
