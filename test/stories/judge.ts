@@ -499,6 +499,12 @@ class Judgement {
     }
   }
 
+  /** An abort in another slot's run takes nothing back that this one was told. */
+  #wasAborted({ chain, at }: Told, before: number): boolean {
+    const aborts = chain.heard.filter(({ what }) => what === "abortSignal");
+    return aborts.some((said) => this.#played.ground.workersUp(said.at) >= at && said.at < before);
+  }
+
   /** Whether a person aborted a run that had been told of the key: that calls its emergency off. */
   #isCalledOff({ keyId, at }: Pick<Told, "keyId" | "at">, before = Infinity): boolean {
     // Also of one that heard the word as it ended.
@@ -560,7 +566,7 @@ class Judgement {
     // Of the words that stand, that of the run which knew the key first counts.
     const knewAt = ({ at: toldAt, earliest = toldAt, knownAt = earliest }: Told): number => knownAt;
     const [first] = [
-      ...told.filter((word) => !this.#isCalledOff(word, at)).toSorted((a, b) => knewAt(a) - knewAt(b)),
+      ...told.filter((word) => !this.#wasAborted(word, at)).toSorted((a, b) => knewAt(a) - knewAt(b)),
       ...told,
     ];
     if (first === undefined) {
