@@ -501,8 +501,7 @@ class Judgement {
 
   /** An abort in another slot's run takes nothing back that this one was told. */
   #wasAborted({ chain, at }: Told, before: number): boolean {
-    const aborts = chain.heard.filter(({ what }) => what === "abortSignal");
-    return aborts.some((said) => this.#played.ground.workersUp(said.at) >= at && said.at < before);
+    return this.#isAbortIn([chain], at, before);
   }
 
   /** Whether a person aborted a run that had been told of the key: that calls its emergency off. */
@@ -513,8 +512,13 @@ class Judgement {
     const tellers = this.#chains.filter(
       (chain) => heardOf(chain) || this.#told.some((told) => told.keyId === keyId && told.chain === chain),
     );
-    const aborts = tellers.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
-    return aborts.some((said) => this.#played.ground.workersUp(said.at) >= at && said.at < before);
+    return this.#isAbortIn(tellers, at, before);
+  }
+
+  /** An abort is heard when a worker lives. */
+  #isAbortIn(chains: Chain[], from: number, before: number): boolean {
+    const aborts = chains.flatMap(({ heard }) => heard.filter(({ what }) => what === "abortSignal"));
+    return aborts.some((said) => this.#played.ground.workersUp(said.at) >= from && said.at < before);
   }
 
   /** Until when a cut may be late: the provider refused it, or nobody worked. */

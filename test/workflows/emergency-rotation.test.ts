@@ -438,6 +438,16 @@ describe("an emergency while a normal rotation runs", () => {
 });
 
 describe("a key that can be switched off and on again", () => {
+  /** The end of a rotation that a person aborts in the step that switches the old key off. */
+  const abortedInDisableKey = (played: ReturnType<typeof play>): Promise<RotationResult> =>
+    skipping.withWorker(played, async () => {
+      const handle = await start("normalRotation");
+      await skipping.env.sleep(50 * minute);
+      expect((await handle.query<Progress>("progress")).phase).toBe("disableKey");
+      await handle.signal("abortSignal", { by: "ada" });
+      return (await handle.result()) as RotationResult;
+    });
+
   test("is off for the soak before it is revoked for good", async () => {
     const played = play(now, { inspection: { canDisable: true } });
     await skipping.withWorker(played, async () => (await start("normalRotation")).result());
@@ -470,13 +480,7 @@ describe("a key that can be switched off and on again", () => {
 
   test("is switched on again when the rotation is aborted during the soak", async () => {
     const played = play(now, { inspection: { canDisable: true } });
-    const result = await skipping.withWorker(played, async () => {
-      const handle = await start("normalRotation");
-      await skipping.env.sleep(50 * minute);
-      expect((await handle.query<Progress>("progress")).phase).toBe("disableKey");
-      await handle.signal("abortSignal", { by: "ada" });
-      return (await handle.result()) as RotationResult;
-    });
+    const result = await abortedInDisableKey(played);
     expect(result.outcome).toBe("aborted");
     expect(played.names()).toContain("enableKey");
   });
@@ -490,13 +494,7 @@ describe("a key that can be switched off and on again", () => {
           throw failing("NotYetPropagated", { details: [{ mayBeOff }] });
         },
       });
-      const result = await skipping.withWorker(played, async () => {
-        const handle = await start("normalRotation");
-        await skipping.env.sleep(50 * minute);
-        expect((await handle.query<Progress>("progress")).phase).toBe("disableKey");
-        await handle.signal("abortSignal", { by: "ada" });
-        return (await handle.result()) as RotationResult;
-      });
+      const result = await abortedInDisableKey(played);
       expect(result.outcome).toBe("aborted");
       expect(played.names().includes("enableKey")).toBe(mayBeOff);
     },
